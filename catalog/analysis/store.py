@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -142,17 +142,28 @@ logger = logging.getLogger(__name__)
 
 def analyse(database: Database, settings: AnalysisSettings, *, subject: str | None = None) -> Iterator[SubjectResult]:
     """Yield the result of every subject in every environment with evidence; new results are stored."""
-    for members in _groups(database, subject):
+    for members in _groups(stored_evidence(database, subject)):
         # Computed also where it is stored: the rows hold less than the result.
         result = analyse_subject(members, settings)
         _store(database, result)
         yield result
 
 
-def store_missing(database: Database, settings: AnalysisSettings) -> int:
-    """Compute and store what is not stored for the evidence as it is; how many that were."""
+def store_missing(
+    database: Database,
+    settings: AnalysisSettings,
+    *,
+    evidence: Sequence[StrategyEvidence] | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> int:
+    """Compute and store what is not stored for the evidence as it is; return how many that were.
+
+    Who has read the evidence passes it on; `progress` is called with the share of the subjects that are done.
+    """
     computed = 0
-    for members in _groups(database, None):
+    groups = _groups(stored_evidence(database) if evidence is None else evidence)
+    for position, members in enumerate(groups):
+        progress(position / len(groups))
         with database.session() as reading:
             stored = analysis_stored(reading, evidence_key(members, settings))
         if stored:
@@ -166,10 +177,14 @@ def store_missing(database: Database, settings: AnalysisSettings) -> int:
     return computed
 
 
-def _groups(database: Database, subject: str | None) -> list[list[StrategyEvidence]]:
+def stored_evidence(database: Database, subject: str | None = None) -> Sequence[StrategyEvidence]:
+    """Read the evidence of all subjects, or of one, that analyses rest on."""
     # Rows that another program wrote wrongly are left out and end no analysis.
     with sound_database(database).session() as reading:
-        evidence = strategy_evidence(reading, subject=subject)
+        return strategy_evidence(reading, subject=subject)
+
+
+def _groups(evidence: Sequence[StrategyEvidence]) -> list[list[StrategyEvidence]]:
     groups: dict[tuple[str, int], list[StrategyEvidence]] = {}
     for strategy in evidence:
         groups.setdefault((strategy.subject, strategy.environment.id), []).append(strategy)

@@ -177,7 +177,7 @@ def record_measurement(session: Session, record: MeasurementRecord) -> int:
         # A savepoint: a duplicate undoes this record alone, and the caller's transaction goes on.
         with session.begin_nested():
             if record.pool is not None:
-                _store_pool(session, record.pool)
+                store_pool(session, record.pool)
             measurement_id = insert_row(session, Measurement, values)
             _insert_below(session, TierRun, record.tier_runs, measurement_id=measurement_id)
             _insert_below(session, LinkProbe, record.link_probes, measurement_id=measurement_id)
@@ -258,7 +258,7 @@ def replace_unreadable_accuracy(session: Session, record: AccuracyRecord) -> int
 _NO_LONGER = {"status": "failed", "reason": "the stored values cannot be read; it was measured again"}
 
 
-def _store_pool(session: Session, pool: PoolRecord) -> None:
+def store_pool(session: Session, pool: PoolRecord) -> None:
     """Store a pool unless it is stored: its key is the digest of all that it holds."""
     stored = select(column(InputPool, "id")).where(column(InputPool, "key") == pool.key)
     if session.execute(stored).first() is not None:

@@ -8,28 +8,18 @@ unless one contains the other's evidence (`lineage.py`), or the user named one e
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlmodel import Session
 
 from catalog.errors import DuplicateEvidenceError
-from catalog.evidence.records import (
-    AccuracyRecord,
-    ClassPixels,
-    FileRecord,
-    ItemHits,
-    LinkBytes,
-    LinkProbeRecord,
-    MeasurementRecord,
-    PartTimes,
-    PoolRecord,
-    SampleRecord,
-    TierRunRecord,
-)
+from catalog.evidence.allowed import utc_text
+from catalog.evidence.bulk import BulkWriter, SampleArrays
+from catalog.evidence.records import FileRecord
 from catalog.evidence.stored_rows import (
     HERE,
     SLOS,
@@ -44,11 +34,13 @@ from catalog.evidence.stored_rows import (
     stored_values,
 )
 from catalog.evidence.tables import Artifact, Environment, ImportedFile, Slo, Strategy, file_labels
-from catalog.evidence.writing import record_accuracy, record_measurement
+from catalog.evidence.writing import store_pool
 from catalog.exchange.document import (
     AccuracyEntry,
     Document,
+    LinkColumns,
     MeasurementEntry,
+    PartColumns,
     SampleColumns,
     StrategyEntry,
     neutral,
@@ -64,79 +56,52 @@ from catalog.exchange.lineage import (
 from catalog.exchange.serialization import pool_of, unpack_bits
 
 logger = logging.getLogger(__name__)
+EntryT = TypeVar("EntryT", MeasurementEntry, AccuracyEntry)
 
 
-def measurement_record(
-    entry: MeasurementEntry,
-    ids: Mapping[str, Sequence[str]],
-    environment_id: int,
-    file_id: int,
-    pools: Mapping[str | None, PoolRecord],
-) -> MeasurementRecord:
-    """Return one strategy in one round with everything below it."""
-    changed = ("environment", "started_at", "finished_at", "tier_runs", "link_probes", "samples")
-    samples = entry.samples
-    return MeasurementRecord(
-        **{name: getattr(entry, name) for name in MeasurementEntry.model_fields if name not in changed},
-        environment_id=environment_id,
-        imported_file_id=file_id,
-        started_at=datetime.fromisoformat(entry.started_at),
-        finished_at=datetime.fromisoformat(entry.finished_at),
-        tier_runs=[TierRunRecord(**vars(tier_run)) for tier_run in entry.tier_runs],
-        link_probes=[LinkProbeRecord(**vars(link_probe)) for link_probe in entry.link_probes],
-        samples=_samples(samples, ids[samples.ids]) if samples is not None else (),
-        pool=pools.get(entry.pool_key),
+# Of an entry, what is stored in other columns or in rows of its own.
+_BELOW = frozenset(
+    {"environment", "started_at", "finished_at", "tier_runs", "link_probes", "samples", "hits", "pixels"}
+)
+
+
+def _attempt_values(entry: MeasurementEntry | AccuracyEntry, environment_id: int, file_id: int) -> dict[str, Any]:
+    """Return an attempt's own columns; moments are stored in one spelling."""
+    return {name: getattr(entry, name) for name in type(entry).model_fields if name not in _BELOW} | {
+        "environment_id": environment_id,
+        "imported_file_id": file_id,
+        "started_at": utc_text(datetime.fromisoformat(entry.started_at)),
+        "finished_at": utc_text(datetime.fromisoformat(entry.finished_at)),
+    }
+
+
+def _sample_arrays(samples: SampleColumns, ids: Sequence[str]) -> SampleArrays:
+    count = len(samples.latency_s)
+    names = [ids[position] for position in samples.input]
+    strata = samples.stratum if samples.stratum is not None else [None] * count
+    children: Sequence[Mapping[str, PartColumns | LinkColumns]] = (samples.parts, samples.links)
+    parts, links = (
+        {name: (range(count) if child.at is None else child.at, child.columns) for name, child in by_name.items()}
+        for by_name in children
     )
+    return SampleArrays((names, samples.repetition, samples.latency_s, samples.transmission_s, strata), parts, links)
 
 
-def _samples(columns: SampleColumns, ids: Sequence[str]) -> list[SampleRecord]:
-    parts: list[list[PartTimes]] = [[] for _ in columns.latency_s]
-    links: list[list[LinkBytes]] = [[] for _ in columns.latency_s]
-    for tier, part in columns.parts.items():
-        at = range(len(parts)) if part.at is None else part.at
-        for position, *durations in zip(at, *part.columns, strict=True):
-            parts[position].append(PartTimes(tier, *durations))
-    for name, link in columns.links.items():
-        at = range(len(links)) if link.at is None else link.at
-        for position, sent_bytes, received_bytes in zip(at, link.sent_bytes, link.received_bytes, strict=True):
-            links[position].append(LinkBytes(name, sent_bytes, received_bytes))
-    strata = columns.stratum if columns.stratum is not None else [None] * len(columns.latency_s)
-    times = (columns.repetition, columns.latency_s, columns.transmission_s)
-    rows = zip(columns.input, *times, strata, parts, links, strict=True)
-    return [SampleRecord(seq, ids[row[0]], *row[1:]) for seq, row in enumerate(rows)]
-
-
-def accuracy_record(
-    entry: AccuracyEntry, ids: Mapping[str, Sequence[str]], environment_id: int, file_id: int
-) -> AccuracyRecord:
-    """Return an accuracy with its items, where the document has them."""
-    changed = ("environment", "started_at", "finished_at", "hits", "pixels")
-    return AccuracyRecord(
-        **{name: getattr(entry, name) for name in AccuracyEntry.model_fields if name not in changed},
-        environment_id=environment_id,
-        imported_file_id=file_id,
-        started_at=datetime.fromisoformat(entry.started_at),
-        finished_at=datetime.fromisoformat(entry.finished_at),
-        item_hits=_item_hits(entry, ids),
-        class_pixels=_class_pixels(entry, ids),
-    )
-
-
-def _item_hits(entry: AccuracyEntry, ids: Mapping[str, Sequence[str]]) -> list[ItemHits]:
+def _item_hits(entry: AccuracyEntry, ids: Mapping[str, Sequence[str]]) -> Iterable[tuple[Any, ...]]:
     if entry.hits is None:
-        return []
+        return ()
     names = ids[entry.hits.ids]
     top1, top5 = (unpack_bits(bits, len(names)) for bits in (entry.hits.top1, entry.hits.top5))
-    return [ItemHits(*row) for row in zip(names, top1, top5, strict=True)]
+    return zip(names, top1, top5, strict=True)
 
 
-def _class_pixels(entry: AccuracyEntry, ids: Mapping[str, Sequence[str]]) -> list[ClassPixels]:
+def _class_pixels(entry: AccuracyEntry, ids: Mapping[str, Sequence[str]]) -> Iterable[tuple[Any, ...]]:
     columns = entry.pixels
     if columns is None:
-        return []
+        return ()
     names = ids[columns.ids]
-    rows = zip(columns.item, columns.class_id, columns.intersection_px, columns.union_px, strict=True)
-    return [ClassPixels(names[item], *values) for item, *values in rows]
+    items = [names[item] for item in columns.item]
+    return zip(items, columns.class_id, columns.intersection_px, columns.union_px, strict=True)
 
 
 @dataclass(frozen=True)
@@ -160,7 +125,12 @@ class ImportOutcome:
 
 
 def store_document(
-    session: Session, document: Document, file: FileRecord, *, named_by_user: bool = False
+    session: Session,
+    document: Document,
+    file: FileRecord,
+    *,
+    named_by_user: bool = False,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> ImportOutcome:
     """Store a document; the caller commits.
 
@@ -172,6 +142,8 @@ def store_document(
     file : FileRecord
     named_by_user : bool
         Whether the user chose the environments' names, so that evidence joins what stands under them.
+    progress : callable
+        Called with the share of the attempts that are stored.
 
     Returns
     -------
@@ -183,7 +155,7 @@ def store_document(
     # A file from elsewhere may name processes of another host; these names are not stored.
     imported = document.model_copy(update={"measurements": list(map(neutral, document.measurements))})
     places = _named_places(session, imported) if named_by_user else evidence_places(session, imported, file.sha256)
-    return _DocumentImport(session, imported, file, places).store()
+    return _DocumentImport(session, imported, file, places, progress).store()
 
 
 def _named_places(session: Session, document: Document) -> Mapping[str, Place]:
@@ -195,8 +167,17 @@ def _named_places(session: Session, document: Document) -> Mapping[str, Place]:
 class _DocumentImport:
     """One import: the rows that are there already, and those that come."""
 
-    def __init__(self, session: Session, document: Document, file: FileRecord, places: Mapping[str, Place]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        document: Document,
+        file: FileRecord,
+        places: Mapping[str, Place],
+        progress: Callable[[float], None],
+    ) -> None:
         self._session = session
+        self._progress = progress
+        self._attempts = 0
         self._document = document
         self._file = file
         self._places = places
@@ -219,7 +200,9 @@ class _DocumentImport:
         environments = self._store_environments(file_id)
         artifacts = self._store_artifacts()
         strategies = self._store_strategies()
+        self._writer = BulkWriter(self._session)
         measurements, accuracies = self._store_measurements(file_id), self._store_accuracies(file_id)
+        self._writer.flush()
         here = {"extends": self._extends, "replaced": self._replaced, "artifacts": artifacts}
         row = stored_row(self._session, ImportedFile, file_id)
         row.sqlmodel_update(
@@ -279,32 +262,46 @@ class _DocumentImport:
         return said
 
     def _store_measurements(self, file_id: int) -> list[MeasurementEntry]:
-        stored = []
-        pools: dict[str | None, PoolRecord] = {key: pool_of(self._document, key) for key in self._document.pools}
+        stored: list[MeasurementEntry] = []
+        pools: set[str] = set()
         # Sorted: the numbers of the rows must not depend on the order in the file.
         for entry in sorted(self._document.measurements, key=_measurement_order):
+            self._report()
             place = self._places[entry.environment]
             if place.contained or (place.digests and measurement_digest(entry, self._document.ids) in place.digests):
                 continue
-            named = entry.model_copy(update={"latency_key": place.stored_key(entry.latency_key)})
-            environment_id = self._environment_ids[place.key]
-            record = measurement_record(named, self._document.ids, environment_id, file_id, pools)
-            if _stored(partial(record_measurement, self._session, record)):
-                stored.append(entry)
+            if entry.pool_key is not None and entry.pool_key not in pools:
+                store_pool(self._session, pool_of(self._document, entry.pool_key))
+                pools.add(entry.pool_key)
+            values = _attempt_values(entry, self._environment_ids[place.key], file_id)
+            values["latency_key"] = place.stored_key(entry.latency_key)
+            samples = None
+            if entry.samples is not None:
+                samples = _sample_arrays(entry.samples, self._document.ids[entry.samples.ids])
+            with _readable(stored, entry):
+                self._writer.add_measurement(
+                    values, tier_runs=entry.tier_runs, link_probes=entry.link_probes, samples=samples
+                )
         return stored
 
     def _store_accuracies(self, file_id: int) -> list[AccuracyEntry]:
-        stored = []
+        stored: list[AccuracyEntry] = []
         for entry in sorted(self._document.accuracies, key=_accuracy_order):
+            self._report()
             place = self._places[entry.environment]
             if place.contained or (place.digests and accuracy_digest(entry, self._document.ids) in place.digests):
                 continue
-            named = entry.model_copy(update={"key": self._accuracy_key(entry.key, place)})
-            environment_id = self._environment_ids[place.key]
-            record = accuracy_record(named, self._document.ids, environment_id, file_id)
-            if _stored(partial(record_accuracy, self._session, record)):
-                stored.append(entry)
+            values = _attempt_values(entry, self._environment_ids[place.key], file_id)
+            values["key"] = self._accuracy_key(entry.key, place)
+            hits, pixels = _item_hits(entry, self._document.ids), _class_pixels(entry, self._document.ids)
+            with _readable(stored, entry):
+                self._writer.add_accuracy(values, hits=hits, pixels=pixels)
         return stored
+
+    def _report(self) -> None:
+        """Say how much of the document is stored."""
+        self._attempts += 1
+        self._progress(self._attempts / (len(self._document.measurements) + len(self._document.accuracies)))
 
     def _accuracy_key(self, key: str, place: Place) -> str:
         return imported_key(key) + self._accuracy_suffixes.get(key, place.suffix)
@@ -418,14 +415,15 @@ def _former_values(row: Strategy, without: Collection[str]) -> dict[str, Any] | 
     return values
 
 
-def _stored(store: Callable[[], int]) -> bool:
-    """Store an entry; return False if an unusable row, which is left out everywhere, takes its place."""
+@contextmanager
+def _readable(stored: list[EntryT], entry: EntryT) -> Iterator[None]:
+    """Note the entry as stored; leave it out if an unusable row, which is left out everywhere, takes its place."""
     try:
-        store()
+        yield
     except DuplicateEvidenceError as error:
         logger.warning("not stored: %s; the stored row cannot be read", error)
-        return False
-    return True
+    else:
+        stored.append(entry)
 
 
 def _measurement_order(entry: MeasurementEntry) -> tuple[object, ...]:

@@ -2,9 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -47,7 +48,12 @@ class Imported:
 
 
 def import_files(
-    database: Database, files: Sequence[Path], *, environment: str | None = None, now: datetime | None = None
+    database: Database,
+    files: Sequence[Path],
+    *,
+    environment: str | None = None,
+    now: datetime | None = None,
+    progress: Callable[[Path, float], None] = lambda file, share: None,
 ) -> tuple[Imported, ...]:
     """Import files of evidence, all or nothing.
 
@@ -61,6 +67,8 @@ def import_files(
         its suffixes.
     now : datetime, optional
         When they are imported; the present by default.
+    progress : callable
+        Called with a file and the share of it that is stored.
 
     Returns
     -------
@@ -76,7 +84,7 @@ def import_files(
     if environment is not None and not is_name(environment):
         raise ExchangeError("--environment", [f"{environment!r} is no name; {NAME_RULE}"])
     with database.writing_session() as session:
-        command = _Command(session, environment, _stem(files[0]), at, names)
+        command = _Command(session, environment, _stem(files[0]), at, names, progress)
         imported = tuple(command.import_file(file) for file in files)
         session.commit()
     return imported
@@ -99,6 +107,7 @@ class _Command:
     default: str
     at: str
     names: dict[str, str]
+    progress: Callable[[Path, float], None]
 
     def import_file(self, file: Path) -> Imported:
         """Import one file into the command's transaction."""
@@ -116,7 +125,8 @@ class _Command:
         # Of the content, so that an export is the same file whether compressed or not.
         key = content_key({"kind": "imported file", "sha256": hashlib.sha256(content).hexdigest()})
         record = self._record(file, key, raw, f"{FORMAT} {VERSION}", _chain(document))
-        return Imported(file, record.format, record.sha256, store_document(self.session, document, record))
+        stored = store_document(self.session, document, record, progress=partial(self.progress, file))
+        return Imported(file, record.format, record.sha256, stored)
 
     def _import_rows(self, file: Path, raw: bytes, content: bytes) -> Imported:
         rows = read_rows(content, file=str(file))
@@ -145,7 +155,8 @@ class _Command:
         if apart:
             details["named"] = {name: self.names[name] for name in claimed}
         record = self._record(file, key, raw, rows.kind, details)
-        stored = store_document(self.session, document, record, named_by_user=True)
+        storing = partial(self.progress, file)
+        stored = store_document(self.session, document, record, named_by_user=True, progress=storing)
         return Imported(file, rows.kind, record.sha256, replace(stored, apart=apart))
 
     def _record(self, file: Path, key: str, raw: bytes, kind: str, details: dict[str, object]) -> FileRecord:

@@ -105,14 +105,16 @@ def evidence_places(session: Session, document: Document, sha256: str) -> Mappin
     An environment joins a stored one that claims the same key when one's digests are a subset of the other's and
     neither is empty. All others get keys that no evidence of another file has.
     """
-    incoming = evidence_digests(document)
     places: dict[str, Place] = {}
     ids = {row.key: row.id for row in stored_rows(session, Environment)}
     claims = {
         environment.key: [key for key in ids if _claims(key, imported_key(environment.key))]
         for environment in document.environments
     }
-    stored = _stored_digests(session, [key for keys in claims.values() for key in keys])
+    claimed_keys = [key for keys in claims.values() for key in keys]
+    stored = _stored_digests(session, claimed_keys)
+    # To digest every sample takes as long as to store it: only where there is something to compare.
+    incoming = evidence_digests(document) if claimed_keys else {}
     for claimed, keys in claims.items():
         for key in keys:
             suffix = key.removeprefix(imported_key(claimed))

@@ -1,7 +1,11 @@
 """The samples of several strategies, checked and ranked together: the one sort that every test of a family shares."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import cast
 
 import numpy as np
 import scipy
@@ -355,9 +359,33 @@ def _t_statistics(pooled: PooledRanks) -> NDArray[np.float64]:
 
 
 def _posthoc_pvalues(pooled: PooledRanks) -> NDArray[np.float64]:
-    # Imported here, because it loads pandas, statsmodels and matplotlib: longer than most commands run.
-    import scikit_posthocs
-
     groups = np.split(pooled.ranks, pooled.starts[1:])  # the ranks of ranks are the ranks
     # p_adjust=None is no adjustment; `adjust_pvalues` does it, and both p-values are reported.
-    return np.array(scikit_posthocs.posthoc_conover(groups, p_adjust=None), dtype=np.float64)
+    return np.array(_posthocs().posthoc_conover(groups, p_adjust=None), dtype=np.float64)
+
+
+_PLOTS = "scikit_posthocs._plotting"
+
+
+class _NoPlots(ModuleType):
+    """A placeholder for the library's module of plots, in which every function is None."""
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+@cache
+def _posthocs() -> ModuleType:
+    """Import scikit-posthocs at its first use and without its plots.
+
+    It loads pandas and statsmodels, longer than most commands run; the plots, which nothing here draws, would load
+    matplotlib as well.
+    """
+    # A library that keeps its plots elsewhere some day is imported whole.
+    placed = None if _PLOTS in sys.modules else sys.modules.setdefault(_PLOTS, _NoPlots(_PLOTS))
+    try:
+        import scikit_posthocs
+    finally:
+        if placed is not None:
+            del sys.modules[_PLOTS]
+    return cast(ModuleType, scikit_posthocs)

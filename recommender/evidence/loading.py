@@ -3,7 +3,7 @@
 import json
 import logging
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
 from statistics import median
@@ -178,8 +178,11 @@ def load(
     before: Evidence | None = None,
     *,
     subject: str | None = None,
+    rows: Sequence[StrategyEvidence] | None = None,
 ) -> Evidence:
     """Read everything, or all of one subject, in one transaction, so that the snapshot is of one moment.
+
+    Who has read the strategies already passes them as `rows`.
 
     SQLite isolates every transaction; a server needs REPEATABLE READ. A candidate that equals the one `before` stays
     the same object, so that its cached results stay valid.
@@ -190,7 +193,7 @@ def load(
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         drawn = bounds or AccuracyBounds()
         groups: dict[tuple[str, int], list[StrategyEvidence]] = {}
-        for row in strategy_evidence(session, subject=subject, read=drawn.read):
+        for row in strategy_evidence(session, subject=subject, read=drawn.read) if rows is None else rows:
             groups.setdefault((row.subject, row.environment.id), []).append(row)
         kept = _candidates(before)
         loaded, left_out = [], list(database.left_out)

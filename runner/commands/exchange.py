@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from catalog.analysis.store import store_missing
 from catalog.analysis.subject import declared_settings
 from catalog.evidence.database import open_database
 from catalog.evidence.soundness import sound_database
+from catalog.evidence.stored_rows import count_rows
+from catalog.evidence.tables import Environment
 from catalog.exchange import (
     Document,
     Imported,
@@ -25,9 +26,10 @@ from catalog.exchange import (
     rows_csv,
 )
 from catalog.units import counted, size
+from runner.commands.import_progress import import_progress
 from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, err, example, out, print_json
 from runner.errors import RunnerError
-from runner.reports.slo_status import store_slo_status
+from runner.reports.slo_status import store_results
 
 
 class Format(StrEnum):
@@ -134,9 +136,12 @@ def import_(
     settings = declared_settings(catalog or RunnerSettings().catalog)
     # A first import may come before any fill.
     with open_database(database or RunnerSettings().database, create=True) as opened:
-        imported = import_files(opened, files, environment=environment)
-        store_missing(opened, settings)
-        store_slo_status(opened)
+        with opened.session() as session:
+            empty = not count_rows(session, Environment)
+        with import_progress(len(files)) as progress:
+            imported = import_files(opened, files, environment=environment, progress=progress.store)
+            # What is there now was in the files, whose rows were checked as they came.
+            store_results(opened, settings, sound=opened if empty else None, progress=progress.derive)
     if as_json:
         print_json(
             [
@@ -183,8 +188,7 @@ def forget(
     with open_database(database or RunnerSettings().database) as opened:
         # What stays is other evidence, whose analyses are stored next.
         forgotten = forget_file(opened, file)
-        store_missing(opened, settings)
-        store_slo_status(opened)
+        store_results(opened, settings)
     if as_json:
         print_json(asdict(forgotten))
         return

@@ -1,11 +1,15 @@
 """The answers to the declared SLOs as rows, for the view `slo_status`: what `runner slo` says, to be asked in SQL."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
+from catalog.analysis.store import store_missing
+from catalog.analysis.subject import AnalysisSettings
 from catalog.evidence.allowed import utc_now, utc_text
 from catalog.evidence.database import Database
+from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.soundness import sound_database
 from catalog.evidence.stored_rows import replace_slo_answers
 from recommender.answer.respond import resolve_budgets, respond
@@ -14,15 +18,48 @@ from recommender.evidence.model import Evidence, SubjectEvidence
 from recommender.schemas import RecommendRequest
 
 logger = logging.getLogger(__name__)
+# What takes its time, as a progress bar names it.
+_ANALYSES, _ANSWERS = "analysing", "answering the SLOs"
+
+
+def store_results(
+    database: Database,
+    settings: AnalysisSettings,
+    *,
+    sound: Database | None = None,
+    progress: Callable[[str, float], None] = lambda what, share: None,
+) -> None:
+    """Store the analyses that are missing and the answers to the SLOs, from one reading of the evidence.
+
+    Parameters
+    ----------
+    database : Database
+    settings : AnalysisSettings
+    sound : Database, optional
+        Where the caller knows that all rows are sound, or has checked them.
+    progress : callable
+        Called with what is computed and the share of it that is done.
+    """
+    now = utc_text(utc_now())
+    progress(_ANALYSES, 0.0)
+    sound = sound or sound_database(database)
+    with sound.session() as reading:
+        rows = strategy_evidence(reading)
+    store_missing(database, settings, evidence=rows, progress=partial(progress, _ANALYSES))
+    progress(_ANSWERS, 0.0)
+    _store_answers(database, now, lambda: load(sound, rows=rows))
+    progress(_ANSWERS, 1.0)
 
 
 def store_slo_status(database: Database) -> None:
     """Answer every SLO for every subject in every environment, and store the answers in place of the former ones."""
     # Before the evidence is read: what is measured meanwhile is newer than the answers.
-    now = utc_text(utc_now())
+    _store_answers(database, utc_text(utc_now()), lambda: load(sound_database(database)))
+
+
+def _store_answers(database: Database, now: str, read: Callable[[], Evidence]) -> None:
     try:
-        evidence = load(sound_database(database))
-        rows = [{**row, "created_at": now} for row in _answers(evidence)]
+        rows = [{**row, "created_at": now} for row in _answers(read())]
     except Exception as error:  # noqa: BLE001 - the evidence itself is stored; that must not end in a trace
         logger.warning("no answers to the SLOs: %s: %s", type(error).__name__, error)
         return
