@@ -23,6 +23,7 @@ class ImportProgress:
         self._files = files
         self._bar = bar
         self._seen: dict[Path, int] = {}
+        self._what = ""
         self._task = None if bar is None else bar.add_task("reading", total=1.0)
 
     def store(self, file: Path, share: float) -> None:
@@ -38,7 +39,9 @@ class ImportProgress:
 
     def _show(self, what: str, share: float) -> None:
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, description=escape(what), completed=share)
+            # Drawn at once where something else begins; in between, as often as the bar draws by itself.
+            self._bar.update(self._task, description=escape(what), completed=share, refresh=what != self._what)
+            self._what = what
 
 
 @contextmanager
