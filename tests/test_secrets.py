@@ -16,13 +16,13 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.util import immutabledict
 
 from catalog.evidence.database import open_database, shown_location
+from catalog.evidence.fill_lock import fill_lock
 from catalog.settings_file import VARIABLE
 from recommender.__main__ import main
 from recommender.app import create_app
 from recommender.settings import RecommenderSettings
 from runner.cli import app, run
 from runner.commands.terminal import RunnerSettings
-from runner.measuring.lock import FillLock
 from tests.catalog_of_one import declare
 from tests.recommender.conftest import Client
 
@@ -144,10 +144,10 @@ def test_no_command_and_no_route_tells_a_secret(
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
-def test_who_is_refused_by_the_lock_is_not_told_the_password(broken: Callable[[str], str], tmp_path: Path) -> None:
+def test_who_is_refused_by_the_lock_is_not_told_the_password(broken: Callable[[str], str]) -> None:
     url = broken("nothing")
-    with FillLock(tmp_path, url), pytest.raises(Exception, match="is filling postgresql") as refused:
-        FillLock(tmp_path, url).__enter__()
+    with fill_lock(url), pytest.raises(Exception, match=r"postgresql:.*is filling it") as refused:
+        fill_lock(url).__enter__()
     assert not secrets_in(str(refused.value)) and "***" in str(refused.value)
 
 

@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, quote_plus
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
@@ -27,6 +27,7 @@ from catalog.errors import (
     DatabaseTooOldError,
     NotADatabaseError,
 )
+from catalog.regular_files import require_regular
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -48,6 +49,7 @@ _SECRET_OPTION = re.compile("^(.*?(?:pass(?:word|wd|phrase)|pwd|secret|token)[^=
 
 # What SQLite says, by a part of its message.
 _TRANSLATIONS: Mapping[str, tuple[type[DatabaseError], str]] = {
+    "lock timeout": (DatabaseLockedError, "another process is writing to it; wait for it to finish, then try again"),
     "locked": (DatabaseLockedError, "another process is writing to it; wait for it to finish, then try again"),
     "busy": (DatabaseLockedError, "another process is writing to it; wait for it to finish, then try again"),
     "readonly": (DatabaseReadOnlyError, "it may only be read; open it for writing or change its permissions"),
@@ -90,8 +92,12 @@ class Database:
 
     @contextmanager
     def writing_session(self) -> Iterator[Session]:
-        """Open a unit of work as `session` does, which survives cells that another program wrote and are no text."""
+        """Open a unit of work as `session` does, which survives cells that another program wrote and are no text.
+
+        Writers go one after another, on a server as SQLite has it: what one looks up, none adds before it has written.
+        """
         with self.session() as session, odd_text_allowed(session.connection()):
+            _wait_for_others(session.connection(), "write")
             yield session
 
     def translated(self) -> AbstractContextManager[None]:
@@ -143,8 +149,8 @@ def open_database(url_or_path: str | Path, *, create: bool = False, readonly: bo
     """
     url = _parse_url(url_or_path)
     location = shown_location(url_or_path)
-    if url.get_backend_name() == "sqlite":
-        path = Path(url.database or "").expanduser().resolve()
+    path = database_file(url_or_path)
+    if path is not None:
         location = str(path)
         fresh = _check_file(path, create=create and not readonly)
         if not fresh:
@@ -163,8 +169,38 @@ def open_database(url_or_path: str | Path, *, create: bool = False, readonly: bo
     return Database(engine, location, readonly)
 
 
+def database_file(url_or_path: str | Path) -> Path | None:
+    """Return the file of a SQLite database, however its location is spelled; None for a database server.
+
+    A path, a URL of SQLAlchemy and a URI of SQLite (`file:`, also within the former) are spellings of one file. Links
+    are followed. Options of a URL are not read: how a file is opened is decided here.
+
+    Raises
+    ------
+    DatabaseError
+        For a location that cannot be read.
+
+    Examples
+    --------
+    >>> database_file("sqlite:////data/e.db?timeout=5") == database_file("file:///data/e.db?mode=ro")
+    True
+    >>> database_file("postgresql://host/tierwise") is None
+    True
+    """
+    url = _parse_url(url_or_path)
+    if url.get_backend_name() != "sqlite":
+        return None
+    name = url.database or ""
+    if name.startswith("file:") and not isinstance(url_or_path, Path):
+        uri = urlsplit(name)
+        if uri.netloc not in ("", "localhost"):
+            raise DatabaseError(shown_location(url_or_path), "a file: URI names a file of this machine; omit its host")
+        name = unquote(uri.path, errors="surrogateescape")
+    return Path(name).expanduser().resolve()
+
+
 def _parse_url(url_or_path: str | Path) -> URL:
-    if isinstance(url_or_path, Path) or "://" not in url_or_path:
+    if isinstance(url_or_path, Path) or "://" not in url_or_path or url_or_path.startswith("file:"):
         return URL.create("sqlite", database=str(url_or_path))
     try:
         url = make_url(url_or_path)
@@ -213,14 +249,26 @@ def _hidden(message: str, url: URL | None) -> str:
 
 def _check_file(path: Path, *, create: bool) -> bool:
     """Tell whether the file must be created; raises DatabaseError if it is not a file or must not be created."""
-    if path.is_dir():
-        raise NotADatabaseError(str(path), f"this is a directory; name a file in it, such as {path / 'tierwise.db'}")
-    if path.exists():
+    if refuse_other_files(path):
         return False
     if not create:
         raise DatabaseMissingError(str(path), f"there is no database; {_FILL}")
     with _translated(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
+    return True
+
+
+def refuse_other_files(path: Path) -> bool:
+    """Tell whether there is a file; raises NotADatabaseError for a directory, a device or a named pipe."""
+    try:
+        require_regular(path)
+    except IsADirectoryError as error:
+        message = f"this is a directory; name a file in it, such as {path / 'tierwise.db'}"
+        raise NotADatabaseError(str(path), message) from error
+    except OSError as error:
+        if path.exists():
+            raise NotADatabaseError(str(path), f"{error.strerror}; {_FILL}") from error
+        return False
     return True
 
 
@@ -316,6 +364,12 @@ def sqlite_engine(location: str) -> Engine:
     return _sqlite_engine(Path(location), "ro")
 
 
+def unchecked_server(url_or_path: str | Path) -> Database:
+    """Return a server's database as it is, for what comes before it is checked and upgraded: its lock."""
+    location = shown_location(url_or_path)
+    return Database(_server_engine(_parse_url(url_or_path), location, readonly=False), location, readonly=False)
+
+
 def server_engine(url: URL, location: str) -> Engine:
     """Create another engine over a server's database that is only read."""
     return _server_engine(url, location, readonly=True)
@@ -394,9 +448,26 @@ def _upgrade(engine: Engine, location: str) -> None:
         from alembic import command
 
         with engine.connect().execution_options(tierwise_immediate=True) as connection, connection.begin():
+            _wait_for_others(connection, "upgrade")
             config = _alembic()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+
+def _wait_for_others(connection: Connection, purpose: Literal["upgrade", "write"]) -> None:
+    """Hold a lock of the server until the transaction ends; SQLite's transaction holds one of its own.
+
+    A lock is of the whole database. Holders are waited for as long as SQLite waits.
+    """
+    if connection.dialect.name == "postgresql":
+        wait = {"wait": f"{round(_BUSY_TIMEOUT_S * 1000)}ms"}
+        connection.execute(text("SELECT set_config('lock_timeout', :wait, true)"), wait)
+        connection.execute(text("SELECT pg_advisory_xact_lock(:space, :purpose)"), advisory_lock(purpose))
+
+
+def advisory_lock(purpose: Literal["upgrade", "write", "fill"]) -> dict[str, int]:
+    """Return the numbers of a lock in a PostgreSQL database; the first keeps it apart from locks of other programs."""
+    return {"space": int.from_bytes(b"tier"), "purpose": {"upgrade": 1, "fill": 2, "write": 3}[purpose]}
 
 
 def newest_revision() -> str:

@@ -13,6 +13,7 @@ from catalog.analysis.subject import settings_of
 from catalog.declaration import Catalog, load_catalog
 from catalog.errors import CatalogError
 from catalog.evidence.database import Database, open_database
+from catalog.evidence.fill_lock import fill_lock
 from catalog.evidence.soundness import sound_database
 from catalog.evidence.writing import sync_slos
 from catalog.units import counted
@@ -44,7 +45,6 @@ from runner.commands.terminal import (
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.keyed_strategy import RunContext
-from runner.measuring.lock import FillLock
 from runner.measuring.plan import MissingRound, Plan, make_plan, update_plan
 from runner.measuring.race import Race, RaceOutcome, race_plan
 from runner.measuring.scope import FillScope
@@ -87,7 +87,7 @@ def fill_catalog(
     target = database or RunnerSettings().database
     workdir = RunnerSettings().workdir
     # The lock first: two fills of one database would measure each other's load and repeat each other's work.
-    with FillLock(workdir, target), open_database(target, create=True) as opened:
+    with fill_lock(target), open_database(target, create=True) as opened:
         try:
             filled = _fill(context, opened, selection, workdir, scope)
         except KeyboardInterrupt:  # caught here: the command line's own handler would only say "Aborted!"

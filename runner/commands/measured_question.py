@@ -16,6 +16,7 @@ from catalog.analysis.store import store_missing
 from catalog.analysis.subject import settings_of
 from catalog.declaration import Strategy
 from catalog.evidence.database import Database, open_database
+from catalog.evidence.fill_lock import fill_lock
 from catalog.evidence.loading import slo_evidence
 from catalog.evidence.reading import declared_subjects
 from catalog.evidence.soundness import sound_database
@@ -37,7 +38,6 @@ from runner.errors import RunnerError, SubjectError
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.keyed_strategy import RunContext
-from runner.measuring.lock import FillLock
 from runner.measuring.plan import MissingAccuracy, Plan, make_plan, update_plan
 from runner.measuring.race import Race, race_plan
 from runner.measuring.scope import FillScope
@@ -112,7 +112,7 @@ def measure_for(subject: CatalogSubject, options: QuestionOptions, database: str
     context = run_context(subject.catalog, subject.base, selection, options.scale or "1")
     _check_environment(request, context)
     # The lock first: a fill of the same database would measure this one's load.
-    with FillLock(settings.workdir, database), open_database(database, create=True) as opened:
+    with fill_lock(database), open_database(database, create=True) as opened:
         question = _QuestionFill(context, opened, selection, request)
         try:
             answer = question.run(wait_s)

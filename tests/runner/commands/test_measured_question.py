@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 import yaml
 
+from catalog.evidence.fill_lock import fill_lock
 from catalog.evidence.writing import record_measurement
 from runner.commands import measured_question
 from runner.measuring.fill import Filler, StopRequest
-from runner.measuring.lock import FillLock
 from runner.measuring.plan import MissingAccuracy, MissingRound, Plan
 from tests.catalog_of_one import CATALOG, declare
 from tests.evidence_builder import STARTED, measurement_record, sample_records, tier_run_record
@@ -279,9 +279,9 @@ def test_without_measuring_a_model_file_has_to_be_declared(
 def test_another_fill_of_the_database_is_not_disturbed(
     asking: Callable[..., Done], track: Track, tmp_path: Path
 ) -> None:
-    with FillLock(tmp_path / ".tierwise", "tierwise.db"):
+    with fill_lock("tierwise.db"):
         done = asking("table", "--max-latency", "1s")
-    assert done.code == 1 and "is filling tierwise.db" in done.said and not track.rounds
+    assert done.code == 1 and "is filling it" in done.said and not track.rounds
 
 
 def test_a_lack_of_docker_is_said(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
