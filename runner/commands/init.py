@@ -246,7 +246,7 @@ def own_model(
     """Read the model and, where its data is named, the data; paths become relative to the catalog file."""
     if not model.is_file():
         raise SubjectError(f"there is no model file {model}; allowed: an ONNX file")
-    guess = guess_subject(model, kept=RunnerSettings().workdir / "models")
+    guess = guess_subject(model, kept=RunnerSettings().workdir / "models", data=data)
     _check_truth(guess, labels, task)
     # 63 characters are the most that a name in the catalog may have (`catalog.declaration`).
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", model.stem).strip("-._")[:63] or "mine"

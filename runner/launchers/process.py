@@ -40,6 +40,7 @@ from runner.launchers.base import (
 )
 from runner.launchers.channel import ControlChannel, Obituary
 from runner.launchers.owner import command_line, is_abandoned, owned_name, start_of
+from tierserver.messages import Stats
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,11 @@ class ProcessTier:
     def call(
         self, command: Mapping[str, Any], *, on_event: EventCallback | None = None, deadline_s: float
     ) -> dict[str, Any]:
-        return self._channel.call(command, on_event=on_event, deadline_s=deadline_s)
+        result = self._channel.call(command, on_event=on_event, deadline_s=deadline_s)
+        if command.get("cmd") == Stats.cmd:
+            # The control group of a process on this machine is not the tier's own: it counts other programs too.
+            result |= {"cgroup": None, "memory": None}
+        return result
 
     def kill(self) -> None:
         """Kill the tier: it keeps nothing that an orderly end would save."""

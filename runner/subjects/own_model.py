@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -228,8 +228,9 @@ def _predictor(path: Path, settings: Preprocess, post: Mapping[str, object]) -> 
     return Predictor(path, model_sha256(path), settings.to_json(), post)
 
 
-# The size of a side that the model leaves free: the catalog declares it, and the user can change it.
-_USUAL_SIDE = 224
+# Sizes to declare where the model leaves them free, in this order: what most classifiers take, what detectors do, lines
+# of text. The user can change it in the catalog.
+_USUAL_SIZES = ((224, 224), (320, 320), (640, 640), (48, 320), (32, 320), (28, 28))
 
 
 @dataclass(frozen=True)
@@ -255,37 +256,86 @@ class Guess:
     gives: str
 
 
-def guess_subject(path: Path, *, kept: Path) -> Guess:
-    """Read a model file and run it once on blanks; `kept` is the folder that keeps the answer.
+def guess_subject(path: Path, *, kept: Path, data: Path | None = None) -> Guess:
+    """Read a model file and run it once; `kept` is the folder that keeps the answer.
+
+    Parameters
+    ----------
+    path
+        The model.
+    kept
+        Where the answer of the trial run is kept.
+    data
+        A folder of pictures or a file of tensors. Without it, a model that could take pictures is taken to do so, and
+        the run is on blanks.
 
     Raises
     ------
     SubjectError
-        For a file that is not a model, or one that this machine's runtime does not run.
+        For a file that is not a model, one that this machine's runtime does not run, or data that do not fit it.
     """
     inputs = read_inputs(path)
-    size = _free_size(inputs)
+    if data is not None and data.is_file():
+        output: ModelOutput | None = try_out(path, TensorDataset(data, inputs).sample(0), kept)
+        return _tensor_guess(inputs, output)
+    sizes = _sizes_to_try(inputs)
     try:
-        settings = image_settings(path, inputs, PreprocessSpec(size=size))
+        settings = image_settings(path, inputs, PreprocessSpec(size=sizes[0]))
     except SubjectError:
-        output = _try_tensors(path, inputs, kept)
-        task: Task = "classification" if output and scored_classes(output) else "any"
-        return Guess(task, "tensors", None, tuple(map(str, inputs)), _shown(output))
-    output = try_out(path, blank_image(settings, inputs[0].dtype), kept)
+        # A folder holds pictures, and the reason why the model takes none is in the error.
+        if data is not None and data.is_dir():
+            raise
+        return _tensor_guess(inputs, _try_blanks(path, inputs, kept))
+    size, settings, output = _try_pictures(path, inputs, settings, sizes, kept)
     plane = f"{settings.layout}, {settings.color}, {settings.height} x {settings.width}"
     return Guess(_task(output), "images", size, (f"{inputs[0]} ({plane})",), _shown(output))
 
 
-def _free_size(inputs: tuple[ModelInput, ...]) -> tuple[int, int] | None:
-    """Return a size to declare if the only input looks like pictures of free size."""
+def _tensor_guess(inputs: tuple[ModelInput, ...], output: ModelOutput | None) -> Guess:
+    task: Task = "classification" if output and scored_classes(output) else "any"
+    return Guess(task, "tensors", None, tuple(map(str, inputs)), _shown(output))
+
+
+def _sizes_to_try(inputs: tuple[ModelInput, ...]) -> list[tuple[int, int] | None]:
+    """Return sizes to declare if the only input looks like pictures of free size; else None alone."""
     shape = inputs[0].shape
     if len(inputs) != 1 or len(shape) != 4 or None not in shape[1:]:
-        return None
+        return [None]
     height, width = shape[1:3] if shape[3] in (1, 3) and shape[1] not in (1, 3) else shape[2:4]
-    return (height or _USUAL_SIDE, width or _USUAL_SIDE) if None in (height, width) else None
+    if None not in (height, width):
+        return [None]
+    # In order, without those that a fixed side makes equal.
+    return list(dict.fromkeys((height or usual[0], width or usual[1]) for usual in _USUAL_SIZES))
 
 
-def _try_tensors(path: Path, inputs: tuple[ModelInput, ...], kept: Path) -> ModelOutput | None:
+def _try_pictures(
+    path: Path,
+    inputs: tuple[ModelInput, ...],
+    settings: Preprocess,
+    sizes: Sequence[tuple[int, int] | None],
+    kept: Path,
+) -> tuple[tuple[int, int] | None, Preprocess, ModelOutput]:
+    """Run the model on a blank picture of the first size that it takes; raise SubjectError where it takes none."""
+    obstacle: SubjectError | None = None
+    for size in sizes:
+        sized = settings if size is None else replace(settings, height=size[0], width=size[1])
+        try:
+            return size, sized, try_out(path, blank_image(sized, inputs[0].dtype), kept)
+        except SubjectError as error:
+            # The first is the most usual size, so that its message says most.
+            obstacle = obstacle or error
+    assert obstacle is not None
+    if len(sizes) == 1:
+        raise obstacle
+    tried = ", ".join(f"{size[0]} x {size[1]}" for size in sizes if size)
+    raise SubjectError(
+        f"{path.name} takes {inputs[0]} and runs on pictures of none of the usual sizes ({tried}; height x width): "
+        f"{obstacle}. Give one input of the right shape as --data FILE.npz, or write a catalog with "
+        "preprocess: {size: [height, width]}"
+    ) from obstacle
+
+
+def _try_blanks(path: Path, inputs: tuple[ModelInput, ...], kept: Path) -> ModelOutput | None:
     """Return the output for zeros; None if free dimensions leave open whether zeros of size one make sense."""
     blanks = [np.zeros(tuple(size or 1 for size in model_input.shape), model_input.dtype) for model_input in inputs]
     try:

@@ -82,8 +82,19 @@ def _ask(model: Path, encoded: bytes, file: Path) -> dict[str, object]:
             "Export it again, or with another opset"
         ) from error
     if "error" in answered:
-        raise SubjectError(
-            f"{answered['error']}; allowed: operators and an opset that ONNX Runtime {VERSION} runs, in the memory of "
-            "this machine. Export the model with another opset, or install a newer onnxruntime"
-        )
+        raise SubjectError(f"{answered['error']}; {_advice(str(answered['error']))}")
     return answered
+
+
+def _advice(error: str) -> str:
+    """Return what is allowed and what to do: about the input where the model ran on it, else about the model."""
+    # A model that needs more memory than there is says so only when it runs.
+    if error.startswith("the model cannot run on this input") and "allocate memory" not in error:
+        return (
+            "allowed: inputs of a size and of values that the model was made for. Give other data, or declare another "
+            "size of pictures, such as preprocess: {size: [320, 320]}"
+        )
+    return (
+        f"allowed: operators and an opset that ONNX Runtime {VERSION} runs, in the memory of this machine. Export the "
+        "model with another opset, or install a newer onnxruntime"
+    )

@@ -5,10 +5,12 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import yaml
 from jsonschema_rs import Draft202012Validator, ValidationError
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from catalog.declaration import load_catalog
@@ -196,6 +198,56 @@ def test_init_for_a_model_of_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "preprocess" not in written
     np.savez(tmp_path / "tensors.npz", x=np.zeros((6, 3, 4, 5), np.float32))
     assert run(lambda: app(["validate"])) == 0
+
+
+def text_line_reader(path: Path) -> None:
+    """Write a model whose sides are free in the file, and which runs on pictures 48 pixels high alone."""
+    weights = numpy_helper.from_array(np.ones((48, 5), np.float32), "w")
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["turned"], perm=[0, 1, 3, 2]),
+        helper.make_node("MatMul", ["turned", "w"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, "?", "?"]) for name in "xy"]
+    graph = helper.make_graph(nodes, "reader", [ends[0]], [ends[1]], [weights])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+def test_init_takes_tensors_for_a_model_that_could_take_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text_line_reader(tmp_path / "reader.onnx")
+    np.savez(tmp_path / "lines.npz", x=np.zeros((12, 3, 48, 70), np.float32))
+    assert run(lambda: app(["init", "--model", "reader.onnx", "--data", "lines.npz"])) == 0
+    written = (tmp_path / "strategies.yaml").read_text()
+    assert yaml.safe_load(written)["subjects"]["reader"]["dataset"] == {"tensors": "lines.npz"}
+    assert "# gives y: float32 [1, 3, 70, 5]" in written and "preprocess" not in written
+    assert run(lambda: app(["validate"])) == 0
+    np.savez(tmp_path / "low.npz", x=np.zeros((12, 3, 40, 70), np.float32))
+    assert run(lambda: app(["init", "--model", "reader.onnx", "--data", "low.npz", "-o", "low.yaml"])) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "inputs of a size and of values that the model was made for" in said and "opset" not in said
+
+
+def test_init_declares_a_size_of_pictures_that_the_model_runs_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text_line_reader(tmp_path / "reader.onnx")
+    photos(tmp_path / "photos")
+    assert run(lambda: app(["init", "--model", "reader.onnx", "--data", "photos"])) == 0
+    declared = yaml.safe_load((tmp_path / "strategies.yaml").read_text())
+    assert declared["subjects"]["reader"]["preprocess"] == {"size": [48, 320]}
+
+
+def test_init_refuses_pictures_for_a_model_that_takes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos")
+    source = Path(onnxruntime.__file__).parent / "datasets/sigmoid.onnx"
+    assert run(lambda: app(["init", "--model", str(source), "--data", "photos"])) == 1
+    assert "Give the inputs as dataset: {tensors: FILE.npz}" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(("model", "data"), [("no", "on"), ("123", "1e3"), ("true", "2026-11-29")])

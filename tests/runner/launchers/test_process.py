@@ -30,6 +30,13 @@ def deployment(tiers: list[TierLimits], links: list[LinkLimits]) -> Iterator[Dep
         yield running
 
 
+def test_counters_of_a_control_group_that_is_shared_are_not_the_tiers(deployment: Deployment) -> None:
+    """Its peak of memory is that of all programs in it, which a constraint would hold against the strategy."""
+    stats = deployment.tiers["cloud"].call({"cmd": "stats"}, deadline_s=20)
+    assert stats["memory"] is None and stats["cgroup"] is None
+    assert 0 < stats["peak_rss_bytes"] < 2**30
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
