@@ -22,7 +22,9 @@ from catalog.settings_file import VARIABLE
 from recommender.app import create_app
 from recommender.errors import NoEvidence, RecommenderError
 from recommender.evidence.snapshots import Snapshots
+from recommender.http.access_log import AccessLog
 from recommender.http.connections import GuardedProtocol
+from recommender.http.service import RequestRecorder
 from recommender.settings import RecommenderSettings
 
 # As the interpreter has it, before `main` changes it.
@@ -44,6 +46,10 @@ def serve(
     without_key: Annotated[
         bool | None, typer.Option("--without-key", help="Listen beyond loopback without TIERWISE_API_KEY")
     ] = None,
+    access_log: Annotated[
+        bool | None,
+        typer.Option("--access-log/--no-access-log", help="One line on stderr for each request (default on)"),
+    ] = None,
 ) -> None:
     """Answer questions about the measured evidence over HTTP and on a web page.
 
@@ -52,10 +58,11 @@ def serve(
     if settings_file is not None:
         # Settings find their file through this variable alone, so it is set before they are built.
         os.environ[VARIABLE] = str(settings_file)
-    options = {"host": host, "port": port, "database": database, "without_key": without_key}
+    options = {"host": host, "port": port, "database": database, "without_key": without_key, "access_log": access_log}
     # An option of None would count as given and hide the environment and the file.
     settings = RecommenderSettings(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
-    app = create_app(settings)
+    log = AccessLog() if settings.access_log else None
+    app = create_app(settings, log=log)
     snapshots: Snapshots = app.state.snapshots
     try:
         # An unreadable database must stop the start before a port is taken and an address announced.
@@ -67,6 +74,8 @@ def serve(
     finally:
         # The application's lifespan closes them too, but it never begins where the port cannot be bound.
         snapshots.close()
+        if log is not None:
+            log.close()
 
 
 def keep_what_serves_all() -> None:
@@ -86,7 +95,9 @@ def main() -> None:
     except ValidationError as error:
         # Only place and message: an error's `input` may be the API key.
         details = "; ".join(
-            f"TIERWISE_{'.'.join(map(str, detail['loc'])).upper()}: {detail['msg']}" for detail in error.errors()
+            # pydantic puts the kind of error before what our own checks say.
+            f"TIERWISE_{'.'.join(map(str, detail['loc'])).upper()}: {detail['msg'].removeprefix('Value error, ')}"
+            for detail in error.errors()
         )
         _fail(f"a setting is not valid: {details}", code=2)
 
@@ -95,13 +106,14 @@ def _config(app: FastAPI, settings: RecommenderSettings) -> uvicorn.Config:
     """Return uvicorn's settings, with every connection under the limits of `recommender.http.connections`."""
     # One counter for all connections: what a client may have under way is counted over all of them.
     running: Counter[str] = Counter()
+    recorder: RequestRecorder = app.state.recorder
     proxies = [str(network) for network in settings.trusted_proxies]
     return uvicorn.Config(
         app,
-        http=cast(Any, functools.partial(GuardedProtocol, settings=settings, running=running)),
+        http=cast(Any, functools.partial(GuardedProtocol, settings=settings, running=running, recorder=recorder)),
         ws="none",  # no route speaks it, and its connections would be under no limit
         log_level="error",  # a warning for every malformed request would let any client fill the log
-        access_log=False,
+        access_log=False,  # ours has no query, which may hold a key, and waits for no reader
         server_header=False,
         timeout_keep_alive=cast(int, settings.max_idle_s),
         timeout_graceful_shutdown=5,

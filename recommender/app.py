@@ -11,11 +11,18 @@ from starlette.middleware.cors import CORSMiddleware
 from recommender.answer.tabulation import tabulate_later
 from recommender.evidence.snapshots import Snapshots
 from recommender.http import evidence, problems, questions, service, whatif
+from recommender.http.access_log import RequestLog
 from recommender.http.answer_cache import AnswerCache
 from recommender.http.evidence import EvidenceLookup
 from recommender.http.middleware import ApiKey, BodyLimit, LocalOnly, SafeHeaders, TimeLimit
 from recommender.http.question_queue import QuestionQueue
-from recommender.http.service import MetricsMiddleware, ServiceMetrics, install_api_page, install_question_page
+from recommender.http.service import (
+    RequestObserver,
+    RequestRecorder,
+    ServiceMetrics,
+    install_api_page,
+    install_question_page,
+)
 from recommender.settings import RecommenderSettings
 
 _DESCRIPTION = """\
@@ -26,8 +33,10 @@ Errors are problem details (RFC 9457). Evidence comes from `runner fill-catalog`
 """
 
 
-def create_app(settings: RecommenderSettings | None = None) -> FastAPI:
+def create_app(settings: RecommenderSettings | None = None, *, log: RequestLog | None = None) -> FastAPI:
     """Build the application; the database is opened at the first question and may be created later.
+
+    Requests are noted in `log`; without one, the server that runs the application may log them.
 
     Raises `Unprotected` when the settings name an address that others reach, without a key.
     """
@@ -54,6 +63,8 @@ def create_app(settings: RecommenderSettings | None = None) -> FastAPI:
     app.state.queue = QuestionQueue()
     app.state.lookup = EvidenceLookup(chosen.database)
     app.state.metrics = ServiceMetrics(snapshots)
+    secret = None if chosen.api_key is None else chosen.api_key.get_secret_value()
+    app.state.recorder = RequestRecorder(app.state.metrics, log, secret=secret)
     for resources in (questions, evidence, whatif, service):
         app.include_router(resources.router)
     install_api_page(app)
@@ -84,7 +95,7 @@ def _wrap(app: FastAPI, chosen: RecommenderSettings) -> None:
     # Outside every layer that refuses, so that refusals carry the headers too.
     app.add_middleware(SafeHeaders)
     # Outermost, so that refusals are counted and timed as well.
-    app.add_middleware(MetricsMiddleware, metrics=app.state.metrics)
+    app.add_middleware(RequestObserver, recorder=app.state.recorder)
 
 
 class _Service(FastAPI):

@@ -9,7 +9,7 @@ import ipaddress
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -25,6 +25,7 @@ from recommender.errors import (
 )
 from recommender.http.middleware import declared_bytes
 from recommender.http.problems import problem_response
+from recommender.http.service import REFUSED, RequestRecorder
 from recommender.settings import RecommenderSettings
 
 # Where the application finds the name of the client that a request counts for, in its scope.
@@ -44,10 +45,18 @@ class _Refused(Exception):
 class GuardedProtocol(HttpToolsProtocol):
     """One connection; `running` counts the requests under way per client, over all connections."""
 
-    def __init__(self, *arguments: Any, settings: RecommenderSettings, running: Counter[str], **options: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        settings: RecommenderSettings,
+        running: Counter[str],
+        recorder: RequestRecorder,
+        **options: Any,
+    ) -> None:
         super().__init__(*arguments, **options)
         self._settings = settings
         self._running = running
+        self._recorder = recorder
         self._peer = ""
         self._waits_since = time.monotonic()  # for the client: for its next request, or for the rest of one
         self._awaits_head = True
@@ -67,7 +76,7 @@ class GuardedProtocol(HttpToolsProtocol):
         address = self.client[0] if self.client else ""
         self._peer = client_name(address)
         # The application is wrapped for each connection, because the peer is known only now.
-        self.app = _Share(self.app, address, self._settings, self._running)
+        self.app = _Share(self.app, address, self._settings, self._running, self._recorder)
         connections = [other for other in self.connections if isinstance(other, GuardedProtocol)]
         is_proxy = _is_within(address, self._settings.trusted_proxies)
         # Many clients share a proxy's connections; `_Share` counts their requests apart.
@@ -191,13 +200,26 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refused = True
         due = [cycle for cycle in self._unanswered if not cycle.response_complete]
         if not due or (len(due) == 1 and not self._awaits_head and not due[0].response_started):
-            self.transport.write(_encoded(error, due[0].scope["path"] if due else "/"))
+            self._answer(error, due[0] if due else None)
         self._abandon()
         # Closing at once would reset the connection under a client that still sends, before it reads the answer.
         self._read_bytes = 0
         self._expire_after(_LINGER_S)
         if self.transport.can_write_eof():
             self.transport.write_eof()
+
+    def _answer(self, error: RecommenderError, cycle: RequestResponseCycle | None) -> None:
+        """Write a whole response, for a request that never reaches the application as a whole."""
+        response = problem_response(error, "/" if cycle is None else cycle.scope["path"])
+        response.headers["connection"] = "close"
+        head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
+        body = bytes(response.body)
+        self.transport.write(STATUS_LINE[response.status_code] + head + b"\r\n" + body)
+        # A request with a complete head is under way, and noted when it ends.
+        if cycle is not None:
+            cast(dict[str, Any], cycle.scope)[REFUSED] = response.status_code
+        else:
+            self._recorder.refused(client=self._peer, status=response.status_code, sent_bytes=len(body))
 
     def _abandon(self) -> None:
         """Mark every request as disconnected; uvicorn marks only the last one that it has read."""
@@ -250,7 +272,15 @@ class GuardedProtocol(HttpToolsProtocol):
 class _Share:
     """Run the application for one connection, within what its client may have under way at once."""
 
-    def __init__(self, app: ASGIApp, address: str, settings: RecommenderSettings, running: Counter[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        address: str,
+        settings: RecommenderSettings,
+        running: Counter[str],
+        recorder: RequestRecorder,
+    ) -> None:
+        self._recorder = recorder
         self._app = app
         self._address = address
         self._settings = settings
@@ -261,7 +291,10 @@ class _Share:
         allowed = self._settings.max_client_requests
         if self._running[client] >= allowed:
             error = TooManyRequests(f"{allowed} requests of {client} are under way, the most for one client")
-            await problem_response(error, scope["path"])(scope, receive, send)
+            response = problem_response(error, scope["path"])
+            await response(scope, receive, send)
+            sent_bytes = len(bytes(response.body))
+            self._recorder.refused(client=client, status=response.status_code, sent_bytes=sent_bytes, scope=scope)
             return
         self._running[client] += 1
         scope[CLIENT] = client
@@ -314,11 +347,3 @@ def _without_port(hop: str) -> str:
         return hop[1:].partition("]")[0]
     # Several colons make an IPv6 address without brackets, which has no port.
     return hop.partition(":")[0] if hop.count(":") == 1 else hop
-
-
-def _encoded(error: RecommenderError, path: str) -> bytes:
-    """Return a whole response, for a request that never reaches the application."""
-    response = problem_response(error, path)
-    response.headers["connection"] = "close"
-    head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
-    return STATUS_LINE[response.status_code] + head + b"\r\n" + bytes(response.body)

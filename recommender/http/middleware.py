@@ -15,6 +15,7 @@ from recommender.settings import is_loopback
 
 # They show no evidence: the page and the documentation can be loaded, probes need no secret.
 _OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
+_PAGES = frozenset({"/", "/docs"})
 _OPEN_PREFIXES = ("/page/", "/docs/static/")
 
 
@@ -106,7 +107,11 @@ class TimeLimit:
 
 
 class SafeHeaders:
-    """Security headers: nothing is loaded from other hosts, framed or sniffed; only the API page has inline script."""
+    """Security headers: nothing is loaded from other hosts, framed or sniffed; only the API page has inline script.
+
+    Answers are stored by no cache, which could serve them without the key; the pages' files are asked for again at
+    every visit, so that a new version never meets an old page.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -119,7 +124,10 @@ class SafeHeaders:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 policy = _INLINE_POLICY if scope["path"] == "/docs" else _POLICY
-                message["headers"] = [*message.get("headers", ()), *_SAFE, policy]
+                headers = list(message.get("headers", ()))
+                if all(name != b"cache-control" for name, _ in headers):
+                    headers.append(_CHECKED if _is_page(scope["path"]) else _UNSTORED)
+                message["headers"] = [*headers, *_SAFE, policy]
             await send(message)
 
         await self._app(scope, receive, with_headers)
@@ -147,6 +155,10 @@ def _open(path: str) -> bool:
     return path in _OPEN_PATHS or path.startswith(_OPEN_PREFIXES)
 
 
+def _is_page(path: str) -> bool:
+    return path in _PAGES or path.startswith(_OPEN_PREFIXES)
+
+
 def _policy(inline: str = "") -> tuple[bytes, bytes]:
     words = (
         f"default-src 'none'; script-src 'self'{inline}; style-src 'self'{inline}; img-src 'self' data:; "
@@ -155,6 +167,7 @@ def _policy(inline: str = "") -> tuple[bytes, bytes]:
     return b"content-security-policy", words.encode()
 
 
+_UNSTORED, _CHECKED = (b"cache-control", b"no-store"), (b"cache-control", b"private, no-cache")
 _SAFE = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 _POLICY, _INLINE_POLICY = _policy(), _policy(" 'unsafe-inline'")
 

@@ -1,4 +1,4 @@
-"""Health, readiness and metrics for operating the service, and its two pages."""
+"""Health, readiness, metrics and the record of requests for operating the service, and its two pages."""
 
 import time
 from collections.abc import Iterable
@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recommender.errors import RecommenderError
 from recommender.evidence.snapshots import Snapshots
+from recommender.http.access_log import RequestLog, request_line
 from recommender.http.evidence import EvidenceNow
 from recommender.http.problems import documented
 from recommender.schemas import HealthResponse
@@ -43,11 +44,12 @@ class ServiceMetrics:
         self.registry.register(_EvidenceCollector(snapshots))
         self._labelled: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
-    def record(self, *, route: str, method: str, status: int, duration_s: float) -> None:
-        """Count one request."""
+    def record(self, *, route: str, method: str, status: int, duration_s: float | None) -> None:
+        """Count one request; without a duration, one that never reached the application."""
         count, durations = self._children(route, method, status)
         count.inc()
-        durations.observe(duration_s)
+        if duration_s is not None:
+            durations.observe(duration_s)
 
     def _children(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
         """Return the metrics of these labels, looked up once; routes, methods and statuses are few."""
@@ -61,35 +63,78 @@ class ServiceMetrics:
         return generate_latest(self.registry)
 
 
-class MetricsMiddleware:
-    """Times every request. Routes are labelled by their template, unknown ones together, so that labels stay few."""
+# Where a request's scope has the status of the answer that its connection sent instead of the application's.
+REFUSED = "tierwise.refused"
 
-    def __init__(self, app: ASGIApp, metrics: ServiceMetrics) -> None:
-        self._app = app
+
+class RequestRecorder:
+    """Takes note of every answer in the metrics and, where there is one, in a log; it holds no key and no query."""
+
+    def __init__(self, metrics: ServiceMetrics, log: RequestLog | None = None, *, secret: str | None = None) -> None:
         self._metrics = metrics
+        self._log = log
+        self._secret = secret
+
+    def answered(self, scope: Scope, *, status: int, sent_bytes: int, duration_s: float) -> None:
+        """Note an answer of the application.
+
+        Routes are labelled by their template, unknown ones together, so that labels stay few.
+        """
+        route = getattr(scope.get("route"), "path", None) or "(other)"
+        method = scope["method"] if scope["method"] in _METHODS else "(other)"
+        self._metrics.record(route=route, method=method, status=status, duration_s=duration_s)
+        if self._log is not None:
+            client = str(scope["client"][0]) if scope.get("client") else ""
+            line = self._line(scope)
+            self._log.write(client=client, request=line, status=status, sent_bytes=sent_bytes, duration_s=duration_s)
+
+    def refused(self, *, client: str, status: int, sent_bytes: int, scope: Scope | None = None) -> None:
+        """Note a refusal before the application; without a scope, of what never became a request."""
+        self._metrics.record(route="(refused)", method="(other)", status=status, duration_s=None)
+        if self._log is not None:
+            line = "-" if scope is None else self._line(scope)
+            self._log.write(client=client, request=line, status=status, sent_bytes=sent_bytes, duration_s=0.0)
+
+    def _line(self, scope: Scope) -> str:
+        return request_line(scope["method"], scope["path"], scope.get("http_version", "1.1"), secret=self._secret)
+
+
+class RequestObserver:
+    """Times every request, with all that other layers do about it."""
+
+    def __init__(self, app: ASGIApp, recorder: RequestRecorder) -> None:
+        self._app = app
+        self._recorder = recorder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # The status to count where the application fails before it answers.
-        status = 500
+        status: int | None = None
+        sent_bytes = 0
         started = time.perf_counter()
 
         async def observed(message: Message) -> None:
-            nonlocal status
+            nonlocal status, sent_bytes
             if message["type"] == "http.response.start":
                 status = message["status"]
+            else:
+                sent_bytes += len(message.get("body", b""))
             await send(message)
 
         try:
             await self._app(scope, receive, observed)
+            if status is None:
+                status = scope.get(REFUSED, _GONE)
         finally:
-            route = getattr(scope.get("route"), "path", None) or "(other)"
-            method = scope["method"] if scope["method"] in _METHODS else "(other)"
-            self._metrics.record(route=route, method=method, status=status, duration_s=time.perf_counter() - started)
+            duration_s = time.perf_counter() - started
+            self._recorder.answered(scope, status=status or _FAILED, sent_bytes=sent_bytes, duration_s=duration_s)
 
 
+# The status of a request whose application fails before it answers; the response is made further out.
+_FAILED = 500
+# Of a client that left before its request was complete, as nginx logs it.
+_GONE = 499
 # HTTP lets a client make up methods, and each would be a label that stays.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -159,7 +204,7 @@ def readyz(evidence: EvidenceNow) -> HealthResponse:
     | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus exposition format"}},
 )
 def metrics(request: Request) -> Response:
-    """Return requests by route, and how much evidence the answers rest on."""
+    """Return requests by route and status, and how much evidence the answers rest on."""
     counted: ServiceMetrics = request.app.state.metrics
     return Response(counted.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
@@ -189,5 +234,4 @@ def install_question_page(app: FastAPI) -> None:
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
-        # The browser asks again at every visit, so that a new version never meets an old page.
-        return FileResponse(f"{directory}/index.html", media_type="text/html", headers={"cache-control": "no-cache"})
+        return FileResponse(f"{directory}/index.html", media_type="text/html")

@@ -1,6 +1,6 @@
 // The answer in words and tables.
 
-import { html, list } from "/page/elements.js";
+import { html, list, prose } from "/page/elements.js";
 import { bytes, chance, difference, duration, howSure, interval, percent, percentileName, points, strategyName } from "/page/words.js";
 
 // The question in one line, to stand above the answer.
@@ -22,7 +22,7 @@ export function verdict(answer, relax) {
     const nothing = answer.status === "unmeasured" ? "Nothing was measured to choose from" : "No strategy keeps these budgets";
     const sure = answer.infeasible ? howSure(answer.infeasible.status, answer.infeasible.probability) : null;
     return html("div", { class: "verdict none" }, html("div", { class: "choice" }, nothing, sure && badge(sure, answer.infeasible.status)),
-      html("p", {}, answer.summary), ways(answer, relax));
+      html("p", {}, ...prose(answer.summary)), ways(answer, relax));
   }
   const bounded = hasBudget(answer.budgets);
   return html("div", { class: `verdict ${bounded ? best.status : ""} ${best.latency.predicted ? "foreseen" : ""}` },
@@ -30,8 +30,8 @@ export function verdict(answer, relax) {
       best.latency.predicted ? badge("predicted", "foreseen") : badge("measured", "known")),
     bounded ? html("p", { class: "manager" }, manager(best, answer)) : null,
     answer.to_do ? html("p", {}, ...command(answer.to_do)) : null,
-    html("p", {}, sentence(best.why)), best.not_chosen.length ? list(best.not_chosen.map(sentence)) : null,
-    best.quality ? html("p", { class: "quality" }, sentence(best.quality)) : null, numbers(best, answer),
+    html("p", {}, ...prose(sentence(best.why))), best.not_chosen.length ? list(best.not_chosen.map(sentence)) : null,
+    best.quality ? html("p", { class: "quality" }, ...prose(sentence(best.quality))) : null, numbers(best, answer),
     best.status === "proven" ? null : ways(answer, relax, "To have it proven: "));
 }
 
@@ -45,9 +45,9 @@ function manager(best, answer) {
 
 // The command stands apart from its sentence, so that it can be copied.
 function command(toDo) {
-  if (!toDo.command) return [`${toDo.words}.`];
+  if (!toDo.command) return prose(`${toDo.words}.`);
   const [before, after] = toDo.words.split(`\`${toDo.command}\``);
-  return [before, html("code", { class: "command" }, toDo.command), after ?? ""];
+  return [...prose(before), html("code", { class: "command" }, toDo.command), ...prose(after ?? "")];
 }
 
 function badge(words, kind) {

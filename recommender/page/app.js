@@ -4,7 +4,7 @@ import { details, questionWords, verdict } from "/page/answer.js";
 import { ask, KeyWanted, useKey } from "/page/api.js";
 import { draw, legend } from "/page/chart.js";
 import * as curves from "/page/curves.js";
-import { html } from "/page/elements.js";
+import { html, prose } from "/page/elements.js";
 import * as links from "/page/links.js";
 import * as question from "/page/question.js";
 import * as sliders from "/page/sliders.js";
@@ -146,7 +146,7 @@ function fail(error) {
   field("evidence").hidden = true;
   field("details").replaceChildren();
   field("asked").replaceChildren();
-  say(html("div", { class: "verdict none" }, html("p", {}, error.message)));
+  say(html("div", { class: "verdict none" }, html("p", {}, ...prose(error.message))));
   field("answer").setAttribute("aria-busy", "false");
 }
 

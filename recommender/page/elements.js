@@ -17,5 +17,12 @@ function filled(element, attributes, children) {
 }
 
 export function list(texts) {
-  return html("ul", { class: "plain" }, ...texts.map((text) => html("li", {}, text)));
+  return html("ul", { class: "plain" }, ...texts.map((text) => html("li", {}, ...prose(text))));
+}
+
+// Text with the commands and names of fields that stand between backticks in it; a lone backtick stays one.
+export function prose(text) {
+  const pieces = String(text).split("`");
+  if (pieces.length % 2 === 0) pieces.push(`${pieces.splice(-2, 1)[0]}\`${pieces.pop()}`);
+  return pieces.map((piece, index) => (index % 2 ? html("code", {}, piece) : piece)).filter((piece) => piece !== "");
 }

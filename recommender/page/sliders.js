@@ -31,13 +31,15 @@ export function follow() {
   field("accuracy-slider").setAttribute("aria-valuetext", field("accuracy").value || "no limit");
 }
 
+// The loosest end of a slider is no limit at all: an empty number.
 export function lead(slider) {
   if (slider.id === "latency-slider") {
     const share = Number(slider.value) / LATENCY_STEPS;
-    field("latency").value = Number((latencySpan[0] * (latencySpan[1] / latencySpan[0]) ** share).toPrecision(4));
+    field("latency").value = share === 1 ? "" : Number((latencySpan[0] * (latencySpan[1] / latencySpan[0]) ** share).toPrecision(4));
   } else {
     const share = Number(slider.value) / ACCURACY_STEPS;
-    field("accuracy").value = Number((accuracySpan[0] + share * (accuracySpan[1] - accuracySpan[0])).toFixed(2));
+    const end = field("accuracy-kind").value === "floor" ? 0 : 1;
+    field("accuracy").value = share === end ? "" : Number((accuracySpan[0] + share * (accuracySpan[1] - accuracySpan[0])).toFixed(2));
   }
   follow();
 }

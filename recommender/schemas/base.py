@@ -13,9 +13,10 @@ CONDITIONS = "unloaded, single stream, closed loop"
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Names = Annotated[list[Name], Field(max_length=100)]
 # Python's JSON parser takes NaN and Infinity, against which no limit holds.
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# Every range has both its edges: a number next to an open one, such as 1e-300 s, is no budget, and overflows sums.
+Seconds = Annotated[float, Field(ge=1e-9, le=1e9, allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-Bytes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Bytes = Annotated[float, Field(ge=1, le=1e18, allow_inf_nan=False)]
 BytesByTier = Annotated[dict[Name, Bytes], Field(max_length=100)]
 
 

@@ -13,6 +13,7 @@ from recommender.errors import FILL_COMMAND
 from recommender.evidence.snapshots import Snapshots
 from recommender.http import answer_cache
 from recommender.http.evidence import snapshots
+from recommender.schemas import RecommendRequest
 
 
 def ask(client: Any, **question: Any) -> dict[str, Any]:
@@ -272,7 +273,7 @@ def test_unknown_slo_names_the_known(client: Any, filled: object) -> None:
 @pytest.mark.parametrize(
     ("question", "field", "got", "allowed"),
     [
-        ('{"subject": "net", "max_latency_s": -1}', "max_latency_s", "-1", "greater than 0"),
+        ('{"subject": "net", "max_latency_s": -1}', "max_latency_s", "-1", "greater than or equal to 0.000000001"),
         ('{"subject": "net", "max_latency_s": NaN}', "max_latency_s", "NaN", "finite"),
         ('{"subject": "net", "max_latency_s": 1e999}', "max_latency_s", "Infinity", "finite"),
         ('{"subject": "net", "min_accuracy_pct": 101}', "min_accuracy_pct", "101", "less than or equal to 100"),
@@ -403,3 +404,43 @@ def test_a_batch_is_answered_as_its_questions_are_alone(client: Any, filled: Any
     assert batch.headers["content-type"] == "application/json"
     alone = [client.post("/recommend", json=question).json() for question in questions]
     assert batch.json() == {"answers": [{"answer": answer, "problem": None} for answer in alone]}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("latency_percentile", 1e-300),
+        ("latency_percentile", 100.0),
+        ("confidence", 1 - 2**-53),
+        ("max_latency_s", 1e-300),
+        ("max_latency_s", 1e308),
+        ("max_sent_bytes", 5e-324),
+        ("max_memory_bytes", {"edge": 1e300}),
+        ("equivalent_within", -1e-300),
+        ("cost_of_breaking", 10.000001),
+    ],
+)
+def test_ranges_have_closed_edges(client: Any, filled: object, field: str, value: object) -> None:
+    refused = client.post("/recommend", json={"subject": "net", field: value})
+    assert refused.status_code == 422 and refused.json()["errors"][0]["field"].startswith(field)
+
+
+def test_every_edge_of_a_range_is_answered(client: Any, filled: object) -> None:
+    """The least and the largest value of every field, all of them at once and each with the usual others."""
+    schema = RecommendRequest.model_json_schema()["properties"]
+    edges: dict[str, list[float]] = {}
+    for name, declared in schema.items():
+        for form in declared.get("anyOf", [declared]):
+            if form.get("type") == "number" and name != "latency_percentile":
+                assert "exclusiveMinimum" not in form and "exclusiveMaximum" not in form, name
+                edges[name] = [form["minimum"], form["maximum"]]
+    edges["latency_percentile"] = [1.0, 100 - 2**-46]
+    both = ("min_accuracy_pct", "max_accuracy_drop_pp")
+    questions: list[dict[str, object]] = [{name: value} for name, values in edges.items() for value in values]
+    questions += [{name: values[end] for name, values in edges.items()} for end in (0, 1)]
+    questions += [
+        {"objective": name, "max_latency_s": 1e-9, both[0]: 100} for name in ("accuracy", "size", "sent", "cpu")
+    ]
+    assert len(edges) == 8
+    for question in questions:
+        assert client.post("/recommend", json={"subject": "net", **question}).status_code == 200, question

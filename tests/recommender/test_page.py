@@ -212,6 +212,41 @@ def test_sliders_have_the_steps_that_their_script_counts_with() -> None:
 
 
 @in_browser
+def test_the_loosest_end_of_a_slider_is_no_limit(tmp_path: Path) -> None:
+    """The scripts alone, with fields of our own: a dumped page cannot be dragged."""
+    script = re.sub("^import .*$", "", (PAGE / "sliders.js").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    prose = re.sub("^import .*$", "", (PAGE / "elements.js").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    cases = [("latency", 200), ("latency", 199), ("accuracy", 100), ("accuracy", 99), ("floor", 0), ("floor", 1)]
+    texts = ["run `a b`, then `c`", "a lone ` stays", "`x`", "none", "`a` and ` b"]
+    page = tmp_path / "sliders.html"
+    page.write_text(
+        f"""<meta charset="utf-8"><p id="shown"></p><p id="prose"></p><script>
+        const fields = {{}};
+        const made = (id) => ({{ id, value: "", setAttribute(_, words) {{ this.words = words; }} }});
+        const field = (name) => fields[name] ??= made(name);
+        {script.replace("export ", "")}
+        {prose.replace("export ", "")}
+        shown.textContent = {json.dumps(cases)}.map(([kind, place]) => {{
+          field("accuracy-kind").value = kind === "floor" ? "floor" : "drop";
+          const name = kind === "latency" ? "latency" : "accuracy";
+          field(name).value = "1", field(`${{name}}-slider`).value = String(place), lead(field(`${{name}}-slider`));
+          return `${{field(name).value}} ${{field(`${{name}}-slider`).words}} ${{field(`${{name}}-slider`).value}}`;
+        }}).join("|");
+        for (const text of {json.dumps(texts)}) document.getElementById("prose").append(...prose(text), "|");
+        </script>""",
+        encoding="utf-8",
+    )
+    dom = loaded(page.as_uri(), tmp_path)
+    shown = re.search('<p id="shown">(.*?)</p>', dom)
+    assert shown is not None
+    ends = shown[1].split("|")
+    assert ends[::2] == [" no limit 200", " no limit 100", " no limit 0"]
+    assert all("no limit" not in other and not other.startswith(" ") for other in ends[1::2])
+    assert '<p id="prose">run <code>a b</code>, then <code>c</code>|a lone ` stays|<code>x</code>|none|' in dom
+    assert "<code>a</code> and ` b|" in dom
+
+
+@in_browser
 def test_page_prints_figures_as_the_terminal_does(tmp_path: Path) -> None:
     """The rules are written twice, in Python and in JavaScript; nothing else keeps them together."""
     seconds = (0.000103, 0.00321, 0.04, 0.99949, 0.9996, 1.456, 59.996, 754, 1e300, -0.0123)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -256,14 +257,18 @@ def test_a_client_that_takes_no_answers_is_closed(service: Service, connect: Con
     assert time.monotonic() - begun < 20
 
 
-def test_noise_and_upgrades_are_refused_without_a_word_in_the_log(template: Path) -> None:
+def test_noise_and_upgrades_are_refused_in_one_line_of_the_log(template: Path) -> None:
     upgrade = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     with started(template) as service:
         assert problem_of(service.ask(b"\x16\x03\x01\x02\x00 noise\r\n\r\n"))["status"] == 400
         assert service.ask(upgrade).startswith(b"HTTP/1.1 200")
+        counts = service.ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").decode()
         service.process.terminate()
         _, said = service.process.communicate(timeout=10)
     assert "Invalid HTTP" not in said and "Traceback" not in said
+    # What never became a request is a line too, without any of its bytes.
+    assert re.search(r'^127\.0\.0\.2 - - \[[^]]+\] "-" 400 \d+ 0\.000000$', said, re.MULTILINE) and "noise" not in said
+    assert 'tierwise_requests_total{method="(other)",route="(refused)",status="400"} 1.0' in counts
 
 
 def test_idle_connections_end_and_a_connection_serves_again_and_again(service: Service, connect: Connect) -> None:

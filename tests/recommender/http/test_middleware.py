@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from recommender.app import create_app
 from recommender.errors import Unprotected
@@ -89,6 +90,54 @@ def test_probes_and_the_page_need_no_key(serve: Serve) -> None:
     client = serve(api_key=KEY)
     for path in ("/", "/page/app.js", "/healthz", "/readyz", "/docs", "/openapi.json"):
         assert client.get(path).status_code == 200, path
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        " " * 16,
+        "\n" * 16,
+        f"{KEY}\n",
+        f" {KEY}",
+        f"{KEY}\t",
+        "two words of a key",
+        "ключ" * 4,
+        "\x00" * 16,
+        "\x85" * 16,
+    ],
+)
+def test_a_key_that_no_header_carries_is_refused_at_the_start(key: str) -> None:
+    with pytest.raises(ValidationError, match="allowed: at least 16 visible ASCII characters") as refused:
+        RecommenderSettings(api_key=key)  # type: ignore[arg-type]
+    assert key not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "origin", ["dash.example.org", "https://dash.example.org/", "https://a b", "null", "", "ftp://a"]
+)
+def test_an_origin_that_no_browser_sends_is_refused_at_the_start(origin: str) -> None:
+    with pytest.raises(ValidationError, match="is not an origin; allowed: scheme, host"):
+        RecommenderSettings(cors_origins=(origin,))
+
+
+@pytest.mark.parametrize("name", ["max_request_s", "max_head_s", "max_body_s", "max_idle_s", "max_write_s"])
+@pytest.mark.parametrize("value", [0, 1e-300, 1e300, float("inf"), float("nan"), -1])
+def test_a_limit_under_which_nobody_is_served_is_refused_at_the_start(name: str, value: float) -> None:
+    with pytest.raises(ValidationError, match=name):
+        RecommenderSettings(**{name: value})  # type: ignore[arg-type]
+
+
+def test_no_cache_stores_an_answer_and_pages_are_checked(serve: Serve) -> None:
+    client = serve(api_key=KEY)
+    key = {"x-api-key": KEY}
+    paths = ("/subjects", "/strategies", "/metrics", "/healthz", "/openapi.json", "/nowhere", "/evidence/x")
+    answers = [client.get(path, headers=key) for path in paths]
+    answers.append(client.post("/recommend", json={"subject": "net"}, headers=key))
+    answers.append(client.post("/recommend", json={"subject": "net"}))
+    answers.append(client.post("/recommend", json={"subject": 1}, headers=key))
+    assert [answer.headers["cache-control"] for answer in answers] == ["no-store"] * len(answers)
+    for path in ("/", "/page/app.js", "/docs"):
+        assert client.get(path).headers["cache-control"] == "private, no-cache"
 
 
 def test_key_is_in_no_representation() -> None:
