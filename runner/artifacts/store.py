@@ -28,7 +28,15 @@ from runner.artifacts.model_runs import (
     run_chain,
     try_model,
 )
-from runner.artifacts.verification import check, check_chain, is_inferable, prove_close, prove_equal
+from runner.artifacts.verification import (
+    Rigour,
+    SoundModel,
+    check,
+    check_chain,
+    prove_close,
+    prove_equal,
+    sound_model,
+)
 from runner.errors import OperatorError, SubjectError
 from runner.graph.model_file import has_external_data, read_model
 from runner.graph.rewriting import whole
@@ -127,12 +135,12 @@ class ArtifactStore:
             reason: str | None = None
             details: Mapping[str, Any] = {}
             try:
-                # What the checker cannot infer of the original is no fault of the operator.
-                inferred = is_inferable(model)
-                signature = check(model, inferred=inferred)
+                sound = _sound(model, passes, directory)
+                # What the checker does not accept of the original is no fault of the operator.
+                signature = check(sound.path, rigour=sound.rigour)
                 trial = _try_original(model, calibration)
-                made = _apply(model, passes, calibration, directory, self._root.parent / "envs")
-                signatures = _check(signature, made, inferred=inferred)
+                made = _apply(sound.path, passes, calibration, directory, self._root.parent / "envs")
+                signatures = _check(signature, made, sound.rigour)
                 distance = _run_beside(trial, made)
                 proof = {**signatures, **_prove(trial, made, calibration)}
                 details = _as_stored({"passes": made.details, "proof": proof, **distance})
@@ -214,6 +222,15 @@ def _apply(
     return _PassOutput(parts, tuple(details), uncut, references)
 
 
+def _sound(model: Path, passes: Sequence[Pass], directory: Path) -> SoundModel:
+    """Return what the passes read; without passes the user's own file is measured as it is, if the engine loads it."""
+    if not passes:
+        return SoundModel(model, Rigour.LOADED)
+    copies = directory / "sound"
+    copies.mkdir()
+    return sound_model(model, copies)
+
+
 def _try_original(model: Path, calibration: CalibrationSource) -> Trial:
     """Run the model itself before the passes."""
     try:
@@ -232,10 +249,10 @@ def _up_to(count: int, calibration: CalibrationSource) -> Sequence[ModelInputs]:
     return ()
 
 
-def _check(model: Signature, made: _PassOutput, *, inferred: bool) -> Mapping[str, Any]:
+def _check(model: Signature, made: _PassOutput, rigour: Rigour) -> Mapping[str, Any]:
     """Check every part with its inputs and outputs; raise Refusal where one is not valid."""
     try:
-        check_chain(model, [check(part, inferred=inferred) for part in made.parts])
+        check_chain(model, [check(part, rigour=rigour) for part in made.parts])
     except OperatorError as error:
         raise PassRefusal(f"what was made of the model is not valid: {error}") from error
     return {"checker": onnx.__version__, "onnxruntime": onnxruntime.__version__, "signature": "kept"}

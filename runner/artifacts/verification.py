@@ -7,6 +7,8 @@ bit by bit with the model they were cut from: only then may they inherit its acc
 import contextlib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,10 @@ from runner.artifacts.model_runs import (
     try_model,
 )
 from runner.errors import OperatorError
+from runner.graph.model_file import read_model
+from runner.graph.rewriting import whole
+from runner.graph.structure import read_structure
+from runner.graph.writing import write_part
 
 # Beyond what half precision holds, and the sign and the zeros that calibration data may lack.
 _EXTREMES = (10.0, 1e3, 1e6, -1.0, 0.0)
@@ -39,29 +45,63 @@ _EXTREMES = (10.0, 1e3, 1e6, -1.0, 0.0)
 _ROUNDING = 0.01
 
 
-def check(path: Path, *, inferred: bool = True) -> Signature:
-    """Check a file with the ONNX checker and a load in the real engine; raise OperatorError in one line.
+class Rigour(IntEnum):
+    """How strictly a file can be checked; ONNX Runtime loads and runs more than ONNX's checker accepts."""
 
-    `inferred` includes the checker's shape inference.
+    LOADED = 0
+    """The engine loads it."""
+    CHECKED = 1
+    """The checker accepts it as well."""
+    INFERRED = 2
+    """So does the checker's shape inference, which does not know all that the engine runs."""
+
+
+@dataclass(frozen=True)
+class SoundModel:
+    """A model file that passes may read, and how strictly it and what is made of it can be checked."""
+
+    path: Path
+    rigour: Rigour
+
+
+def sound_model(model: Path, directory: Path) -> SoundModel:
+    """Return the model, or a copy where the checker accepts that and not the model itself.
+
+    In the copy, nodes are in order, and what is declared of outputs and inner tensors can be true.
     """
+    own = _rigour(model)
+    if own is Rigour.INFERRED:
+        return SoundModel(model, own)
+    copy = directory / model.name
+    try:
+        write_part(whole(read_structure(read_model(model))), copy)
+    except OperatorError:  # a pass that reads the model reports it; identity need not read it
+        return SoundModel(model, own)
+    rigour = _rigour(copy)
+    return SoundModel(copy, rigour) if rigour > own else SoundModel(model, own)
+
+
+def _rigour(path: Path) -> Rigour:
+    """Return how strictly the checker accepts a file."""
     try:
         # By path: a model above protobuf's 2 GiB cannot be handed over in memory.
-        onnx.checker.check_model(str(path), full_check=inferred)
+        onnx.checker.check_model(str(path), full_check=True)
+    except onnx.shape_inference.InferenceError:
+        return Rigour.CHECKED
+    except (onnx.checker.ValidationError, RuntimeError, ValueError, OSError):
+        return Rigour.LOADED
+    return Rigour.INFERRED
+
+
+def check(path: Path, *, rigour: Rigour = Rigour.INFERRED) -> Signature:
+    """Check a file by a load in the real engine and with the ONNX checker; raise OperatorError in one line."""
+    try:
+        if rigour > Rigour.LOADED:
+            onnx.checker.check_model(str(path), full_check=rigour is Rigour.INFERRED)
         session = open_session(path)
     except Exception as error:
         raise OperatorError(f"{path.name} is not a valid ONNX model for ONNX Runtime: {brief(error)}") from error
     return signature_of(session)
-
-
-def is_inferable(path: Path) -> bool:
-    """Return whether the checker's shape inference understands a model: it does not know all that the engine runs."""
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except onnx.shape_inference.InferenceError:
-        return False
-    except (onnx.checker.ValidationError, ValueError, OSError):  # `check` reports these
-        return True
-    return True
 
 
 def check_chain(model: Signature, parts: Sequence[Signature]) -> None:

@@ -156,6 +156,8 @@ class GraphAnalysis:
         Valid cuts, the best balanced first.
     control_flow
         Nodes with graphs of their own, as `If × 2`; the passes refuse them.
+    unknown_tensors
+        How many tensors between nodes have a type or shape that neither inference nor a run has shown.
     """
 
     path: Path
@@ -170,6 +172,7 @@ class GraphAnalysis:
     control_flow: tuple[str, ...]
     largest_initializer: str | None
     largest_initializer_bytes: int
+    unknown_tensors: int
 
     @property
     def sub_graphs(self) -> tuple[Segment, ...]:
@@ -274,6 +277,7 @@ class _Analyst:
             control_flow=structure.control_flow,
             largest_initializer=largest,
             largest_initializer_bytes=structure.tensor_bytes[largest] if largest else 0,
+            unknown_tensors=len(structure.unknown),
         )
 
     def _segment_spans(self) -> list[range]:

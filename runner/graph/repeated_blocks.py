@@ -76,14 +76,20 @@ def _run(
 
 
 def same_type(structure: Structure, one: str, other: str) -> bool:
-    """Return whether two tensors have one element type and shape, by expression or for every size tried."""
+    """Return whether two tensors have one element type and shape, by expression or for every size tried.
+
+    A size that is not inferred from the sizes of the inputs shows when the model is run.
+    """
     first, second = structure.types.get(one), structure.types.get(other)
     if first is None or first.dims is None or second is None or first.elem_type != second.elem_type:
         return False
     if first == second:
         return True
     pairs = [(types.get(one), types.get(other)) for types in structure.pinned_types]
-    return bool(pairs) and all(pin is not None and pin.size_bytes and pin == other_pin for pin, other_pin in pairs)
+    if pairs and all(pin is not None and pin.size_bytes for pair in pairs for pin in pair):
+        return all(pin == other_pin for pin, other_pin in pairs)
+    shown = [(run.types.get(one), run.types.get(other)) for run in structure.trial_runs]
+    return len(shown) > 1 and all(first_run is not None and first_run == other_run for first_run, other_run in shown)
 
 
 def _region_digest(structure: Structure, layout: RegionLayout, region: Region) -> bytes:

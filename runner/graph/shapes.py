@@ -41,10 +41,14 @@ _STAND_INS: Mapping[str, tuple[str, Callable[[int], Sequence[int]]]] = {
 
 @dataclass(frozen=True)
 class TensorType:
-    """Element type (as ONNX numbers it) and dimensions; a free dimension is an expression, `None` an unknown rank."""
+    """Element type (as ONNX numbers it) and dimensions; a free dimension is an expression, `None` an unknown rank.
+
+    `container` marks a sequence, a map or an optional value, which is no tensor and has neither.
+    """
 
     elem_type: int
     dims: tuple[Dimension, ...] | None
+    container: bool = False
 
     @property
     def size_bytes(self) -> int | None:
@@ -60,8 +64,8 @@ class TensorType:
 
     @property
     def is_known(self) -> bool:
-        """Whether the element type and the number of dimensions are known."""
-        return self.dims is not None and self.elem_type != TensorProto.UNDEFINED
+        """Whether the element type and the number of dimensions are known, or there are none."""
+        return self.container or (self.dims is not None and self.elem_type != TensorProto.UNDEFINED)
 
 
 def declared_size(dim: onnx.TensorShapeProto.Dimension) -> int | None:
@@ -195,6 +199,38 @@ def contradicts(value: onnx.ValueInfoProto, tensor_type: TensorType | None) -> b
     )
 
 
+def corrected(model: onnx.ModelProto, types: Mapping[str, TensorType]) -> onnx.ModelProto:
+    """Return the model with declarations that can be true: those that cannot be are replaced for outputs, else dropped.
+
+    ONNX Runtime runs files whose outputs declare no shape, or a wrong one; ONNX's checker, and tools, refuse them.
+    """
+    wrong = {
+        value.name
+        for value in (*model.graph.value_info, *model.graph.output)
+        if value.type.HasField("tensor_type") and contradicts(value, types.get(value.name))
+    }
+    wrong |= {value.name for value in model.graph.output if _lacks_shape(value)}
+    if not wrong and model.graph.name:
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.name = copy.graph.name or "graph"
+    kept = [value for value in model.graph.value_info if value.name not in wrong]
+    del copy.graph.value_info[:]
+    copy.graph.value_info.extend(kept)
+    for value in copy.graph.output:
+        tensor_type = types.get(value.name)
+        if value.name in wrong and tensor_type is not None and not tensor_type.container and tensor_type.is_known:
+            value.CopyFrom(helper.make_tensor_value_info(value.name, tensor_type.elem_type, tensor_type.dims))
+    return copy
+
+
+def _lacks_shape(value: onnx.ValueInfoProto) -> bool:
+    """Return whether an output declares no type at all, or a tensor without a shape."""
+    kind = value.type.WhichOneof("value")
+    return kind is None or (kind == "tensor_type" and not value.type.tensor_type.HasField("shape"))
+
+
 def _is_helpful(value: onnx.ValueInfoProto, tensor_type: TensorType | None) -> bool:
     """Return whether a declaration says more than was inferred, without contradicting that."""
     if tensor_type is None or tensor_type.dims is None or not tensor_type.elem_type:
@@ -215,8 +251,10 @@ def _inferred(model: onnx.ModelProto) -> dict[str, TensorType]:
     graph = inferred.graph
     types = {
         value.name: TensorType(value.type.tensor_type.elem_type, _dims(value))
-        for value in (*graph.value_info, *graph.output, *graph.input)
         if value.type.HasField("tensor_type")
+        else TensorType(TensorProto.UNDEFINED, None, container=True)
+        for value in (*graph.value_info, *graph.output, *graph.input)
+        if value.type.WhichOneof("value") is not None
     }
     for tensor in graph.initializer:
         types[tensor.name] = TensorType(tensor.data_type, tuple(tensor.dims))

@@ -7,8 +7,8 @@ sub-graphs that operators skip and cut; the others go wherever they are needed.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 
@@ -20,7 +20,8 @@ from onnx import numpy_helper
 from runner.errors import ModelFileError
 from runner.graph import node_order
 from runner.graph.model_file import ModelFile, external_bytes, is_external
-from runner.graph.shapes import TensorType, infer_types, input_dimensions
+from runner.graph.shapes import TensorType, corrected, infer_types, input_dimensions
+from runner.graph.tensor_trial import TrialRun, measured_types, run_tensors
 
 # What gives finite numbers for finite numbers, short of an overflow. Excluded: Log, Exp, Pow, Reciprocal, Div.
 _FINITE = frozenset(
@@ -117,6 +118,7 @@ class Structure:
     consumers: Mapping[str, tuple[int, ...]]
     types: Mapping[str, TensorType]
     tensor_bytes: Mapping[str, int]
+    early_runs: tuple[TrialRun, ...] | None = None
 
     @cached_property
     def data(self) -> tuple[int, ...]:
@@ -174,6 +176,24 @@ class Structure:
         return tuple(infer_types(self.file.model, sizes=choice) for choice in choices if choice)
 
     @cached_property
+    def trial_runs(self) -> tuple[TrialRun, ...]:
+        """Runs of the model that show the types of its inner tensors; none where it could not be run."""
+        if self.early_runs is not None:
+            return self.early_runs
+        return run_tensors(self.file, self._computed, sizes={})
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The tensors between data nodes of which neither inference nor a run has shown type and rank."""
+        names = (name for index in self.data for name in self.writes[index])
+        return tuple(name for name in names if name not in self.types or not self.types[name].is_known)
+
+    @property
+    def _computed(self) -> tuple[str, ...]:
+        """What live nodes compute from inputs or their shapes."""
+        return _computed(self.live, self.roles, self.writes)
+
+    @cached_property
     def possibly_infinite(self) -> frozenset[str]:
         """Tensors that may hold infinities or NaN for ordinary inputs."""
         constants = {tensor.name: tensor for tensor in self.file.graph.initializer} | dict(self.small_constants)
@@ -228,11 +248,39 @@ def read_structure(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -
     sizes_on_disk |= {
         node.output[0]: _stored_bytes(file, index) for index, node in enumerate(nodes) if is_weight_node(node)
     }
+    types = infer_types(file.model, sizes=sizes)
+    runs = _runs(file, _computed(live, roles, writes), types, sizes or {}, nodes=[nodes[index] for index in live])
+    measured = measured_types(runs or ())
+    types |= {name: shown for name, shown in measured.items() if name not in types or not types[name].is_known}
+    file = replace(file, model=corrected(file.model, types))
     return Structure(
         file=file, nodes=nodes, reads=reads, writes=writes, roles=roles, live=live, inputs=inputs, outputs=outputs,
         producer=producer, consumers={name: tuple(users) for name, users in consumers.items()},
-        types=infer_types(file.model, sizes=sizes), tensor_bytes=sizes_on_disk,
+        types=types, tensor_bytes=sizes_on_disk, early_runs=runs,
     )  # fmt: skip
+
+
+def _computed(live: tuple[int, ...], roles: tuple[Role, ...], writes: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    """Return what live nodes compute from inputs or from their shapes."""
+    return tuple(name for index in live if roles[index] is not Role.CONSTANT for name in writes[index])
+
+
+def _runs(
+    file: ModelFile,
+    names: tuple[str, ...],
+    types: Mapping[str, TensorType],
+    sizes: Mapping[str, int],
+    *,
+    nodes: Sequence[onnx.NodeProto],
+) -> tuple[TrialRun, ...] | None:
+    """Run the model where inference does not know a tensor; return None where there is no need.
+
+    No pass follows control flow, so a model that has some is not run for its types.
+    """
+    known = all(name in types and types[name].is_known for name in names)
+    if known or any(node.op_type in _CONTROL_FLOW for node in nodes):
+        return None
+    return run_tensors(file, names, sizes=sizes)
 
 
 def is_weight_node(node: onnx.NodeProto) -> bool:

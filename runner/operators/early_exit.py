@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from catalog.units import counted
 from runner.errors import OperatorError
 from runner.graph.analysis import Exit, GraphAnalysis, analyse_structure
 from runner.graph.model_file import read_model
@@ -121,8 +122,14 @@ def _alternatives(analysis: GraphAnalysis) -> str:
         inputs = ""
     if not count:
         return f"the model is a chain of {sum(len(segment.nodes) for segment in analysis.skeleton)} nodes{inputs}"
+    if analysis.unknown_tensors:
+        tensors = counted(analysis.unknown_tensors, "inner tensor")
+        return (
+            f"{counted(count, 'branching sub-graph')} cannot be compared, because the types or shapes of {tensors} are "
+            f"unknown: ONNX does not infer them, and the model does not run on inputs that could be made up{inputs}"
+        )
     last = ", ".join(sub_graph.name for sub_graph in analysis.sub_graphs[-4:])
-    return f"found {count} branching sub-graphs (the last: {last}), each unlike the one before it{inputs}"
+    return f"found {counted(count, 'branching sub-graph')} (the last: {last}), each unlike the one before it{inputs}"
 
 
 def _shortened(structure: Structure, chosen: Exit) -> Part:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from catalog.units import counted
 from runner.errors import OperatorError
 from runner.graph.analysis import Cut, GraphAnalysis, GraphTensor, analyse_structure
 from runner.graph.model_file import read_model
@@ -115,14 +116,25 @@ def choose_cut(analysis: GraphAnalysis, *, paper: bool = True) -> Cut:
     cut = analysis.best_cut(paper=paper)
     if cut is None:
         raise PassRefusal(f"nothing cuts the model in two: {_obstacle(analysis)}")
-    total = cut.head_bytes + cut.tail_bytes
-    if max(cut.head_bytes, cut.tail_bytes) > _LARGEST_SHARE * total:
-        head = 100 * cut.head_bytes / total
+    if not _is_even(cut):
+        head = 100 * cut.head_bytes / (cut.head_bytes + cut.tail_bytes)
+        reasons = _heaviest(analysis), _other_cut(analysis, paper), _unknown(analysis, "; ")
         raise PassRefusal(
             f"no balanced cut: the best ({_listed(cut)}) leaves {head:.1f} % / {100 - head:.1f} %, and each part "
-            f"must hold at least {100 * (1 - _LARGEST_SHARE):.0f} %{_heaviest(analysis)}"
+            f"must hold at least {100 * (1 - _LARGEST_SHARE):.0f} %{''.join(reasons)}"
         )
     return cut
+
+
+def _is_even(cut: Cut) -> bool:
+    """Return whether no part holds nearly all of the model."""
+    return max(cut.head_bytes, cut.tail_bytes) <= _LARGEST_SHARE * (cut.head_bytes + cut.tail_bytes)
+
+
+def _other_cut(analysis: GraphAnalysis, paper: bool) -> str:
+    """Name the option that allows a balanced cut, where there is one."""
+    other = analysis.best_cut(paper=False) if paper else None
+    return "; `cut: any` allows a balanced one, through an identity branch" if other and _is_even(other) else ""
 
 
 def _heaviest(analysis: GraphAnalysis) -> str:
@@ -144,12 +156,27 @@ def _obstacle(analysis: GraphAnalysis) -> str:
         obstacles.append(
             f"{len(analysis.outputs)} outputs ({_names(analysis.outputs)}), one of which the head would give"
         )
+    if analysis.unknown_tensors:
+        obstacles.append(_unknown(analysis))
     # Only `cut: paper` comes here with cuts at hand.
-    if analysis.cuts:
-        obstacles.append("every cut takes an identity branch, which `cut: any` allows")
+    other = analysis.best_cut(paper=False)
+    if other is not None:
+        allowed = "which `cut: any` allows" if _is_even(other) else "and none of these cuts is balanced either"
+        obstacles.append(f"every cut takes an identity branch, {allowed}")
     count = sum(len(segment.nodes) for segment in analysis.skeleton)
     return (
         "; ".join(obstacles) or f"no set of up to eight inner tensors carries everything that its {count} nodes pass on"
+    )
+
+
+def _unknown(analysis: GraphAnalysis, before: str = "") -> str:
+    """Say of how many tensors the types are unknown; nothing where all are known."""
+    if not analysis.unknown_tensors:
+        return ""
+    tensors = counted(analysis.unknown_tensors, "inner tensor")
+    return (
+        f"{before}the types of {tensors} are unknown (ONNX does not infer them, and the model does not run on inputs "
+        "that could be made up), and a link carries known types alone"
     )
 
 

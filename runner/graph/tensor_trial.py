@@ -1,0 +1,150 @@
+"""A trial run of a model that shows types and shapes of inner tensors which shape inference does not know.
+
+ONNX's inference knows nothing of operators of other domains (com.microsoft), which files that ONNX Runtime optimized
+consist of. The engine knows: in a copy of the model such tensors are outputs, and a process of its own runs that copy,
+for a model may crash the engine. A trial that fails leaves the tensors unknown.
+"""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import TensorProto
+
+from runner.errors import OperatorError
+from runner.graph.model_file import ModelFile
+from runner.graph.shapes import Dimension, TensorType, input_dimensions
+from runner.graph.writing import Part, write_part
+
+logger = logging.getLogger(__name__)
+
+_CHILD = Path(__file__).with_name("tensor_trial_process.py")
+_DEADLINE_S = 60.0
+# The copy holds all weights, and both processes wait for the disk.
+_LARGEST_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """One run: the sizes that free dimensions of the inputs had, and the type of every tensor that was looked at."""
+
+    sizes: Mapping[str, int]
+    types: Mapping[str, TensorType]
+
+
+def run_tensors(file: ModelFile, names: Sequence[str], *, sizes: Mapping[str, int]) -> tuple[TrialRun, ...]:
+    """Run a model twice, its free dimensions having different sizes, and return the types of the named tensors.
+
+    Parameters
+    ----------
+    file
+        The model.
+    names
+        Tensors that its nodes compute.
+    sizes
+        Sizes of free dimensions that are chosen already, by name.
+
+    Returns
+    -------
+    tuple of TrialRun
+        Two runs; fewer where the model does not run on what can be made up.
+    """
+    stored = {tensor.name for tensor in file.graph.initializer}
+    inputs = {value.name: input_dimensions(value) for value in file.graph.input if value.name not in stored}
+    if file.size_bytes > _LARGEST_BYTES or any(dims is None for dims in inputs.values()):
+        return ()
+    pinned = {
+        name: [sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in dims or ()]
+        for name, dims in inputs.items()
+    }
+    answer = _ask(file, names, pinned)
+    types = answer.get("types", {})
+    return tuple(
+        TrialRun(run["sizes"], {name: TensorType(_elem_type(types[name]), tuple(shape)) for name, shape in shapes})
+        for run in answer.get("runs", ())
+        if (shapes := run["shapes"].items())
+    )
+
+
+def measured_types(runs: Sequence[TrialRun]) -> dict[str, TensorType]:
+    """Return the types that two runs show; a dimension that differs between them is free.
+
+    One run alone does not say which dimensions are free, so that all of them count as free.
+    """
+    if len(runs) < 2:
+        return {
+            name: TensorType(shown.elem_type, tuple(f"{name}.{axis}" for axis, _ in enumerate(shown.dims or ())))
+            for run in runs
+            for name, shown in run.types.items()
+        }
+    first, second = runs
+    types: dict[str, TensorType] = {}
+    for name, one in first.types.items():
+        other = second.types.get(name)
+        if other is None or one.dims is None or other.dims is None or len(one.dims) != len(other.dims):
+            continue
+        pairs = zip(one.dims, other.dims, strict=True)
+        dims = tuple(_dimension(runs, pair, f"{name}.{axis}") for axis, pair in enumerate(pairs))
+        types[name] = TensorType(one.elem_type, dims)
+    return types
+
+
+def _dimension(runs: Sequence[TrialRun], pair: tuple[Dimension, Dimension], own_name: str) -> Dimension:
+    """Return a size, the one dimension of the inputs that has both sizes, or a name of the tensor's own."""
+    if pair[0] == pair[1]:
+        return pair[0]
+    first, second = runs
+    names = [name for name, size in first.sizes.items() if (size, second.sizes[name]) == pair]
+    return names[0] if len(names) == 1 else own_name
+
+
+def _ask(file: ModelFile, names: Sequence[str], inputs: Mapping[str, Sequence[Dimension]]) -> dict[str, Any]:
+    """Return what the other process prints; nothing where it fails."""
+    with tempfile.TemporaryDirectory(prefix="tierwise-") as folder:
+        copy = Path(folder) / "model.onnx"
+        # -P keeps the child's own directory out of its import path, where modules would hide others of the same name.
+        command = [sys.executable, "-P", str(_CHILD), str(copy), str(os.getpid())]
+        try:
+            write_part(_with_outputs(file, names), copy)
+            done = subprocess.run(
+                command, input=json.dumps(inputs), capture_output=True, text=True, timeout=_DEADLINE_S, check=False
+            )
+            # The last line: the engine may print before it.
+            answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        except (OperatorError, OSError, subprocess.TimeoutExpired, IndexError, ValueError) as error:
+            logger.debug("the trial run of %s shows no types: %s", file.path, error)
+            return {}
+    return answer
+
+
+def _with_outputs(file: ModelFile, names: Sequence[str]) -> Part:
+    """Return the model as a part that gives the named tensors as well."""
+    header = onnx.ModelProto()
+    header.CopyFrom(file.model)
+    graph = onnx.GraphProto()
+    graph.CopyFrom(header.graph)
+    header.ClearField("graph")
+    # The engine infers what it needs, and what a file declares may be wrong.
+    for field in ("node", "value_info", "initializer", "quantization_annotation"):
+        graph.ClearField(field)
+    graph.initializer.extend(tensor for tensor in file.graph.initializer if tensor.name not in file.weights)
+    given = {value.name for value in graph.output}
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in given)
+    external = {weight.name for weight in file.weights.values() if weight.external}
+    declarations = [tensor for tensor in file.graph.initializer if tensor.name in external]
+    nodes = [file.stored_nodes.get(index, node) for index, node in enumerate(file.graph.node)]
+    return Part(header, graph, nodes, list(file.weights.values()), declarations, file.path.parent)
+
+
+def _elem_type(kind: str) -> int:
+    """Return ONNX's number of a type that ONNX Runtime calls `tensor(float)`."""
+    name = kind.removeprefix("tensor(").removesuffix(")").upper()
+    return int(dict(TensorProto.DataType.items()).get(name, TensorProto.UNDEFINED))
