@@ -277,8 +277,9 @@ def _runs(
 
     No pass follows control flow, so a model that has some is not run for its types.
     """
-    known = all(name in types and types[name].is_known for name in names)
-    if known or any(node.op_type in _CONTROL_FLOW for node in nodes):
+    if all(name in types and types[name].is_known for name in names):
+        return None
+    if any(node.op_type in _CONTROL_FLOW for node in nodes):
         return None
     return run_tensors(file, names, sizes=sizes)
 

@@ -136,8 +136,8 @@ def _with_outputs(file: ModelFile, names: Sequence[str]) -> Part:
     for field in ("node", "value_info", "initializer", "quantization_annotation"):
         graph.ClearField(field)
     graph.initializer.extend(tensor for tensor in file.graph.initializer if tensor.name not in file.weights)
-    given = {value.name for value in graph.output}
-    graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in given)
+    outputs = {value.name for value in graph.output}
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
     external = {weight.name for weight in file.weights.values() if weight.external}
     declarations = [tensor for tensor in file.graph.initializer if tensor.name in external]
     nodes = [file.stored_nodes.get(index, node) for index, node in enumerate(file.graph.node)]
