@@ -128,7 +128,7 @@ def settings_of(declared: AnalysisSpec) -> AnalysisSettings:
 
 
 # Raised when the analysis itself changes, so that stored results are computed again.
-VERSION = 5
+VERSION = 6
 INTERVAL_PERCENTILES = (50.0, 90.0)
 
 

@@ -17,7 +17,13 @@ from catalog.statistics.intervals import (
     model_reason,
     refuse,
 )
-from catalog.statistics.log_estimate import WIDEST, LogEstimate, estimate_over_rounds, exponential
+from catalog.statistics.log_estimate import (
+    WIDEST,
+    LogEstimate,
+    estimate_of_one_round,
+    estimate_over_rounds,
+    exponential,
+)
 from catalog.statistics.outcomes import ComparisonOutcome, StillNeeded, judge, sidak, still_needed
 from catalog.statistics.samples import (
     Samples,
@@ -240,7 +246,8 @@ def compare_pairs(
     paired in order, which is as valid and gains nothing. On the log ratio of the percentiles of each pair of rounds:
     variance across rounds by Student's t, variance from the inputs by resampling them, the same draw for both
     strategies and all rounds; the guarded interval of `LogEstimate`, at Sidak's level for
-    simultaneity. What all strategies share in a round cancels in the ratio; what is left varies as the two own parts
+    simultaneity. A single common round is compared with the variance usual for the other strategies, where these show
+    one. What all strategies share in a round cancels in the ratio; what is left varies as the two own parts
     do, and is steadied by what is usual for these (`strategy_variances`); the margin is that of the pair or the sum of
     the two strategies' margins, whichever is narrower (`LogEstimate`).
 
@@ -339,8 +346,11 @@ def _compare(
     # Differences of logs are logs of ratios; inputs that are hard for both cancel.
     ratios = one.by_round[rows] - other.by_round[columns]
     inputs = min(one.samples.supporting_inputs, other.samples.supporting_inputs)
+    variance = variances(*pair) if variances is not None and same else None
+    # A race leaves most strategies after one round: what is usual for the others then says how rounds may differ.
+    by_others = rows.size == 1 and variance is not None and variance.is_known
     refusal = refuse(
-        rounds=rows.size,
+        rounds=2 if by_others else rows.size,
         inputs=inputs,
         percentile=question.percentile,
         interpenetrating=one.samples.interpenetrating,
@@ -349,9 +359,18 @@ def _compare(
     estimate, low, high, verdict = None, None, None, ComparisonOutcome.UNRESOLVED
     if refusal is None:
         drawn = one.resampled[rows] - other.resampled[columns]
-        estimate = estimate_over_rounds(ratios, drawn, percentile=question.percentile, inputs=inputs)
-        if variances is not None and same:
-            estimate = variances(*pair).steadied(estimate, comparisons=comparisons)
+        if by_others:
+            estimate = estimate_of_one_round(
+                float(ratios[0]),
+                drawn[0],
+                percentile=question.percentile,
+                inputs=inputs,
+                drawn_by_round=one.samples.interpenetrating,
+            )
+        else:
+            estimate = estimate_over_rounds(ratios, drawn, percentile=question.percentile, inputs=inputs)
+        if variance is not None:
+            estimate = variance.steadied(estimate, comparisons=comparisons)
         # The guarded margin, because a verdict decides: see docs/statistics.md, "A percentile and its interval".
         margin = estimate.guarded_margin(level)
         verdict = judge(estimate.value - margin, estimate.value + margin, margin=question.log_margin)

@@ -319,6 +319,37 @@ def estimate_over_rounds(
     )
 
 
+def estimate_of_one_round(
+    value: float, resampled: NDArray[np.float64], *, percentile: float, inputs: int, drawn_by_round: bool
+) -> LogEstimate:
+    """Return what one round says of a log ratio: nothing of how rounds differ, which is left at 0 degrees of freedom.
+
+    Parameters
+    ----------
+    value : float
+        The log ratio.
+    resampled : float array, shape (n_resamples,)
+        The same for each draw of inputs.
+    percentile : float
+        Above 0 and below 100.
+    inputs : int
+        How many were drawn; at least 2.
+    drawn_by_round : bool
+        Whether every round draws inputs of its own: their variance is then among that of the rounds.
+    """
+    # All that the draw does, since one round cannot tell the inputs' part from its rest: too much, never too little.
+    between = 0.0 if drawn_by_round else float(np.nanvar(resampled, ddof=1)) * inputs / (inputs - 1)
+    share = percentile / 100
+    return LogEstimate(
+        value=value,
+        variance_rounds=0.0,
+        variance_inputs=unless_rounding(between),
+        df_rounds=0.0,
+        # As of several rounds.
+        df_inputs=math.sqrt(math.pi * inputs * share * (1 - share)),
+    )
+
+
 def unless_rounding(variance: float) -> float:
     """Return 0 for a negative variance, and for what rounding leaves of equal latencies (1e-12, relative)."""
     return variance if variance > 1e-24 else 0.0

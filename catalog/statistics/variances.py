@@ -27,6 +27,10 @@ _CAUTION = 0.5
 _LARGEST_DF = 1e4
 # Where rounds are too few to show whether strategies err alike, the others count for at most as much as its own rounds.
 _UNSEEN = 2.0
+# Fewer degrees of freedom than these, over all strategies, show nothing of what is usual for another one.
+_FEWEST_DF = 4.0
+# A single strategy may be noisier than the others are together: tails as heavy as with so many.
+_MOST_DF = 4.0
 # What rounding leaves of equal latencies, as a variance of logarithms.
 _ROUNDING = 1e-24
 
@@ -98,10 +102,18 @@ class RatioVariance:
     sides: tuple[tuple[float, float], ...]
     strategies: int
 
+    @property
+    def is_known(self) -> bool:
+        """Whether a single round of each can be compared: what is usual stands for what its own rounds do not show."""
+        return all(df > 0 and variance > _ROUNDING for variance, df in self.sides)
+
     def steadied(self, estimate: LogEstimate, *, comparisons: int) -> LogEstimate:
         """Return the estimate of the log ratio, one of so many, with all that the strategies say of its variance."""
         rounds = estimate.df_rounds + 1
         steadied = self.usual.steadied(estimate)
+        if not estimate.df_rounds and self.is_known:
+            own, df = sum(variance for variance, _ in self.sides), min(df for _, df in self.sides)
+            estimate = steadied = replace(estimate, variance_rounds=own, df_rounds=df)
         # A strategy that never varied by itself shows nothing of how far it may.
         if not estimate.variance_rounds or any(variance <= _ROUNDING for variance, _ in self.sides):
             return steadied
@@ -124,7 +136,7 @@ class StrategyVariances:
     own : float array, shape (strategies,)
         Variance of one round of each strategy, without the common effect.
     df : float array, shape (strategies,)
-        Of `own`.
+        Of `own`; 0 for a strategy of one round.
     usual : tuple of UsualVariance
         What the others say about each own variance.
     effects : mapping of int to float
@@ -147,9 +159,22 @@ class StrategyVariances:
             strategies=len(self.usual),
         )
 
+    @property
+    def presumed(self) -> UsualVariance:
+        """What all say about the own variance of another strategy, which shows none itself.
+
+        The mean by degrees of freedom, which noisy ones dominate; 0 degrees of freedom where they show too little.
+        """
+        df = float(self.df.sum())
+        if df < _FEWEST_DF:
+            return UsualVariance(0.0, 0.0)
+        return UsualVariance(float((self.own * self.df).sum()) / df, min(df, _MOST_DF))
+
     def side(self, position: int) -> tuple[float, float]:
         """Return the steadied own variance of one round of a strategy, and its degrees of freedom."""
         df, own, usual = float(self.df[position]), float(self.own[position]), self.usual[position]
+        if not usual.df + df:
+            return 0.0, 0.0
         return (usual.df * usual.variance + df * own) / (usual.df + df), usual.df + df
 
 
@@ -226,6 +251,8 @@ def strategy_variances(by_round: Sequence[Mapping[int, float]]) -> StrategyVaria
     more than the median variance weighing less. The rest of a strategy is taken against the mean of the *others*, so
     that its variance is not made smaller by its own share in the mean; it can only be overstated.
 
+    Strategies of one round show no variance; theirs is presumed to be the mean of the others' (`presumed`).
+
     The own variances are then steadied as Smyth does, with a prior that follows the latency (Sartor et al.), and these
     departures, all to the cautious side: the scatter of the variances is taken half a standard error above its
     estimate; the prior loses one degree of freedom and the share 3 / strategies; a strategy whose variance lies in the
@@ -251,7 +278,18 @@ def strategy_variances(by_round: Sequence[Mapping[int, float]]) -> StrategyVaria
     >>> round(variances.shared, 6), variances.own.round(6).tolist()
     (0.01, [0.0, 0.0, 0.0, 0.0])
     """
-    df = np.array([max(len(values) - 1, 1) for values in by_round], dtype=np.float64)
+    several = [place for place, values in enumerate(by_round) if len(values) > 1]
+    variances = _of_several([by_round[place] for place in several])
+    own, df, usual = np.zeros(len(by_round)), np.zeros(len(by_round)), [variances.presumed] * len(by_round)
+    own[several], df[several] = variances.own, variances.df
+    for place, steadied in zip(several, variances.usual, strict=True):
+        usual[place] = steadied
+    return replace(variances, own=own, df=df, usual=tuple(usual))
+
+
+def _of_several(by_round: Sequence[Mapping[int, float]]) -> StrategyVariances:
+    """Return the variances of strategies with two rounds or more each."""
+    df = np.array([len(values) - 1 for values in by_round], dtype=np.float64)
     table = _Table.of(by_round)
     if table is None:
         own = np.array([_variance(list(values.values())) for values in by_round])

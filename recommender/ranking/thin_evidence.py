@@ -13,11 +13,6 @@ from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.variances import strategy_variances
 from recommender.ranking.candidates import Candidate, CandidateCache, interval
 
-# Fewer degrees of freedom than these, over all other strategies, show nothing of what is usual.
-_FEWEST_DF = 4.0
-# A single strategy may be noisier than the others are together: tails as heavy as with so many.
-_MOST_DF = 4.0
-
 _presumed: CandidateCache[Mapping[int, LogEstimate]] = CandidateCache()
 
 
@@ -65,16 +60,16 @@ def _by_place(candidates: Sequence[Candidate], percentile: float) -> Mapping[int
     estimates = [own.jackknife or own.estimate for own in intervals]
     several = [dict(own.by_round) for own in estimates if own is not None and own.by_round]
     thin = [place for place, member in enumerate(candidates) if _is_thin(member, intervals[place])]
-    if not thin or sum(len(by_round) - 1 for by_round in several) < _FEWEST_DF:
-        return {}
     variances = strategy_variances(several)
-    own = float((variances.own * variances.df).sum() / variances.df.sum())
+    usual = variances.presumed
+    if not thin or not usual.df:
+        return {}
     return {
         place: LogEstimate(
             math.log(intervals[place].estimate_s),
-            variance_rounds=own / intervals[place].rounds,
+            variance_rounds=usual.variance / intervals[place].rounds,
             variance_inputs=0.0,
-            df_rounds=min(float(variances.df.sum()), _MOST_DF),
+            df_rounds=usual.df,
             df_inputs=1.0,
             variance_shared=variances.shared / intervals[place].rounds,
             df_shared=variances.shared_df,

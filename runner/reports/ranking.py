@@ -62,7 +62,7 @@ def ranking_table(result: "SubjectResult") -> Table:
     table = _table(
         f"{result.subject} · {_where(result)} · ranked by p{settings.percentile:g}",
         f"strategies that share a letter are not shown to differ (all pairs together at {level:g} %, margin "
-        f"{margin:g} %); {conditions(result)}",
+        f"{margin:g} %){_of_one_round(result)}; {conditions(result)}",
     )
     for heading in ("rank", "", "operator", "placement", "latency", f"{level:g} % interval", "× best", "distribution"):
         table.add_column(heading, no_wrap=heading != "operator", justify=_justify(heading), overflow="fold")
@@ -72,6 +72,12 @@ def ranking_table(result: "SubjectResult") -> Table:
     for strategy in sorted(result.strategies, key=lambda strategy: (strategy.rank.rank, strategy.ratio_to_best)):
         table.add_row(*_ranked(strategy, settings.percentile, low, high))
     return table
+
+
+def _of_one_round(result: "SubjectResult") -> str:
+    """Say what stands for the variance of strategies that a race left after one round."""
+    rounds = [strategy.samples.rounds.size for strategy in result.strategies]
+    return ", those of one round by how far rounds of the others differ" if 1 in rounds and max(rounds) > 1 else ""
 
 
 def output_warnings(result: "SubjectResult") -> list[str]:

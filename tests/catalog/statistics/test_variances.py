@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from catalog.statistics.comparison import Question
+from catalog.statistics.intervals import RefusalKind
 from catalog.statistics.log_estimate import LogEstimate
+from catalog.statistics.outcomes import ComparisonOutcome
+from catalog.statistics.ranking import rank_strategies
+from catalog.statistics.samples import Samples
 from catalog.statistics.variances import UsualVariance, moderated, strategy_variances, variance_prior
 
 LOG_LATENCY = [-4.2, -4.0, -3.7, -3.5, -3.1, -2.8, -2.2, -2.0, -1.5, -1.1]
@@ -211,3 +216,43 @@ def test_the_effect_of_a_round_is_what_moved_all_that_were_measured_in_it() -> N
     alone = {**every[0], 4: -4.0, 5: -4.0}
     variances = strategy_variances([alone, *every[1:]])
     assert variances.effects == pytest.approx(drift)
+
+
+def raced(own: float, factors: list[float]) -> list[Samples]:
+    """Return strategies as a race leaves them: the first six have three rounds, the others one."""
+    rng = np.random.default_rng(11)
+    drift = 0.1 * rng.standard_normal(3)
+    study = []
+    for place, factor in enumerate(factors):
+        rounds = 3 if place < 6 else 1
+        of_round = drift[:rounds] + own * rng.standard_normal(rounds)
+        log_latency = math.log(factor) + of_round[:, None] + 0.05 * rng.standard_normal((rounds, 10))
+        numbers, inputs = np.indices(log_latency.shape)
+        study.append(Samples.from_arrays(np.exp(log_latency).ravel(), numbers.ravel(), inputs.ravel()))
+    return study
+
+
+def test_strategies_of_one_round_are_told_apart_by_what_is_usual_for_the_others() -> None:
+    ranks = rank_strategies(raced(0.05, [1, 1, 1.1, 1.2, 1.3, 1.4, 8, 9, 20]), Question(50), rng=1).ranks
+    # Eight times as slow is beyond what one round may be off; an eighth slower than another of one round is not.
+    assert [rank.rank for rank in ranks[6:]] == [7, 7, 9] and max(rank.worst_rank for rank in ranks[:6]) == 6
+    # One strategy with three rounds does not show what is usual.
+    alone = rank_strategies(raced(0.05, [1] * 6 + [8])[5:], Question(50), rng=1)
+    assert [comparison.refusal.kind for comparison in alone.comparisons if comparison.refusal] == [
+        RefusalKind.ONE_ROUND
+    ]
+
+
+def test_equal_strategies_of_one_round_are_hardly_ever_told_apart() -> None:
+    # 95 % hold together by design; here all pairs of twelve equal strategies, in 40 studies.
+    wrong = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        study = []
+        for rounds in [3] * 6 + [1] * 6:
+            log_latency = 0.1 * rng.standard_normal((rounds, 1)) + 0.05 * rng.standard_normal((rounds, 10))
+            numbers, inputs = np.indices(log_latency.shape)
+            study.append(Samples.from_arrays(np.exp(log_latency).ravel(), numbers.ravel(), inputs.ravel()))
+        ranking = rank_strategies(study, Question(50, n_resamples=50), rng=1)
+        wrong += any(comparison.verdict is ComparisonOutcome.DIFFERENT for comparison in ranking.comparisons)
+    assert wrong <= 4
