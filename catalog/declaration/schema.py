@@ -122,7 +122,10 @@ class PreprocessSpec(Declared):
 
 
 class SubjectSpec(Declared):
-    """A model under study, its task and the data it is judged on."""
+    """A model under study, its task and the data it is judged on.
+
+    `output` says of task `any` what a first output [1, N] is: scores of classes, or values such as an embedding.
+    """
 
     model: Text
     task: Task
@@ -131,6 +134,13 @@ class SubjectSpec(Declared):
         Annotated[Text, Tag("name")] | Annotated[DatasetFiles, Tag("files")], Discriminator(_dataset_kind)
     ]
     preprocess: PreprocessSpec | None = None
+    output: Literal["scores", "values"] | None = None
+
+    @model_validator(mode="after")
+    def _output_of_any(self) -> "SubjectSpec":
+        if self.output is not None and self.task != "any":
+            raise ValueError("output goes with `task: any`; remove it: the other tasks say what the output is")
+        return self
 
 
 class PassSpec(Declared):

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +13,7 @@ import yaml
 
 from catalog.declaration import parse_catalog
 from catalog.units import counted
+from runner.commands.progress import shortened
 from runner.commands.schema import EDITOR_LINE, SCHEMA_NAME, write_schema
 from runner.commands.terminal import RunnerSettings, err, example
 from runner.errors import OperatorError, RunnerError, SubjectError
@@ -50,8 +51,7 @@ links:                          # bandwidth for both directions, or up and down;
   edge-cloud:  {{bandwidth: 10mbit}}
 
 strategies:                     # every listed operator on every listed placement
-  - {{operators: [identity, quantized, early_exit, quantized_early_exit], placements: [mobile, edge, cloud]}}
-  - {{operators: [partition, quantized_early_exit_partition], placements: [mobile-edge, edge-cloud, mobile-cloud]}}
+{strategies}
 
 # Three rounds of every strategy at most, then only of those that can still prove or change an answer to the SLOs.
 experiment: {{inputs: {inputs}, select: systematic, seed: 1, rounds: 3, repetitions: 1, race: true}}
@@ -59,6 +59,19 @@ experiment: {{inputs: {inputs}, select: systematic, seed: 1, rounds: 3, repetiti
 slos:                           # budgets by name
 {slos}
 """
+# The passes of each operator above, by the placements of the strategies.
+_OPERATORS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "mobile, edge, cloud": {
+        "identity": (),
+        "quantized": ("static_ptq",),
+        "early_exit": ("early_exit",),
+        "quantized_early_exit": ("static_ptq", "early_exit"),
+    },
+    "mobile-edge, edge-cloud, mobile-cloud": {
+        "partition": ("partition",),
+        "quantized_early_exit_partition": ("static_ptq", "early_exit", "partition"),
+    },
+}
 _EMBEDDED = """\
   fashion-resnet:
     model: builtin:fashion-resnet
@@ -89,6 +102,7 @@ _JUDGED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ),
 }
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_./-]+")
+_LONGEST_WORD = 60
 INPUTS = 30
 
 
@@ -112,27 +126,43 @@ class OwnModel:
 
 def embedded_catalog() -> str:
     """Return the catalog of an embedded subject."""
-    return _filled(_EMBEDDED, "", _SLOS, INPUTS)
+    return _filled(_EMBEDDED, {}, _SLOS, INPUTS)
 
 
 def own_catalog(model: OwnModel) -> str:
     """Return the catalog of the user's model; without labels it has remarks on how to add them."""
-    remarks = "".join(f"  # {name} will not apply: {_one_line(text)}\n" for name, text in model.remarks.items())
-    return _filled("\n".join(_subject(model)), remarks, _OWN_SLOS, model.inputs)
+    return _filled("\n".join(_subject(model)), model.remarks, _OWN_SLOS, model.inputs)
 
 
-def _filled(subject: str, remarks: str, slos: str, inputs: int) -> str:
-    return _CATALOG.format(editor_line=EDITOR_LINE, subject=subject, remarks=remarks, slos=slos, inputs=inputs)
+def _filled(subject: str, refusals: Mapping[str, str], slos: str, inputs: int) -> str:
+    remarks = "".join(f"  # {name} will not apply: {_one_line(text)}\n" for name, text in refusals.items())
+    strategies = "\n".join(_strategies(refusals))
+    return _CATALOG.format(
+        editor_line=EDITOR_LINE, subject=subject, remarks=remarks, strategies=strategies, slos=slos, inputs=inputs
+    )
+
+
+def _strategies(refused: Collection[str]) -> Iterator[str]:
+    """Yield the lines of the strategies, without the operators that have a refused pass, which a comment names."""
+    left_out: list[str] = []
+    for placements, operators in _OPERATORS.items():
+        names = [name for name, passes in operators.items() if not set(passes) & set(refused)]
+        left_out += [name for name in operators if name not in names]
+        if names:
+            yield f"  - {{operators: [{', '.join(names)}], placements: [{placements}]}}"
+    if left_out:
+        yield f"  # left out, as they will not apply (the reasons are above): {', '.join(left_out)}"
 
 
 def _subject(model: OwnModel) -> list[str]:
     guess, data = model.guess, _quoted(model.data)
     lines = [f"  {_quoted(model.name)}:", f"    model: {_quoted(model.path)}"]
     lines += [f"    # takes {_one_line(model_input)}" for model_input in guess.takes]
-    lines += [f"    # gives {_one_line(guess.gives)}: {_FIT[guess.task]}"] if guess.gives else []
+    lines += [f"    # gives {_one_line(guess.gives)}: {_fit(guess)}"] if guess.gives else []
     unjudged = model.task == "any"
     remark = f"                   # {_WITHOUT_TRUTH[guess.task == 'classification']}" if unjudged else ""
     lines += [f"    task: {model.task}{remark}"]
+    lines += [_OTHER_MEANING[guess.meaning]] if guess.meaning is not None and unjudged else []
     if guess.feeds == "images":
         labels = "" if model.labels is None else f", labels: {_quoted(model.labels)}"
         lines += [f"    dataset: {{images: {data}{labels}}}   # a folder of pictures as the model will see them"]
@@ -144,6 +174,16 @@ def _subject(model: OwnModel) -> list[str]:
     return lines + (list(_preprocess(guess)) if guess.feeds == "images" else [])
 
 
+def _fit(guess: Guess) -> str:
+    """Say what the output is taken for; of what its shape alone does not say, also why."""
+    fit = "values, no scores of classes" if guess.meaning == "values" else _FIT[guess.task]
+    return f"{fit} ({guess.reason})" if guess.reason else fit
+
+
+_OTHER_MEANING = {
+    "scores": "    # output: values            # if they are no scores of classes: then it is timed only",
+    "values": "    # output: scores            # if they are scores of classes: then agreement is measured, too",
+}
 _FIT = {
     "classification": "scores of classes",
     "segmentation": "scores for every pixel",
@@ -176,7 +216,8 @@ def _quoted(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Return a text for a comment; exporters make names of hundreds of characters, of which the ends say enough."""
+    return " ".join(word if len(word) <= _LONGEST_WORD else shortened(word, _LONGEST_WORD) for word in text.split())
 
 
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Where to write the catalog")]
@@ -282,6 +323,8 @@ def _refusals(model: Path) -> dict[str, str]:
 
 def _timed(folder: Path) -> int:
     """Return how many inputs to time: the pictures of the folder, at most the default."""
+    if not folder.is_dir():
+        raise SubjectError(f"there is no folder {folder}; allowed: a folder with at least two image files, or a .npz")
     count = len(images_in(folder))
     if count < 2:
         raise SubjectError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from catalog.declaration import Catalog, load_catalog
+from catalog.units import counted
 from runner.commands.terminal import (
     CatalogOption,
     JsonOption,
@@ -18,8 +19,9 @@ from runner.commands.terminal import (
     print_json,
     print_lacks,
 )
+from runner.errors import SubjectError
 from runner.operators.base import check_options
-from runner.subjects.dataset import Subject, one_class_remark
+from runner.subjects.dataset import MissingFile, Subject, one_class_remark, truth_problem
 from runner.subjects.declared import resolve_declared
 
 if TYPE_CHECKING:
@@ -42,20 +44,35 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
     for strategy in strategies:
         for spec in strategy.passes:
             check_options(spec.name, spec.options)
+    _refuse(subjects)
     remarks = {name: remark for name, subject in subjects.items() if (remark := one_class_remark(subject)) is not None}
     here = {name: subject for name, subject in subjects.items() if name not in unchecked}
+    assumed = {name: subject.assumption for name, subject in here.items() if subject.assumption}
     draws, targets = _draws(declared, here), _unprovable(declared, here)
     if as_json:
         names = [strategy.name for strategy in strategies]
         checked = {"valid": True, "subjects": list(subjects), "strategies": names, "unchecked": unchecked}
+        checked["assumed"] = assumed
         print_json(checked | {"warnings": remarks, "draws": draws, "unprovable": [asdict(entry) for entry in targets]})
         return
-    out.print(f"valid: {len(subjects)} subjects, {len(strategies)} strategies")
+    counts = f"{counted(len(subjects), 'subject')}, {counted(len(strategies), 'strategy')}"
+    out.print(f"{'valid as far as it could be checked' if unchecked else 'valid'}: {counts}", highlight=False)
     print_lacks({f"{name}: not checked, because": reasons for name, reasons in unchecked.items()})
-    for name, words in draws.items():
+    for name, words in (*draws.items(), *assumed.items()):
         out.print(f"{name}: {words}", markup=False, highlight=False)
     for line in (*(f"{name}: {remark}" for name, remark in remarks.items()), *grouped(targets)):
         err.print(f"warning: {line}", markup=False, highlight=False)
+
+
+def _refuse(subjects: Mapping[str, Subject]) -> None:
+    """Raise SubjectError for models that are missing, and for labels and masks that cannot be used, all at once."""
+    missing = (
+        (name, subject.source.absent()) for name, subject in subjects.items() if isinstance(subject.source, MissingFile)
+    )
+    unfit = ((name, truth_problem(subject)) for name, subject in subjects.items())
+    problems = [f"subject {name}: {problem}" for name, problem in (*missing, *unfit) if problem]
+    if problems:
+        raise SubjectError("\n".join(problems))
 
 
 def _subjects(declared: Catalog, file: Path, settings: RunnerSettings) -> dict[str, Subject]:

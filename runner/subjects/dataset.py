@@ -69,6 +69,9 @@ class LabelledDataset(Protocol):
     def label_counts(self) -> Mapping[str, int]:
         """Return how often each label occurs; raise SubjectError where labels are missing or do not fit."""
 
+    def check_truth(self) -> None:
+        """Raise SubjectError where labels or masks are missing or do not fit, as far as names tell."""
+
 
 @runtime_checkable
 class CalibrationFiles(Protocol):
@@ -89,11 +92,24 @@ class ModelSource(Protocol):
 
 
 @dataclass(frozen=True)
+class MissingFile:
+    """The source of a user's model whose file is missing."""
+
+    path: Path
+
+    def absent(self) -> str | None:
+        return f"there is no model file {self.path}; a relative path starts at the catalog file"
+
+    def prepare(self) -> None:
+        """Do nothing: only the user can add the file, as `absent` explains."""
+
+
+@dataclass(frozen=True)
 class Subject:
     """A model under study with its data; the two mappings are the tier server's.
 
     `metric` is what the model is judged by: its accuracy, its agreement with identity (which is not an accuracy), or
-    None if it is only timed.
+    None if it is only timed. `assumption` says what was assumed of its output, in words; empty where it is declared.
     """
 
     name: str
@@ -105,6 +121,7 @@ class Subject:
     dataset: Dataset
     source: ModelSource | None = None
     metric: Metric = "accuracy"
+    assumption: str = ""
 
     def absent(self) -> tuple[str, ...]:
         """Return what this subject still needs before it can be measured."""
@@ -153,6 +170,17 @@ def write_encoded(path: Path, encoded: Iterable[bytes], truth: Mapping[str, NDAr
         np.savez(stream, allow_pickle=False, **arrays)
 
 
+def truth_problem(subject: Subject) -> str | None:
+    """Return what is wrong with the labels or masks of a subject whose data are here; None where they can be used."""
+    if subject.metric != "accuracy" or not isinstance(subject.dataset, LabelledDataset) or subject.absent():
+        return None
+    try:
+        subject.dataset.check_truth()
+    except SubjectError as error:
+        return str(error)
+    return None
+
+
 def one_class_remark(subject: Subject) -> str | None:
     """Return the remark that all judged items have one label; None where they do not, or where there are no labels.
 
@@ -163,7 +191,7 @@ def one_class_remark(subject: Subject) -> str | None:
         return None
     try:
         counts = dataset.label_counts()
-    except SubjectError:  # a plan or a fill, which cannot go on without the labels, reports it
+    except SubjectError:  # `truth_problem` says it
         return None
     if len(counts) != 1:
         return None

@@ -29,14 +29,19 @@ def resolve_declared(name: str, spec: SubjectSpec, *, base: Path, built: Path, l
     SubjectError
         For a model, a dataset or a task that is unknown, or that does not fit the others.
     """
+    # With a colon it is a reference such as study:duc@./ResNet101-DUC-7.onnx, whatever it ends in.
+    own = spec.model.lower().endswith(_OWN_MODEL) and ":" not in spec.model
+    if spec.output is not None and not own:
+        raise SubjectError(
+            f"subject {name}: `output` is for a model of your own; remove it: that of {spec.model} is known"
+        )
     if spec.model in SUBJECTS:
         _check_known_model(name, spec)
         # An embedded model goes with its own dataset only; the refusal shows this text.
         dataset = spec.dataset if isinstance(spec.dataset, str) else "{images: ...}"
         return resolve_subject(name, spec.model, dataset, spec.task, kept=built)
     try:
-        # With a colon it is a reference such as study:duc@./ResNet101-DUC-7.onnx, whatever it ends in.
-        if spec.model.lower().endswith(_OWN_MODEL) and ":" not in spec.model:
+        if own:
             # Imported here: reading a user's model needs onnx and a runtime, the embedded subjects neither.
             from runner.subjects.own_model import own_subject
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from catalog.units import counted
 from runner.errors import SubjectError
@@ -65,6 +65,14 @@ class FolderLayout(Protocol):
 
     def truth(self, pictures: Sequence[Path]) -> Truth:
         """Return the labels or masks of these pictures."""
+
+
+@runtime_checkable
+class MaskedLayout(Protocol):
+    """A layout with a mask for each picture, in a folder of the user's."""
+
+    def check_masks(self) -> None:
+        """Raise SubjectError where a mask is missing; none is read."""
 
 
 class FolderDataset:
@@ -127,6 +135,11 @@ class FolderDataset:
         if not self._judged or self._layout.kind not in _LABELLED:
             return {}
         return Counter(str(int(label)) for label in self._layout.truth([item.path for item in self._items]).values)
+
+    def check_truth(self) -> None:
+        if self._judged and isinstance(self._layout, MaskedLayout):
+            self._layout.check_masks()
+        self.label_counts()
 
     def calibration(self, count: int) -> list[bytes]:
         if not 0 < count <= len(self._calibration) and not self._few:
@@ -226,12 +239,17 @@ def _unchanged(picture: Picture) -> bytes:
     return encoded
 
 
+def is_image_name(name: str) -> bool:
+    """Return whether a file's name ends as those of pictures do that a tier decodes."""
+    return Path(name).suffix.lower() in _MEDIA_TYPES
+
+
 def images_in(directory: Path) -> list[Path]:
     """List the image files directly in a directory, by name."""
     if not directory.is_dir():
         return []
     with os.scandir(directory) as entries:
-        names = [entry.name for entry in entries if Path(entry.name).suffix.lower() in _MEDIA_TYPES]
+        names = [entry.name for entry in entries if is_image_name(entry.name)]
     return [directory / name for name in sorted(names)]
 
 

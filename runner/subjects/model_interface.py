@@ -11,6 +11,7 @@ from catalog.declaration import PreprocessSpec
 from runner.errors import ModelFileError, SubjectError
 from runner.graph.model_file import read_model
 from runner.graph.shapes import declared_size
+from runner.subjects.output_kind import OutputMeaning, guess_output
 from runner.subjects.trial import ModelOutput
 from tierserver.encoding import write_tensors
 from tierserver.errors import RequestError
@@ -140,14 +141,25 @@ def blank_image(settings: Preprocess, dtype: np.dtype[np.generic]) -> bytes:
 AS_THEY_ARE: Mapping[str, object] = {"kind": "tensors"}
 
 
-def judging(task: str, output: ModelOutput, path: Path) -> tuple[int, Mapping[str, object]]:
-    """Return the number of classes, and the post-processing of the output."""
+@dataclass(frozen=True)
+class OutputUse:
+    """What is made of a model's first output: how many classes it has scores of, and the post-processing.
+
+    `assumption` says in words what the catalog does not declare.
+    """
+
+    classes: int
+    postprocess: Mapping[str, object]
+    assumption: str = ""
+
+
+def judging(task: str, output: ModelOutput, path: Path, declared: OutputMeaning | None = None) -> OutputUse:
+    """Return what a task makes of the output; `declared` is what the catalog says of it."""
     if task == "classification":
         classes = needed_classes(output, path)
-        return classes, top_scores(classes)
+        return OutputUse(classes, top_scores(classes))
     if task == "any":
-        scored = scored_classes(output)
-        return (0, AS_THEY_ARE) if scored is None else (scored, top_scores(scored))
+        return _unjudged(output, path, declared)
     shape = output.shape
     if len(shape) != 4 or shape[0] != 1:
         raise SubjectError(
@@ -159,11 +171,31 @@ def judging(task: str, output: ModelOutput, path: Path) -> tuple[int, Mapping[st
     classes = shape[3] if layout == "nhwc" else shape[1]
     if classes == 1:
         # One score is the foreground's: a probability after a Sigmoid, else a logit, which is 0 at probability 0.5.
-        return 2, {"kind": "label_map", "layout": layout, "threshold": 0.5 if _last_kind(path) == "Sigmoid" else 0.0}
+        threshold = 0.5 if _last_kind(path) == "Sigmoid" else 0.0
+        return OutputUse(2, {"kind": "label_map", "layout": layout, "threshold": threshold})
     # A label is a byte, and 255 does not count.
     if classes > 255:
         raise SubjectError(f"{path.name} distinguishes {classes} classes; allowed for segmentation: 2 to 255")
-    return classes, {"kind": "label_map", "layout": layout}
+    return OutputUse(classes, {"kind": "label_map", "layout": layout})
+
+
+def _unjudged(output: ModelOutput, path: Path, declared: OutputMeaning | None) -> OutputUse:
+    """Return what is made of an output without a truth: the best classes of scores, or the values as they are."""
+    if declared == "scores":
+        classes = needed_classes(output, path)
+        return OutputUse(classes, top_scores(classes))
+    scored = scored_classes(output)
+    if scored is None or declared == "values":
+        return OutputUse(0, AS_THEY_ARE)
+    guess = guess_output(path, output.name, scored)
+    shown = f"the output {output.name} {list(output.shape)} is taken for"
+    if guess.meaning == "values":
+        return OutputUse(
+            0, AS_THEY_ARE, f"{shown} values, which nothing judges: {guess.reason}. Otherwise declare `output: scores`"
+        )
+    return OutputUse(
+        scored, top_scores(scored), f"{shown} scores of classes: {guess.reason}. Otherwise declare `output: values`"
+    )
 
 
 def scored_classes(output: ModelOutput) -> int | None:

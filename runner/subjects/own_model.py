@@ -13,7 +13,7 @@ from catalog.declaration import PreprocessSpec, SubjectSpec
 from runner.errors import SubjectError
 from runner.graph.model_digest import model_sha256
 from runner.subjects.agreement import AgreeingTensors, AgreementLayout, Predictor
-from runner.subjects.dataset import Dataset, Metric, Subject, Task
+from runner.subjects.dataset import Dataset, Metric, MissingFile, Subject, Task
 from runner.subjects.folders import FolderDataset, FolderLayout
 from runner.subjects.layouts.own import Images, MaskedImages, check_picture
 from runner.subjects.model_interface import (
@@ -27,6 +27,7 @@ from runner.subjects.model_interface import (
     scored_classes,
     top_scores,
 )
+from runner.subjects.output_kind import OutputMeaning, guess_output
 from runner.subjects.tensors import TensorDataset
 from runner.subjects.trial import ModelOutput, try_out
 from tierserver.encoding import write_tensors
@@ -84,19 +85,6 @@ def _check_pictures(pictures: Sequence[Path]) -> None:
         raise SubjectError(f"{unusable[0]}{more}") from unusable[0]
 
 
-@dataclass(frozen=True)
-class MissingModel:
-    """The source of a model whose file is missing."""
-
-    path: Path
-
-    def absent(self) -> str | None:
-        return f"there is no model file {self.path}; a relative path starts at the catalog file"
-
-    def prepare(self) -> None:
-        """Do nothing: only the user can add the file, as `absent` explains."""
-
-
 def own_subject(name: str, spec: SubjectSpec, *, base: Path, kept: Path, labels_apart: bool = False) -> Subject:
     """Return a subject from a model file; `kept` is the folder that keeps the answer of its trial run.
 
@@ -117,7 +105,7 @@ def own_subject(name: str, spec: SubjectSpec, *, base: Path, kept: Path, labels_
     if not path.is_file():
         # Never read: the source says first that the model is missing.
         nothing = FolderDataset(Images(base), judged=False)
-        return Subject(name, spec.task, path, 0, {}, {}, nothing, source=MissingModel(path))
+        return Subject(name, spec.task, path, 0, {}, {}, nothing, source=MissingFile(path))
     inputs = read_inputs(path)
     if spec.dataset.tensors is not None:
         return _of_tensors(name, spec, path, inputs, base=base, kept=kept, labels_apart=labels_apart)
@@ -145,7 +133,6 @@ def _of_tensors(
     if dataset.absent():
         return Subject(name, spec.task, path, 0, AS_THEY_ARE, AS_THEY_ARE, dataset)
     output = try_out(path, dataset.sample(0), kept)
-    classes = scored_classes(output)
     if spec.task == "classification":
         classes = needed_classes(output, path)
         labels = dataset.labels
@@ -157,11 +144,12 @@ def _of_tensors(
                 "classes of the model's output"
             )
         return Subject(name, spec.task, path, classes, AS_THEY_ARE, top_scores(classes), dataset)
-    if classes is None:
-        return Subject(name, "any", path, 0, AS_THEY_ARE, AS_THEY_ARE, dataset, metric=None)
-    post = top_scores(classes)
+    use = judging("any", output, path, spec.output)
+    said, post = use.assumption, use.postprocess
+    if not use.classes:
+        return Subject(name, "any", path, 0, AS_THEY_ARE, post, dataset, metric=None, assumption=said)
     agreeing = AgreeingTensors(dataset, Predictor(path, model_sha256(path), AS_THEY_ARE, post))
-    return Subject(name, "any", path, classes, AS_THEY_ARE, post, agreeing, metric="agreement")
+    return Subject(name, "any", path, use.classes, AS_THEY_ARE, post, agreeing, metric="agreement", assumption=said)
 
 
 def _of_images(
@@ -176,15 +164,26 @@ def _of_images(
 ) -> Subject:
     settings = image_settings(path, inputs, spec.preprocess or PreprocessSpec())
     output = try_out(path, blank_image(settings, inputs[0].dtype), kept)
-    classes, post = judging(spec.task, output, path)
-    layout, metric = _layout(spec, path, base, settings, classes, post, output)
+    use = judging(spec.task, output, path, spec.output)
+    layout, metric = _layout(spec, path, base, settings, use.classes, use.postprocess, output)
     timed = Images(layout.root) if labels_apart else None
     # A user's folder may hold fewer pictures than a pass calibrates with.
     dataset: Dataset = FolderDataset(layout, judged=metric is not None, few=True, timed=timed)
     shown = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.to_json().items()}
     task: Task = "any" if metric == "agreement" else spec.task
     source = PictureCheck(layout, judged=metric == "accuracy", kept=kept, timed=timed)
-    return Subject(name, task, path, classes, shown, post, dataset, source=source, metric=metric)
+    return Subject(
+        name,
+        task,
+        path,
+        use.classes,
+        shown,
+        use.postprocess,
+        dataset,
+        source=source,
+        metric=metric,
+        assumption=use.assumption,
+    )
 
 
 def _layout(
@@ -247,6 +246,8 @@ class Guess:
         Height and width to declare, if the model leaves one free.
     takes, gives
         Inputs and first output, in words; `gives` is empty if the trial did not get that far.
+    meaning, reason
+        What an output [1, N] is taken for, and why; empty for other outputs.
     """
 
     task: Task
@@ -254,6 +255,8 @@ class Guess:
     size: tuple[int, int] | None
     takes: tuple[str, ...]
     gives: str
+    meaning: OutputMeaning | None = None
+    reason: str = ""
 
 
 def guess_subject(path: Path, *, kept: Path, data: Path | None = None) -> Guess:
@@ -277,7 +280,7 @@ def guess_subject(path: Path, *, kept: Path, data: Path | None = None) -> Guess:
     inputs = read_inputs(path)
     if data is not None and data.is_file():
         output: ModelOutput | None = try_out(path, TensorDataset(data, inputs).sample(0), kept)
-        return _tensor_guess(inputs, output)
+        return _guess(path, output, "tensors", tuple(map(str, inputs)))
     sizes = _sizes_to_try(inputs)
     try:
         settings = image_settings(path, inputs, PreprocessSpec(size=sizes[0]))
@@ -285,15 +288,26 @@ def guess_subject(path: Path, *, kept: Path, data: Path | None = None) -> Guess:
         # A folder holds pictures, and the reason why the model takes none is in the error.
         if data is not None and data.is_dir():
             raise
-        return _tensor_guess(inputs, _try_blanks(path, inputs, kept))
+        return _guess(path, _try_blanks(path, inputs, kept), "tensors", tuple(map(str, inputs)))
     size, settings, output = _try_pictures(path, inputs, settings, sizes, kept)
     plane = f"{settings.layout}, {settings.color}, {settings.height} x {settings.width}"
-    return Guess(_task(output), "images", size, (f"{inputs[0]} ({plane})",), _shown(output))
+    return _guess(path, output, "images", (f"{inputs[0]} ({plane})",), size)
 
 
-def _tensor_guess(inputs: tuple[ModelInput, ...], output: ModelOutput | None) -> Guess:
-    task: Task = "classification" if output and scored_classes(output) else "any"
-    return Guess(task, "tensors", None, tuple(map(str, inputs)), _shown(output))
+def _guess(
+    path: Path,
+    output: ModelOutput | None,
+    feeds: Literal["images", "tensors"],
+    takes: tuple[str, ...],
+    size: tuple[int, int] | None = None,
+) -> Guess:
+    width = None if output is None else scored_classes(output)
+    if output is None or width is None:
+        task: Task = "segmentation" if output is not None and feeds == "images" and _is_map(output) else "any"
+        return Guess(task, feeds, size, takes, _shown(output))
+    guess = guess_output(path, output.name, width)
+    task = "classification" if guess.meaning == "scores" else "any"
+    return Guess(task, feeds, size, takes, _shown(output), guess.meaning, guess.reason)
 
 
 def _sizes_to_try(inputs: tuple[ModelInput, ...]) -> list[tuple[int, int] | None]:
@@ -346,11 +360,10 @@ def _try_blanks(path: Path, inputs: tuple[ModelInput, ...], kept: Path) -> Model
         return None
 
 
-def _task(output: ModelOutput) -> Task:
-    if scored_classes(output):
-        return "classification"
-    maps = len(output.shape) == 4 and np.dtype(output.dtype).kind == "f" and sum(size > 1 for size in output.shape) > 1
-    return "segmentation" if maps else "any"
+def _is_map(output: ModelOutput) -> bool:
+    """Return whether the output may be scores for every pixel."""
+    several = sum(size > 1 for size in output.shape) > 1
+    return len(output.shape) == 4 and np.dtype(output.dtype).kind == "f" and several
 
 
 def _shown(output: ModelOutput | None) -> str:

@@ -95,6 +95,9 @@ class TensorDataset:
         labels = self.labels
         return {} if labels is None else Counter(map(str, labels[self.items].tolist()))
 
+    def check_truth(self) -> None:
+        self.label_counts()
+
     def calibration(self, count: int) -> list[bytes]:
         return [self.sample(index) for index in self._calibration[:count]]
 

@@ -1,10 +1,8 @@
 """A user's own folder of images, with a file of labels, with masks, or without either.
 
-The labels are a CSV without header: the file's name, the number of its class (from 0). Pictures without a line are
-not used.
+The labels are a CSV of names and class numbers (`label_file`). Pictures without a line are not used.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +15,7 @@ from PIL import Image
 from runner.errors import SubjectError
 from runner.subjects.folders import images_in
 from runner.subjects.items import Truth
+from runner.subjects.layouts.label_file import read_label_file
 from tierserver.errors import TierError
 from tierserver.imaging import decode, frame
 from tierserver.messages import Preprocess
@@ -51,23 +50,7 @@ class Images:
 
     @cached_property
     def _labels(self) -> Mapping[str, int]:
-        if self.table is None:
-            return {}
-        try:
-            # Spreadsheets put a byte order mark at the beginning.
-            rows = [row for row in csv.reader(_read(self.table).decode("utf-8-sig").splitlines()) if row]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise SubjectError(f"{self.table} is not a CSV file in UTF-8: {error}") from error
-        labelled: dict[str, int] = {}
-        for number, row in enumerate(rows, start=1):
-            name, label = self._row(number, row)
-            # A line that is there twice does no harm; two classes for one file do.
-            if labelled.setdefault(name, label) != label:
-                raise SubjectError(
-                    f"{self.table}, line {number}: {name} is class {label}, and was {labelled[name]} above; allowed: "
-                    "one class for each file. Keep the right line"
-                )
-        return labelled
+        return {} if self.table is None else read_label_file(_read(self.table), self.table, self.classes)
 
     def _check_names(self, pictures: set[str]) -> None:
         lost = [name for name in self._labels if name not in pictures]
@@ -76,16 +59,6 @@ class Images:
                 f"{self.table} labels {lost[0]!r}, which is not in {self.root} ({len(lost)} of {len(self._labels)} "
                 "names are not); allowed: names of image files in that folder. Correct the names, or remove the lines"
             )
-
-    def _row(self, number: int, row: Sequence[str]) -> tuple[str, int]:
-        # `int` alone would also take 1_0.
-        label = int(row[1]) if len(row) == 2 and row[1].strip().isdecimal() else -1
-        if not 0 <= label < self.classes:
-            raise SubjectError(
-                f"{self.table}, line {number}: got {','.join(row)!r}; expected a file's name and a class number "
-                f"from 0 to {self.classes - 1}, such as cat.jpg,3"
-            )
-        return row[0].strip(), label
 
 
 def _read(path: Path) -> bytes:
@@ -121,6 +94,13 @@ class MaskedImages:
 
     def training(self, count: int) -> Sequence[Path]:
         return ()
+
+    def check_masks(self) -> None:
+        """Raise SubjectError where the folder of masks, or the mask of a picture, is missing."""
+        if not self.masks.is_dir():
+            raise SubjectError(f"there is no folder of masks {self.masks}; expected {self.expected}")
+        for path in self.validation():
+            self._mask_of(path)
 
     def labels(self) -> Mapping[str, bytes]:
         # What is done to a mask determines the truth as its bytes do.

@@ -32,7 +32,7 @@ def test_init_writes_what_validates_and_spares_what_exists(
     written = (tmp_path / "strategies.yaml").read_text()
     assert written.splitlines()[0] == EDITOR_LINE
     assert run(lambda: app(["validate"])) == 0
-    assert "valid: 1 subjects, 18 strategies" in capsys.readouterr().out
+    assert "valid: 1 subject, 18 strategies" in capsys.readouterr().out
     assert run(lambda: app(["init"])) == 1
     assert "exists and is left alone" in capsys.readouterr().err
     assert (tmp_path / "strategies.yaml").read_text() == written
@@ -267,6 +267,7 @@ def test_init_quotes_names_that_yaml_would_read_as_values(
         (["--model", "nowhere.onnx"], 1, "there is no model file nowhere.onnx"),
         (["--model", "text.onnx"], 1, "not a readable ONNX model"),
         (["--model", "net.onnx", "--data", "empty"], 1, "empty holds 0 pictures; allowed"),
+        (["--model", "net.onnx", "--data", "nowhere"], 1, "there is no folder nowhere; allowed: a folder with"),
         (["--data", "empty"], 2, "it goes with --model"),
         (["--model", "net.onnx", "--labels", "labels.csv"], 2, "it goes with --data"),
         (
@@ -293,3 +294,54 @@ def test_init_says_what_it_cannot_use(
     said = " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert says in said and "Traceback" not in said
     assert not (tmp_path / "strategies.yaml").exists()
+
+
+def test_init_leaves_out_what_will_not_apply_and_a_plan_does_not_count_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos", 4)
+    # Nothing in it repeats, so no block can be left out.
+    assert run(lambda: app(["init", "--model", str(FAMILIES / "lraspp.onnx"), "--data", "photos"])) == 0
+    written = (tmp_path / "strategies.yaml").read_text()
+    refused = ("early_exit", "quantized_early_exit", "quantized_early_exit_partition")
+    declared = {strategy.operator for strategy in load_catalog(tmp_path / "strategies.yaml").strategies()}
+    assert declared == {"identity", "quantized", "partition"}
+    assert f"# left out, as they will not apply (the reasons are above): {', '.join(refused)}" in written
+    assert run(lambda: app(["plan", "--launcher", "process", "--json"])) == 0
+    planned = {row["operator"] for row in json.loads(capsys.readouterr().out)["missing_rounds"]}
+    assert planned == {"identity", "quantized", "partition"}
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "says"),
+    [
+        (("photos", "elsewhere"), 0, "valid as far as it could be checked: 1 subject, 18 strategies"),
+        (("photos", "elsewhere"), 0, "there is no folder"),
+        (("net.onnx", "gone.onnx"), 1, "there is no model file"),
+        (("labels.csv", "gone.csv"), 1, "the labels"),
+        ((",3", ",cat"), 1, "expected a file's name and a class number from 0 to 9"),
+    ],
+)
+def test_validate_says_what_is_missing_or_wrong_of_model_and_data(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: tuple[str, str],
+    code: int,
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos", 4)
+    (tmp_path / "net.onnx").write_bytes((FAMILIES / "mobilenet_v2.onnx").read_bytes())
+    labels = "".join(f"{index:02d}.jpg,{index}\n" for index in range(4))
+    (tmp_path / "labels.csv").write_text(labels.replace(*change))
+    arguments = ["--model", "net.onnx", "--data", "photos", "--labels", "labels.csv"]
+    assert run(lambda: app(["init", *arguments])) == 0
+    catalog = (tmp_path / "strategies.yaml").read_text()
+    (tmp_path / "strategies.yaml").write_text(catalog.replace(*change))
+    capsys.readouterr()
+    assert run(lambda: app(["validate"])) == code
+    said = capsys.readouterr()
+    assert says in " ".join((said.out + said.err).split()) and "0 pictures" not in said.out + said.err
+    assert code == 0 or "valid" not in said.out
