@@ -122,6 +122,7 @@ def _sound() -> Path:
     values = random.normal(size=(12, *_SHAPE[1:])).astype(np.float32)
     np.savez(folder / "data.npz", x=values, labels=np.arange(12) % 3)
     (folder / "strategies.yaml").write_text(CATALOG)
+    onnx.save(classifier(), folder / "my.onnx")
     for change in (with_tensors, with_masks):
         change(folder)
         assert typed(folder, ("validate",)).code == 0
