@@ -5,7 +5,7 @@ here for the terminal, the report and the answers alike (`recommender/page/words
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 from catalog.errors import UnitError
@@ -239,6 +239,19 @@ def _parse(text: object, units: Mapping[str, int | Fraction], allowed: str, *, p
         raise UnitError(f"unknown unit {match['unit']!r} in {text!r} (known: {', '.join(units)}); write {allowed}")
     # Exact, so that a size or rate that is not whole is refused instead of rounded.
     return Fraction(match["number"]) * units[unit]
+
+
+def counted_range(numbers: Iterable[int], noun: str) -> str:
+    """Return how many there are of something in several places: `3 rounds`, or `1 to 8 rounds`.
+
+    Examples
+    --------
+    >>> counted_range([3, 3], "round"), counted_range([8, 1, 5], "round"), counted_range([1], "round")
+    ('3 rounds', '1 to 8 rounds', '1 round')
+    """
+    listed = list(numbers)
+    fewest, most = min(listed), max(listed)
+    return counted(most, noun) if fewest == most else f"{fewest} to {counted(most, noun)}"
 
 
 def counted(count: int, noun: str) -> str:

@@ -18,7 +18,7 @@ from catalog.evidence.loading import StrategyLatencies
 from catalog.evidence.reading import SloStanding
 from catalog.output_distance import OutputDistance, grouped, percentage
 from catalog.statistics.looks import LOOKS
-from catalog.units import counted, duration, duration_range, percent, points, size
+from catalog.units import counted, counted_range, duration, duration_range, percent, points, size
 from runner.errors import RunnerError
 from runner.reports.ranking import folded, sparkline
 
@@ -270,9 +270,9 @@ def _least(column: _Column) -> int:
 
 def _caption(rows: Sequence[Mapping[str, Any]], left_out: Sequence[str], targets: Mapping[str, str]) -> str:
     first = rows[0]
-    fewest, most = min(row["rounds"] for row in rows), max(row["rounds"] for row in rows)
-    rounds = f"{fewest} to {most} rounds" if fewest < most else counted(most, "round")
-    lines = [f"{first['inputs']} {first['inputs_select']} inputs, {rounds}; end to end, single stream, unloaded"]
+    inputs = counted_range((row["inputs"] for row in rows), f"{first['inputs_select']} input")
+    rounds = counted_range((row["rounds"] for row in rows), "round")
+    lines = [f"{inputs}, {rounds}; end to end, single stream, unloaded"]
     if any(row["letters"] for row in rows):
         level = f"{100 * next(row['confidence_level'] for row in rows if row['letters']):g} %"
         lines.append(

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from catalog.output_distance import grouped
 from catalog.statistics.ranking import rank_range
-from catalog.units import duration, duration_range, pvalue
+from catalog.units import counted_range, duration, duration_range, pvalue
 
 # For annotations alone: importing the analysis would delay `runner leaderboard`, which needs two functions of here.
 if TYPE_CHECKING:
@@ -163,9 +163,11 @@ def paired_rows(result: "SubjectResult", family: "FamilyResult") -> list[dict[st
 
 def conditions(result: "SubjectResult") -> str:
     """Describe in one line what was measured."""
-    first = result.strategies[0]
-    interval, select = first.interval(result.settings.percentile), first.evidence.inputs_select
-    return f"{interval.inputs} {select} inputs, {interval.rounds} rounds; end to end, single stream, unloaded"
+    intervals = [strategy.interval(result.settings.percentile) for strategy in result.strategies]
+    select = result.strategies[0].evidence.inputs_select
+    inputs = counted_range((interval.inputs for interval in intervals), f"{select} input")
+    rounds = counted_range((interval.rounds for interval in intervals), "round")
+    return f"{inputs}, {rounds}; end to end, single stream, unloaded"
 
 
 def _ranked(strategy: "StrategyResult", percentile: float, low: float, high: float) -> list[str]:
