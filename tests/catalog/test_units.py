@@ -204,6 +204,7 @@ _BY_HAND = {
     "runner/reports/html/markup.py": "ticks of an axis, which are round",
     "tierserver/limits.py": "ships into a tier alone",
     "runner/launchers/shaping.py": "an argument of tc",
+    "catalog/evidence/database.py": "an argument of PostgreSQL",
     "runner/demo.py": "an argument of a command",
 }
 
