@@ -15,6 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as engine_state
 
 from catalog.output_distance import Agreement, OutputDistance
 from runner.errors import OperatorError
+from runner.graph.engine_error import brief
 
 # So many give the distance an interval; to compare bits a few suffice.
 TRIAL_INPUTS = 32
@@ -148,11 +149,6 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
 def signature_of(session: onnxruntime.InferenceSession) -> Signature:
     """Return what a session takes and gives."""
     return Signature(*(tuple(map(_value, values)) for values in (session.get_inputs(), session.get_outputs())))
-
-
-def brief(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _bounded(session: onnxruntime.InferenceSession, path: Path, feeds: Sequence[Feeds], source: str) -> Trial:

@@ -27,13 +27,13 @@ from runner.artifacts.model_runs import (
     Signature,
     Trial,
     Value,
-    brief,
     open_session,
     run,
     signature_of,
     try_model,
 )
 from runner.errors import OperatorError
+from runner.graph.engine_error import brief
 from runner.graph.model_file import read_model
 from runner.graph.rewriting import whole
 from runner.graph.structure import read_structure

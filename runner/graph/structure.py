@@ -286,7 +286,8 @@ def _runs(
 
 def is_weight_node(node: onnx.NodeProto) -> bool:
     """Return whether a Constant holds a matrix or more, as some exporters write weights."""
-    return node.op_type == "Constant" and node.attribute[0].name == "value" and len(node.attribute[0].t.dims) > 1
+    values = (entry.t for entry in node.attribute if entry.name == "value")
+    return node.op_type == "Constant" and any(len(value.dims) > 1 for value in values)
 
 
 def _stored_bytes(file: ModelFile, index: int) -> int:

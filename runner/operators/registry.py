@@ -14,7 +14,7 @@ from runner.host import Host, this_host
 from runner.operators.base import Pass, PassRefusal, check_options
 from runner.operators.early_exit import EarlyExit, choose_exit
 from runner.operators.partition import Partition, choose_cut
-from runner.operators.quantizers.preparation import input_names, refuse_quantized, refuse_several_inputs
+from runner.operators.quantizers.recognition import input_names, refuse_several_inputs, refuse_unquantizable
 from runner.operators.static_ptq import StaticPtq
 
 # Each takes the options that `check_options` returns for its name.
@@ -107,14 +107,14 @@ def look_ahead(analysis: GraphAnalysis, *, blocks: int = 2, paper: bool = True) 
     except PassRefusal as refusal:
         cut_refusal = str(refusal)
     # Read again, because an analysis does not keep the graph.
-    graph = read_model(analysis.path).graph
+    model = read_model(analysis.path).model
     quantization_refusal = None
     try:
-        refuse_quantized(graph)
-        refuse_several_inputs(input_names(graph))
+        refuse_unquantizable(model)
+        refuse_several_inputs(input_names(model.graph))
     except PassRefusal as refusal:
         quantization_refusal = str(refusal)
-    return Prospects(early, early_refusal, cut, cut_refusal, _quantizable(graph), quantization_refusal)
+    return Prospects(early, early_refusal, cut, cut_refusal, _quantizable(model.graph), quantization_refusal)
 
 
 def _quantizable(graph: onnx.GraphProto) -> Counter[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from catalog.units import counted
 from runner.errors import OperatorError
 from runner.graph.model_file import ModelFile, read_model
 from runner.host import Host
@@ -15,13 +16,15 @@ from runner.operators.quantizers.preparation import (
     NextPart,
     PreparedModel,
     prepare,
-    quantized_nodes,
-    refuse_several_inputs,
 )
 from runner.operators.quantizers.ranges import float_nodes, name_nodes, unusable_scale
+from runner.operators.quantizers.recognition import kinds_of, quantized_nodes, refuse_several_inputs
 
-# int8 weights are a quarter of the floats, so a result can pass protobuf's 2 GiB only above this.
-_EXTERNAL_DATA_BYTES = 2**32
+# A protobuf message holds 2 GiB, and that of the calibration is the float model with more nodes; also where little is
+# quantized, the result is as large. Weights are beside the model from here on.
+_EXTERNAL_DATA_BYTES = 2**31 - 2**27
+# Each attempt leaves out one more node that the tool fails on.
+_MOST_ATTEMPTS = 32
 # Of int8 weights and float biases about 0.26 remain; beyond this most of the weights were not quantized.
 _WORTHWHILE_SHARE = 0.8
 
@@ -119,17 +122,34 @@ class StaticPtq:
         if self.declared.tool == "neural-compressor":
             environment = neural_compressor.own_environment(context.environments)
             neural_compressor.quantize(source, target, feeds, settings, left=left, environment=environment)
-        else:
-            onnx_runtime.quantize(source, target, settings, left=left, external_data=large)
+            return target, left
+        # A node that the tool fails on stays in floats, and the others are quantized.
+        for _ in range(_MOST_ATTEMPTS):
+            try:
+                onnx_runtime.quantize(source, target, settings, left=left, external_data=large)
+                onnx_runtime.run_once(target, feeds)
+                break
+            except onnx_runtime.ToolFailure as failure:
+                failing = [name for name in name_nodes(source, _concerned(source, failure)) if name not in left]
+                if not failing:
+                    raise
+                left += failing
         source.unlink()
         return target, left
 
     def _details(self, prepared: PreparedModel, quantized: ModelFile, left: Sequence[str]) -> Mapping[str, object]:
         """Return what was quantized; refuse if nothing was, or if a scale is not a usable number."""
-        nodes = quantized_nodes(quantized.graph)
+        nodes = quantized_nodes(quantized.model)
+        if not nodes and left:
+            others = f" and {counted(len(left) - 1, 'other node')}" if left[1:] else ""
+            raise PassRefusal(
+                f"static_ptq has nothing left to quantize: {left[0]!r}{others} stay in floats, because their numbers "
+                "are not finite or far apart, or the tool fails on them"
+            )
         if not nodes:
-            kinds = ", ".join(sorted({node.op_type for node in quantized.graph.node})[:8])
-            raise PassRefusal(f"static_ptq found no operator that {self.declared.tool} quantizes among: {kinds}")
+            raise PassRefusal(
+                f"static_ptq found no operator that {self.declared.tool} quantizes among: {kinds_of(quantized.model)}"
+            )
         scale = unusable_scale(quantized)
         if scale is not None:
             raise PassRefusal(
@@ -137,6 +157,15 @@ class StaticPtq:
             )
         sizes = {"before_bytes": prepared.size_bytes, "after_bytes": quantized.size_bytes}
         return {"nodes": dict(nodes), **sizes, **({"left_in_float": list(left)} if left else {})}
+
+
+def _concerned(source: Path, failure: onnx_runtime.ToolFailure) -> list[int]:
+    """Return the nodes of a file that a failure names, or that read or write a tensor that it names."""
+    return [
+        index
+        for index, node in enumerate(read_model(source).graph.node)
+        if not failure.nodes.isdisjoint((node.name, *node.input, *node.output))
+    ]
 
 
 def _doubts(name: str, before_bytes: int, after_bytes: int) -> list[str]:

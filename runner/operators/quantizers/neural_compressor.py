@@ -15,7 +15,8 @@ import numpy as np
 from runner.errors import OperatorError
 from runner.operators.base import PassRefusal
 from runner.operators.quantizers.environment import ToolEnvironment
-from runner.operators.quantizers.preparation import Feeds, Settings
+from runner.operators.quantizers.preparation import Feeds
+from runner.operators.quantizers.settings import Settings
 
 _HERE = Path(__file__).parent
 _REQUIREMENTS = _HERE / "neural_compressor.requirements.txt"

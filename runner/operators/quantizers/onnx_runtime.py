@@ -5,6 +5,8 @@ model in memory until the end of a run, because ONNX Runtime leaves nodes that c
 activation is, for last; a session that runs them as soon as it can needs a tenth of the memory.
 """
 
+import re
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,12 +14,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 
 from runner.errors import OperatorError
+from runner.graph.engine_error import brief
 from runner.operators.base import PassRefusal
-from runner.operators.quantizers.preparation import Feed, Feeds, Settings
+from runner.operators.quantizers.preparation import Feed, Feeds
 from runner.operators.quantizers.ranges import Ranges
+from runner.operators.quantizers.settings import Settings
+
+_ADVICE = "declare operators without static_ptq for this model, or export it at another opset"
+# Errors that a fault in the tool's own code raises, by Python.
+_FAULTS = (LookupError, AttributeError, TypeError, AssertionError, NameError, RecursionError, ArithmeticError)
+# How ONNX Runtime names the node in its messages, and what the tool adds to the name of a node or a tensor.
+_NAMED = re.compile(r"(?:[Nn]ode name: |Name:'|[Nn]ode:? ?\()([^')]+)")
+_ORIGINAL = re.compile(r"(?:_quantized)?(?:_quant|_QuantizeLinear|_DequantizeLinear)(?:_Input|_Output)?$")
+
+
+class ToolFailure(PassRefusal):
+    """The tool fails on a node, or what it makes of it does not run.
+
+    `nodes` are names of nodes, or of tensors that they read or write; none where nothing says which node it is.
+    """
+
+    def __init__(self, message: str, nodes: frozenset[str]) -> None:
+        super().__init__(message)
+        self.nodes = nodes
 
 
 class _CalibrationReader:
@@ -110,10 +133,43 @@ def _op_types() -> list[str]:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Raise PassRefusal where the library refuses a model, OperatorError where the machine fails; one line each."""
+    """Raise ToolFailure where the library refuses a model, OperatorError where the machine fails; one line each."""
     try:
         yield
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        reason = f"onnxruntime.quantization could not quantize the model: {lines[0]}"
-        raise (OperatorError if isinstance(error, OSError | MemoryError) else PassRefusal)(reason) from error
+        reason = f"onnxruntime.quantization could not quantize the model: {_described(error)}"
+        if isinstance(error, OSError | MemoryError):
+            raise OperatorError(reason) from error
+        node = _node_behind(error)
+        named = "" if node is None else f" (node {node.name or next(iter(node.output), '')!r}, {node.op_type})"
+        nodes = frozenset() if node is None else frozenset(node.output)
+        raise ToolFailure(f"{reason}{named}; {_ADVICE}", nodes) from error
+
+
+def run_once(model: Path, feeds: Feeds) -> None:
+    """Run what the tool made on the first input; raise ToolFailure with the node that fails."""
+    try:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # the error is raised, and said in one line
+        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        session.run(None, dict(next(iter(feeds))))
+    except Exception as error:
+        reason = f"what onnxruntime.quantization made of the model does not run: {_described(error)}; {_ADVICE}"
+        raise ToolFailure(reason, frozenset(_ORIGINAL.sub("", name) for name in _NAMED.findall(str(error)))) from error
+
+
+def _described(error: Exception) -> str:
+    """Return an error in one line, with its type where it is a fault of Python that says little by itself."""
+    text = brief(error)
+    return f"{type(error).__name__}: {text}" if isinstance(error, _FAULTS) else text
+
+
+def _node_behind(error: Exception) -> onnx.NodeProto | None:
+    """Return the node that the tool was working on, by the variables of its functions, the innermost first."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame in reversed(frames):
+        holder = frame.f_locals.get("self")
+        for candidate in (frame.f_locals.get("node"), getattr(holder, "node", None)):
+            if isinstance(candidate, onnx.NodeProto):
+                return candidate
+    return None

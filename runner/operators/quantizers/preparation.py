@@ -4,47 +4,29 @@ The copy is in a new enough format, with one input and float weights.
 """
 
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
+from onnx import inliner
 
-from runner.errors import OperatorError
-from runner.graph.model_file import ModelFile, complete_model, read_model
+from runner.graph.engine_error import brief
+from runner.graph.model_file import ModelFile, complete_model, read_model, tensors_in
 from runner.graph.rewriting import whole
-from runner.graph.structure import is_weight_node, read_structure
+from runner.graph.structure import read_structure
 from runner.graph.writing import write_part
 from runner.operators.base import PassRefusal
+from runner.operators.quantizers.normal_form import is_normal, normalize
+from runner.operators.quantizers.recognition import input_names, refuse_unquantizable
+from runner.operators.quantizers.settings import Settings
+from runner.operators.quantizers.unique_names import clashing_names, has_nameless_readers, name_nodes, rename_clashes
 
-Format = Literal["qdq", "qoperator"]
 Feed = Mapping[str, NDArray[np.generic]]
 Feeds = Iterable[Feed]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to quantize, every option resolved.
-
-    Parameters
-    ----------
-    format
-        `qdq` keeps the float operators between pairs of QuantizeLinear and DequantizeLinear, `qoperator` replaces
-        them by integer operators.
-    per_channel
-        One scale per output channel of a weight instead of one per weight.
-    reduce_range
-        Weights of seven bits instead of eight.
-    """
-
-    format: Format
-    per_channel: bool
-    reduce_range: bool
 
 
 @dataclass(frozen=True)
@@ -74,14 +56,12 @@ class NextPart:
 
 # Per-channel QuantizeLinear needs the axis attribute of opset 13; older models are silently written invalid.
 _MINIMUM_OPSET = 13
+# The first opset whose QuantizeLinear takes halves.
+_MINIMUM_OPSET_OF_HALVES = 19
 # The IR version of opset 13. Before 4 every initializer is an input too, which those that a tool adds are not.
 _MINIMUM_IR = 7
 # A protobuf message, which the opset converter works on, holds no more.
 _PROTOBUF_BYTES = 2**31 - 1
-
-# A factor at input 1 and, except for MatMul, a bias at input 2.
-_FACTORED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
 
 
 @dataclass(frozen=True)
@@ -104,10 +84,11 @@ class PreparedModel:
 
 
 def prepare(model: Path, directory: Path, settings: Settings) -> PreparedModel:
-    """Copy a model into a directory, at opset 13 and IR version 7 or newer, with its weights as initializers.
+    """Copy a model into a directory in the form that the tools need: opset, IR version, weights, biases and names.
 
     A weight whose readers need it quantized in different ways is there once for each way: the tools quantize a tensor
     once, as the first node that they visit needs it, and the other nodes then compute nonsense, fail, or never end.
+    Functions are inlined, because the tools look into none and the converter of opsets forgets them.
 
     Parameters
     ----------
@@ -125,17 +106,17 @@ def prepare(model: Path, directory: Path, settings: Settings) -> PreparedModel:
     Raises
     ------
     PassRefusal
-        When the model holds quantized operators already.
-    OperatorError
-        When the model is too old and cannot be converted.
+        When the model is quantized already, holds nothing that a tool quantizes, or is too old and cannot be converted.
     """
     directory.mkdir(exist_ok=True)
     file = read_model(model)
-    refuse_quantized(file.graph)
+    refuse_unquantizable(file.model)
+    if settings.format == "qoperator" and _has_halves(file.model):
+        raise PassRefusal(
+            f"{model.name} computes in float16, for which there are no integer operators; declare `format: qdq`"
+        )
     target = directory / "model.onnx"
-    changed = any(is_weight_node(node) or _is_unshielded(node, settings) for node in file.graph.node)
-    changed = changed or bool(_tied(file.graph, settings))
-    if _is_old(file.model) or (changed and file.size_bytes <= _PROTOBUF_BYTES):
+    if _is_old(file.model) or (not _is_ready(file.model, settings) and file.size_bytes <= _PROTOBUF_BYTES):
         _rewrite(file, target, settings)
     elif file.external_data:
         write_part(whole(read_structure(file)), target)
@@ -144,166 +125,82 @@ def prepare(model: Path, directory: Path, settings: Settings) -> PreparedModel:
     return PreparedModel(target, input_names(file.graph), file.size_bytes)
 
 
-def quantized_nodes(graph: onnx.GraphProto) -> Counter[str]:
-    """Count the nodes that only quantized models have, by op_type."""
-    return Counter(
-        node.op_type for node in graph.node if node.op_type in _QUANTIZED or node.op_type.startswith("QLinear")
+def _is_ready(model: onnx.ModelProto, settings: Settings) -> bool:
+    """Return whether the tools can work on a model as it is."""
+    graph = model.graph
+    return not (
+        model.functions or clashing_names(graph) or has_nameless_readers(graph) or not is_normal(graph, settings)
     )
 
 
-def refuse_quantized(graph: onnx.GraphProto) -> None:
-    """Raise PassRefusal for a graph that is quantized already."""
-    counts = quantized_nodes(graph)
-    if counts:
-        kinds = ", ".join(f"{count} {op_type}" for op_type, count in counts.most_common(3))
-        raise PassRefusal(f"static_ptq quantizes float models; this one is quantized already ({kinds})")
-
-
-def refuse_several_inputs(inputs: Sequence[str]) -> None:
-    """Raise Refusal unless there is one input: calibration data are for one."""
-    if len(inputs) != 1:
-        names = ", ".join(inputs)
-        raise PassRefusal(f"static_ptq calibrates models with one input, this one has {len(inputs)}: {names}")
-
-
-def input_names(graph: onnx.GraphProto) -> list[str]:
-    """Return the inputs that are not initializers."""
-    initializers = {tensor.name for tensor in graph.initializer}
-    return [value.name for value in graph.input if value.name not in initializers]
-
-
 def _rewrite(file: ModelFile, target: Path, settings: Settings) -> None:
-    """Write the model in a new enough format, its weights as initializers: the tools see no others."""
-    name = file.path.name
+    """Write the model in the form that the tools need."""
+    name, needed = file.path.name, _needed_opset(file.model)
     if file.size_bytes > _PROTOBUF_BYTES:
-        raise OperatorError(
+        raise PassRefusal(
             f"{name} has opset {_opset(file.model)}, IR version {file.model.ir_version} and "
-            f"{file.size_bytes / 2**30:.2f} GiB: static_ptq needs opset {_MINIMUM_OPSET} and IR version {_MINIMUM_IR}, "
+            f"{file.size_bytes / 2**30:.2f} GiB: static_ptq needs opset {needed} and IR version {_MINIMUM_IR}, "
             "and the converter holds no more than 2 GiB; export the model again at a newer opset"
         )
-    model = complete_model(file)
-    if _opset(model) < _MINIMUM_OPSET:
-        model = _converted(model, name)
+    model = _inlined(complete_model(file), name)
+    # After functions are inlined: what they compute in may need a newer opset too.
+    needed = max(needed, _needed_opset(model))
+    if _opset(model) < needed:
+        model = _converted(model, needed, name)
     model.ir_version = max(model.ir_version, _MINIMUM_IR)
-    # First of the four: `_separate` copies initializers, so weights in nodes must have become some.
-    _lift(model.graph)
-    _close(model.graph)
-    _separate(model.graph, settings)
-    _shield(model.graph, settings)
+    normalize(model.graph, settings)
+    rename_clashes(model.graph)
+    name_nodes(model.graph)
     onnx.save(model, target)
 
 
-def _lift(graph: onnx.GraphProto) -> None:
-    """Turn weights in nodes into initializers."""
-    kept = [node for node in graph.node if not is_weight_node(node)]
-    for node in graph.node:
-        if is_weight_node(node):
-            weight = graph.initializer.add()
-            weight.CopyFrom(node.attribute[0].t)
-            weight.name = node.output[0]
-    del graph.node[:]
-    graph.node.extend(kept)
-
-
-def _close(graph: onnx.GraphProto) -> None:
-    """Keep only fed inputs: an initializer among the inputs is a default, which nothing may fold."""
-    fed = set(input_names(graph))
-    kept = [value for value in graph.input if value.name in fed]
-    del graph.input[:]
-    graph.input.extend(kept)
-
-
-def _separate(graph: onnx.GraphProto, settings: Settings) -> None:
-    """Copy a weight for every further way in which it is quantized."""
-    initializers = {tensor.name: tensor for tensor in graph.initializer}
-    for name, places in _tied(graph, settings).items():
-        # The first way keeps the original.
-        _, *others = dict.fromkeys(places.values())
-        for way in others:
-            copy = graph.initializer.add()
-            copy.CopyFrom(initializers[name])
-            copy.name = f"{name}/{way}"
-            while copy.name in initializers:
-                copy.name += "_"
-            initializers[copy.name] = copy
-            for index, place in (key for key, value in places.items() if value == way):
-                graph.node[index].input[place] = copy.name
-
-
-def _shield(graph: onnx.GraphProto, settings: Settings) -> None:
-    """Let every Where read copies of computed tensors.
-
-    In the format of integer operators ONNX Runtime's quantizer forgets to turn what a Where reads back into floats, and
-    then refuses its own result; for an Identity it does not, and runtimes remove that.
-    """
-    taken = {name for node in graph.node for name in (*node.input, *node.output)}
-    computed: set[str] = set()
-    copies: dict[str, str] = {}
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
-        # Input 0 of a Where is its condition, which is never quantized.
-        for place in (1, 2) if _is_unshielded(node, settings) else ():
-            name = node.input[place]
-            if name in computed and name not in copies:
-                copies[name] = f"{name}/float"
-                while copies[name] in taken:
-                    copies[name] += "_"
-                taken.add(copies[name])
-                nodes.append(onnx.helper.make_node("Identity", [name], [copies[name]], name=copies[name]))
-            node.input[place] = copies.get(name, name)
-        nodes.append(node)
-        computed.update(node.output)
-    if copies:
-        shielded = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del graph.node[:]
-        graph.node.extend(shielded)
-
-
-def _is_unshielded(node: onnx.NodeProto, settings: Settings) -> bool:
-    return node.op_type == "Where" and settings.format == "qoperator"
-
-
-def _tied(graph: onnx.GraphProto, settings: Settings) -> dict[str, dict[tuple[int, int], str]]:
-    """Return the weights that are quantized in several ways, with the way for every place (node, input)."""
-    weights = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
-    weights |= {node.output[0] for node in graph.node if is_weight_node(node)}
-    places: dict[str, dict[tuple[int, int], str]] = {}
-    for index, node in enumerate(graph.node):
-        for place, name in enumerate(node.input):
-            if name in weights:
-                places.setdefault(name, {})[index, place] = _way(node, place, settings)
-    return {name: ways for name, ways in places.items() if len(set(ways.values())) > 1}
-
-
-def _way(node: onnx.NodeProto, place: int, settings: Settings) -> str:
-    """Return how the tools quantize this input if it is a weight.
-
-    A bias has the scale of the sums it is added to; a factor has a scale per channel along one of its axes, or, without
-    `per_channel`, as anything else has, one scale. QOperator nodes that only add or multiply take other integers.
-    """
-    if place == 2 and node.op_type in _FACTORED:
-        return "bias"
-    if place == 1 and node.op_type in _FACTORED and settings.per_channel:
-        transposed = any(entry.name == "transB" and entry.i for entry in node.attribute)
-        # The axis of the output channels: the first of a Conv's kernel and a transposed matrix, else the second.
-        return "rows" if node.op_type == "Conv" or transposed else "columns"
-    return "activation" if settings.format == "qoperator" and node.op_type in ("Add", "Mul") else "one scale"
-
-
 def _is_old(model: onnx.ModelProto) -> bool:
-    return _opset(model) < _MINIMUM_OPSET or model.ir_version < _MINIMUM_IR
+    return _opset(model) < _needed_opset(model) or model.ir_version < _MINIMUM_IR
 
 
-def _converted(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+def _inlined(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    if not model.functions:
+        return model
+    # The inliner knows types of values alone, and needs them where a function has another opset than the model.
+    declared = len(model.graph.value_info)
+    model.graph.value_info.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in model.graph.initializer
+    )
     try:
-        return onnx.version_converter.convert_version(model, _MINIMUM_OPSET)
+        inlined: onnx.ModelProto = inliner.inline_local_functions(model, convert_version=True)
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise OperatorError(
-            f"{name} has opset {_opset(model)}, static_ptq needs {_MINIMUM_OPSET}, and the conversion failed: "
-            f"{reason[0]}; export the model again at a newer opset"
+        raise PassRefusal(
+            f"{name} has functions, which static_ptq needs inlined, and that failed: {brief(error)}; export the "
+            "model without functions"
+        ) from error
+    del inlined.graph.value_info[declared : declared + len(model.graph.initializer)]
+    return inlined
+
+
+def _converted(model: onnx.ModelProto, opset: int, name: str) -> onnx.ModelProto:
+    try:
+        return onnx.version_converter.convert_version(model, opset)
+    except Exception as error:
+        raise PassRefusal(
+            f"{name} has opset {_opset(model)}, static_ptq needs {opset}, and the conversion failed: "
+            f"{brief(error)}; export the model again at a newer opset"
         ) from error
 
 
+def _needed_opset(model: onnx.ModelProto) -> int:
+    return _MINIMUM_OPSET_OF_HALVES if _has_halves(model) else _MINIMUM_OPSET
+
+
+def _has_halves(model: onnx.ModelProto) -> bool:
+    """Return whether a model reads, gives or keeps numbers of 16 bits."""
+    graph = model.graph
+    values = (value.type.tensor_type.elem_type for value in (*graph.input, *graph.output, *graph.value_info))
+    kept = (tensor.data_type for tensor in tensors_in(graph))
+    return onnx.TensorProto.FLOAT16 in {*values, *kept}
+
+
 def _opset(model: onnx.ModelProto) -> int:
-    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    """Return the version of ONNX's own operators; a model that names none has those that the runtime knows."""
+    newest = int(onnx.defs.onnx_opset_version())
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), newest)

@@ -24,7 +24,8 @@ from runner.errors import OperatorError
 from runner.operators.base import Context, PassRefusal
 from runner.operators.quantizers import Settings, neural_compressor
 from runner.operators.quantizers.environment import ToolEnvironment
-from runner.operators.quantizers.preparation import FirstPart, Format, prepare
+from runner.operators.quantizers.preparation import FirstPart, prepare
+from runner.operators.quantizers.settings import Format
 from runner.operators.registry import make_pass
 from runner.subjects.embedded.registry import BUILTIN
 

@@ -1,0 +1,314 @@
+"""A graph in the one form that the quantizing tools compute correctly.
+
+Weights and biases are initializers, each quantized in one way; a Gemm has factors of one and a bias with an element for
+each column; what a Where reads is a copy.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+from runner.graph.structure import is_weight_node
+from runner.operators.quantizers.readers import FACTORED, bias_of, is_transposed
+from runner.operators.quantizers.recognition import input_names
+from runner.operators.quantizers.settings import Settings
+
+
+def is_normal(graph: onnx.GraphProto, settings: Settings) -> bool:
+    """Return whether a graph needs none of the changes that `normalize` makes, its inputs aside."""
+    return not (
+        _in_nodes(graph)
+        or _odd_gemms(graph)
+        or _grouped_with_bias(graph, settings)
+        or _tied(graph, settings)
+        or any(_is_unshielded(node, settings) for node in graph.node)
+    )
+
+
+def normalize(graph: onnx.GraphProto, settings: Settings) -> None:
+    """Bring a graph into the form that the tools need; what it computes stays the same."""
+    # First of all: the others work on initializers, so weights in nodes must have become some.
+    _lift(graph)
+    _close(graph)
+    _settle_gemms(graph)
+    _take_out_biases(graph, settings)
+    _separate(graph, settings)
+    _shield(graph, settings)
+
+
+def _in_nodes(graph: onnx.GraphProto) -> set[str]:
+    """Return the outputs of the Constant nodes that hold a matrix or more, or a bias."""
+    biases = {bias_of(node) for node in graph.node}
+    return {
+        node.output[0]
+        for node in graph.node
+        if is_weight_node(node) or (node.op_type == "Constant" and node.output[0] in biases and _content(node))
+    }
+
+
+def _content(node: onnx.NodeProto) -> TensorProto | None:
+    """Return the numbers of a Constant node as a tensor; None where it holds none that a weight may have."""
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            value: TensorProto = attribute.t
+            return value
+        if attribute.name == "value_floats":
+            return numpy_helper.from_array(np.array(attribute.floats, np.float32))
+        if attribute.name == "value_float":
+            return numpy_helper.from_array(np.array(attribute.f, np.float32))
+    return None
+
+
+def _lift(graph: onnx.GraphProto) -> None:
+    """Turn weights and biases in nodes into initializers."""
+    lifted, kept = _in_nodes(graph), []
+    for node in graph.node:
+        content = _content(node) if node.op_type == "Constant" and node.output[0] in lifted else None
+        if content is None:
+            kept.append(node)
+            continue
+        weight = graph.initializer.add()
+        weight.CopyFrom(content)
+        weight.name = node.output[0]
+    _replace_nodes(graph, kept)
+
+
+def _close(graph: onnx.GraphProto) -> None:
+    """Keep only fed inputs: an initializer among the inputs is a default, which nothing may fold."""
+    fed = set(input_names(graph))
+    kept = [value for value in graph.input if value.name in fed]
+    del graph.input[:]
+    graph.input.extend(kept)
+
+
+def _odd_gemms(graph: onnx.GraphProto) -> list[int]:
+    """Return which nodes are Gemms with a factor that is not one, or a bias that has not one element for each column.
+
+    A bias that is computed, and a Gemm without a constant matrix, are not quantized, and so left alone.
+    """
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    odd = []
+    for index, node in enumerate(graph.node):
+        weight, bias = (tensors.get(name) for name in (_input(node, 1), bias_of(node)))
+        if node.op_type != "Gemm" or weight is None or (bias is None and bias_of(node)):
+            continue
+        scaled = _factor(node, "alpha") != 1 or (bias is not None and _factor(node, "beta") != 1)
+        if scaled or (bias is not None and list(bias.dims) != [_columns(node, weight)]):
+            odd.append(index)
+    return odd
+
+
+def _settle_gemms(graph: onnx.GraphProto) -> None:
+    """Let every Gemm compute A·B + c with a vector c; a c with several rows is added afterwards.
+
+    The tools fail on a bias of another shape, lose `beta`, and leave `alpha` out of the scale of a bias.
+    """
+    odd = set(_odd_gemms(graph))
+    if not odd:
+        return
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    add = _adder(graph)
+    nodes: list[onnx.NodeProto] = []
+    for index, node in enumerate(graph.node):
+        nodes.append(node)
+        if index not in odd:
+            continue
+        alpha, beta, weight, bias = _factor(node, "alpha"), _factor(node, "beta"), node.input[1], bias_of(node)
+        columns = _columns(node, tensors[weight])
+        _drop_factors(node)
+        if alpha != 1:
+            node.input[1] = add(weight, _array(tensors[weight]) * alpha)
+        if bias:
+            values = _array(tensors[bias]) * beta
+            if values.size in (1, columns) and values.shape[-1:] in ((), (1,), (columns,)):
+                node.input[2] = add(bias, np.broadcast_to(values.reshape(-1), (columns,)))
+            else:
+                nodes.append(_addition(node, add(bias, values)))
+    _replace_nodes(graph, nodes)
+    _drop_unread(graph, tensors)
+
+
+def _grouped_with_bias(graph: onnx.GraphProto, settings: Settings) -> list[int]:
+    """Return which nodes are grouped transposed convolutions with a constant bias.
+
+    Their kernels have a scale for each channel of a group, and the tool takes as many for the bias of all groups.
+    """
+    if not settings.per_channel or settings.format != "qdq":
+        return []
+    constant = {tensor.name for tensor in graph.initializer}
+    return [
+        index
+        for index, node in enumerate(graph.node)
+        if node.op_type == "ConvTranspose"
+        and bias_of(node) in constant
+        and any(attribute.name == "group" and attribute.i > 1 for attribute in node.attribute)
+    ]
+
+
+def _take_out_biases(graph: onnx.GraphProto, settings: Settings) -> None:
+    """Let an addition follow a grouped transposed convolution instead of its bias."""
+    grouped = set(_grouped_with_bias(graph, settings))
+    if not grouped:
+        return
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    add = _adder(graph)
+    nodes: list[onnx.NodeProto] = []
+    for index, node in enumerate(graph.node):
+        nodes.append(node)
+        if index in grouped:
+            # The bias belongs to the second of the axes, behind which those of the kernel's window follow.
+            window = [1] * (len(tensors[node.input[1]].dims) - 2)
+            values = _array(tensors[node.input[2]])
+            nodes.append(_addition(node, add(node.input[2], values.reshape(-1, *window))))
+    _replace_nodes(graph, nodes)
+    _drop_unread(graph, tensors)
+
+
+def _adder(graph: onnx.GraphProto) -> Callable[[str, NDArray[np.float64]], str]:
+    """Return a function that adds an initializer of the type of another one and returns its name."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    taken = _tensor_names(graph)
+
+    def add(original: str, values: NDArray[np.float64]) -> str:
+        name = f"{original}/settled"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        dtype = _array(tensors[original], exact=False).dtype
+        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values.astype(dtype)), name))
+        return name
+
+    return add
+
+
+def _addition(node: onnx.NodeProto, bias: str) -> onnx.NodeProto:
+    """Take the bias out of a node; return the node that adds it to the product."""
+    result = node.output[0]
+    node.output[0] = f"{result}/product"
+    del node.input[2:]
+    return onnx.helper.make_node("Add", [node.output[0], bias], [result], name=f"{result}/bias")
+
+
+def _drop_factors(node: onnx.NodeProto) -> None:
+    kept = [attribute for attribute in node.attribute if attribute.name not in ("alpha", "beta")]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+def _drop_unread(graph: onnx.GraphProto, names: Iterable[str]) -> None:
+    """Remove initializers of these names that nothing reads any more."""
+    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    # Bodies of control flow may capture any of them.
+    if any(attribute.HasField("g") or attribute.graphs for node in graph.node for attribute in node.attribute):
+        return
+    unread = set(names) - read
+    kept = [tensor for tensor in graph.initializer if tensor.name not in unread]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _factor(node: onnx.NodeProto, name: str) -> float:
+    return next((float(attribute.f) for attribute in node.attribute if attribute.name == name), 1.0)
+
+
+def _columns(node: onnx.NodeProto, weight: TensorProto) -> int:
+    return int(weight.dims[0 if is_transposed(node) else -1])
+
+
+def _input(node: onnx.NodeProto, place: int) -> str:
+    return node.input[place] if len(node.input) > place else ""
+
+
+def _array(tensor: TensorProto, *, exact: bool = True) -> NDArray[np.float64]:
+    array = numpy_helper.to_array(tensor)
+    return array.astype(np.float64) if exact else array
+
+
+def _separate(graph: onnx.GraphProto, settings: Settings) -> None:
+    """Copy a weight for every further way in which it is quantized."""
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    for name, places in _tied(graph, settings).items():
+        # The first way keeps the original.
+        _, *others = dict.fromkeys(places.values())
+        for way in others:
+            copy = graph.initializer.add()
+            copy.CopyFrom(initializers[name])
+            copy.name = f"{name}/{way}"
+            while copy.name in initializers:
+                copy.name += "_"
+            initializers[copy.name] = copy
+            for index, place in (key for key, value in places.items() if value == way):
+                graph.node[index].input[place] = copy.name
+
+
+def _shield(graph: onnx.GraphProto, settings: Settings) -> None:
+    """Let every Where read copies of computed tensors.
+
+    In the format of integer operators ONNX Runtime's quantizer forgets to turn what a Where reads back into floats, and
+    then refuses its own result; for an Identity it does not, and runtimes remove that.
+    """
+    taken = _tensor_names(graph)
+    computed: set[str] = set()
+    copies: dict[str, str] = {}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        # Input 0 of a Where is its condition, which is never quantized.
+        for place in (1, 2) if _is_unshielded(node, settings) else ():
+            name = node.input[place]
+            if name in computed and name not in copies:
+                copies[name] = f"{name}/float"
+                while copies[name] in taken:
+                    copies[name] += "_"
+                taken.add(copies[name])
+                nodes.append(onnx.helper.make_node("Identity", [name], [copies[name]], name=copies[name]))
+            node.input[place] = copies.get(name, name)
+        nodes.append(node)
+        computed.update(node.output)
+    if copies:
+        _replace_nodes(graph, nodes)
+
+
+def _replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    # Copied, because emptying the list would free the nodes that it holds.
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _tensor_names(graph: onnx.GraphProto) -> set[str]:
+    names = {name for node in graph.node for name in (*node.input, *node.output)}
+    return names | {tensor.name for tensor in graph.initializer}
+
+
+def _is_unshielded(node: onnx.NodeProto, settings: Settings) -> bool:
+    return node.op_type == "Where" and settings.format == "qoperator"
+
+
+def _tied(graph: onnx.GraphProto, settings: Settings) -> dict[str, dict[tuple[int, int], str]]:
+    """Return the weights that are quantized in several ways, with the way for every place (node, input)."""
+    weights = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    weights |= {node.output[0] for node in graph.node if is_weight_node(node)}
+    places: dict[str, dict[tuple[int, int], str]] = {}
+    for index, node in enumerate(graph.node):
+        for place, name in enumerate(node.input):
+            if name in weights:
+                places.setdefault(name, {})[index, place] = _way(index, node, place, settings)
+    return {name: ways for name, ways in places.items() if len(set(ways.values())) > 1}
+
+
+def _way(index: int, node: onnx.NodeProto, place: int, settings: Settings) -> str:
+    """Return how the tools quantize this input if it is a weight.
+
+    A bias has the scale of the sums it is added to, and QOperator nodes share none; a factor has a scale per channel
+    along one of its axes, or, without `per_channel`, as anything else has, one scale. QOperator nodes that only add or
+    multiply take other integers.
+    """
+    if place == 2 and node.op_type in FACTORED:
+        return f"bias of {index}" if settings.format == "qoperator" else "bias"
+    if place == 1 and node.op_type in FACTORED and settings.per_channel:
+        # The axis of the output channels: the first of a Conv's kernel and a transposed matrix, else the second.
+        return "rows" if node.op_type == "Conv" or is_transposed(node) else "columns"
+    return "activation" if settings.format == "qoperator" and node.op_type in ("Add", "Mul") else "one scale"

@@ -1,0 +1,75 @@
+"""Which models can be quantized at all: float models with one input and a node that a tool quantizes."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import onnx
+
+from runner.operators.base import PassRefusal
+
+# By name, in whatever domain: ONNX's own nodes, those of ONNX Runtime's quantizers, and its 4- and 8-bit kernels.
+_QUANTIZED = frozenset(
+    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
+    | {"DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulIntegerToFloat", "MatMulInteger16", "MulInteger"}
+    | {"ReduceSumInteger", "MatMulBnb4", "MatMulFpQ4", "GatherBlockQuantized", "QGemm", "QMoE", "QAttention"}
+    | {"QEmbedLayerNormalization", "QuantizeBFP", "DequantizeBFP", "QuantizeWithOrder", "DequantizeWithOrder"}
+)
+# Families: MatMulNBitsMlp, QLinearConv, QOrderedGelu, MatMulBlockQuantizedFp8Weight and others of these beginnings.
+_QUANTIZED_FAMILIES = ("QLinear", "QOrdered", "MatMulNBits", "MatMulBlockQuantized")
+# What onnxruntime.quantization quantizes in either format; its registry is not imported to look ahead.
+QUANTIZABLE = frozenset(
+    {"Add", "ArgMax", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "ConvTranspose", "CumSum"}
+    | {"EmbedLayerNormalization", "Flatten", "Gather", "GatherElements", "Gemm", "GlobalAveragePool"}
+    | {"InstanceNormalization", "LayerNormalization", "LeakyRelu", "MatMul", "MaxPool", "Mul", "Pad", "Relu"}
+    | {"Reshape", "Resize", "Sigmoid", "Slice", "Softmax", "Split", "Squeeze", "TopK", "Transpose", "Unsqueeze"}
+    | {"Where"}
+)
+_DOMAINS = ("", "ai.onnx", "com.microsoft")
+
+
+def quantized_nodes(model: onnx.ModelProto) -> Counter[str]:
+    """Count the nodes that only quantized models have, by op_type."""
+    return Counter(
+        node.op_type
+        for node in _nodes(model)
+        if node.op_type in _QUANTIZED or node.op_type.startswith(_QUANTIZED_FAMILIES)
+    )
+
+
+def refuse_unquantizable(model: onnx.ModelProto) -> None:
+    """Raise PassRefusal for a model that is quantized already, has several inputs or nothing to quantize."""
+    counts = quantized_nodes(model)
+    if counts:
+        kinds = ", ".join(f"{count} {op_type}" for op_type, count in counts.most_common(3))
+        raise PassRefusal(f"static_ptq quantizes float models; this one is quantized already ({kinds})")
+    if not any(node.op_type in QUANTIZABLE and node.domain in _DOMAINS for node in _nodes(model)):
+        raise PassRefusal(f"static_ptq found no operator that onnxruntime quantizes among: {kinds_of(model)}")
+
+
+def kinds_of(model: onnx.ModelProto) -> str:
+    """Return the first kinds of nodes by name, those of functions and bodies included."""
+    return ", ".join(sorted({node.op_type for node in _nodes(model)})[:8])
+
+
+def refuse_several_inputs(inputs: Sequence[str]) -> None:
+    """Raise PassRefusal unless there is one input: calibration data are for one."""
+    if len(inputs) != 1:
+        names = ", ".join(inputs)
+        raise PassRefusal(f"static_ptq calibrates models with one input, this one has {len(inputs)}: {names}")
+
+
+def input_names(graph: onnx.GraphProto) -> list[str]:
+    """Return the inputs that are not initializers."""
+    initializers = {tensor.name for tensor in graph.initializer}
+    return [value.name for value in graph.input if value.name not in initializers]
+
+
+def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Iterate over the nodes of the graph, of bodies at any depth and of functions."""
+    waiting = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for attribute in node.attribute:
+            waiting += attribute.g.node
+            waiting += [inner for graph in attribute.graphs for inner in graph.node]
