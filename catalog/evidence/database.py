@@ -6,7 +6,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,14 @@ from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlmodel import Session
 
 from catalog.errors import (
@@ -105,10 +112,24 @@ class Database:
         return _translated(self.location, self.engine.url)
 
     def close(self) -> None:
-        """Give back all connections."""
+        """Give back all connections; what was written is then in the file itself."""
         for sound in self._sound:
             sound.engine.dispose()
+        if not self.readonly and self.engine.dialect.name == "sqlite":
+            self._empty_log()
         self.engine.dispose()
+
+    def _empty_log(self) -> None:
+        """Move the write-ahead log into the file; where others read it just now, the log stays for the next writer.
+
+        SQLite does so when the last connection closes. A service keeps one open: beside it, a file that is copied over
+        this one would get the pages of the former log.
+        """
+        with suppress(SQLAlchemyError, sqlite3.Error), self.engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            driver.rollback()
+            driver.execute("PRAGMA busy_timeout = 0")
+            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def __enter__(self) -> "Database":
         return self

@@ -41,6 +41,7 @@ class AccuracyBounds:
     def __init__(self) -> None:
         self._drops: dict[Hashable, AccuracyDrop] = {}
         self._used: set[Hashable] = set()
+        self._new: list[AccuracyDrop] = []
         self._measurements: dict[tuple[int, int], AccuracyMeasurement] = {}
         self.read: ReadAccuracies = {}
 
@@ -73,11 +74,10 @@ class AccuracyBounds:
         self._used = set()
         self._measurements = {}
 
-    def compute_all(self) -> None:
-        """Compute every bound now: a snapshot that replaces another one makes no question wait."""
-        for drop in self._drops.values():
-            # Both bounds are computed at their first use.
-            _ = drop.low_pp, drop.high_pp
+    def take_new(self) -> list[AccuracyDrop]:
+        """Return the drops that no earlier snapshot had; the next call returns those that come later."""
+        taken, self._new = self._new, []
+        return taken
 
     def _short(self, accuracy: AccuracyEvidence) -> AccuracyDrop:
         """Compute the drop against a reference without error, whose intersections are its unions."""
@@ -112,6 +112,7 @@ class AccuracyBounds:
         self._used.add(key)
         if key not in self._drops:
             self._drops[key] = compute()
+            self._new.append(self._drops[key])
         return self._drops[key]
 
 

@@ -3,17 +3,19 @@
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from catalog.errors import CatalogError, DatabaseMissingError, DatabaseTooNewError, DatabaseTooOldError
-from catalog.evidence.database import Database, data_version, open_database, shown_location
+from catalog.evidence.database import Database, data_version, database_file, open_database, shown_location
 from catalog.evidence.soundness import sound_database
+from catalog.statistics.drops import AccuracyDrop
 from recommender.errors import DatabaseMissing, DatabaseVersionMismatch, EvidenceUnavailable, NoEvidence
 from recommender.evidence.loading import AccuracyBounds, load
 from recommender.evidence.model import Evidence
@@ -22,13 +24,19 @@ from recommender.evidence.model import Evidence
 _BLIND_REFRESH_S = 2.0
 # A question waits this long for new evidence before it is answered from the previous snapshot.
 _PATIENCE_S = 2.0
+# Longer than the steps in which file systems of Linux count time: after it, a file that is still written shows it.
+_SETTLE_S = 0.02
+# A file that is being copied cannot be read; this often it is tried again while it changes, after so long.
+_ATTEMPTS = 5
+_RETRY_S = 0.2
 
 
 class Snapshots:
     """The newest evidence on demand; safe to share between threads.
 
     SQLite reports other processes' commits through `PRAGMA data_version` on a connection that stays open: some
-    microseconds, against reading everything. The file's inode catches a database that was replaced. With a `subject`,
+    microseconds, against reading everything. A file that was replaced or overwritten, which SQLite does not notice,
+    has another identity, size or time, and is opened again. With a `subject`,
     the evidence of that one alone is read. `prepare` is called with new evidence once it answers questions, in the
     thread that read it, with a function that says whether it still does.
     """
@@ -46,7 +54,9 @@ class Snapshots:
         self._lock = threading.Lock()
         self._opened: Database | None = None
         self._watch: Any = None
-        self._inode: tuple[int, int] | None = None
+        # By the name as it is, because a link may lead to another file later; a URL's is looked up every time.
+        self._file = None if "://" in database or database.startswith("file:") else Path(database).expanduser()
+        self._state: FileState | None = None
         self._seen: Hashable = None
         self._bounds = AccuracyBounds()
         self._evidence: Evidence | None = None
@@ -81,8 +91,7 @@ class Snapshots:
                 return evidence
             try:
                 with _translated(self.database):
-                    opened = self._opened if _inode(self.database) == self._inode else None
-                    return evidence if opened is not None and self._change(opened) == self._seen else None
+                    return evidence if self._is_up_to_date() else None
             except EvidenceUnavailable:
                 return None
 
@@ -102,27 +111,19 @@ class Snapshots:
     def _begin_reading(self) -> Future[None] | None:
         """Start a thread that reads the evidence, unless the evidence in memory is up to date."""
         with _translated(self.database):
-            opened = self._open()
-            change = self._change(opened)
-        if self._evidence is not None and change == self._seen:
-            return None
+            if self._is_up_to_date():
+                return None
         reading: Future[None] = Future()
         self._reading = reading
         # A daemon thread: stopping the program does not wait for it.
-        reader = threading.Thread(target=self._read, args=(opened, change, reading), name="evidence", daemon=True)
+        reader = threading.Thread(target=self._read, args=(reading,), name="evidence", daemon=True)
         reader.start()
         return reading
 
-    def _read(self, opened: Database, change: Hashable, reading: Future[None]) -> None:
+    def _read(self, reading: Future[None]) -> None:
         failure: BaseException | None = None
         try:
-            with _translated(self.database):
-                evidence = load(sound_database(opened), self._bounds, self._evidence, subject=self._subject)
-                if self._evidence is not None:
-                    self._bounds.compute_all()
-                self._evidence = evidence
-            # Last, so that after a failure the change stays unseen and the next question reads again.
-            self._seen = change
+            evidence = self._load()
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
             failure = error
         # Before the waiting callers wake: one of them may start the next reading.
@@ -133,14 +134,60 @@ class Snapshots:
         else:
             reading.set_exception(failure)
 
+    def _load(self) -> Evidence:
+        """Read the evidence; again where that fails while the file is being written."""
+        for _ in range(_ATTEMPTS - 1):
+            state = self._file_state()
+            try:
+                return self._load_once()
+            except EvidenceUnavailable:
+                time.sleep(_RETRY_S)
+                if self._file_state() == state:
+                    raise
+        return self._load_once()
+
+    def _load_once(self) -> Evidence:
+        with _translated(self.database):
+            with self._lock:
+                opened = self._open()
+                change = self._change(opened)
+            evidence = load(sound_database(opened), self._bounds, self._evidence, subject=self._subject)
+            new = self._bounds.take_new()
+            if self._evidence is not None:
+                _compute_bounds(new)
+            self._evidence = evidence
+        # Last, so that after a failure the change stays unseen and the next question reads again.
+        self._seen = change
+        return evidence
+
+    def _is_up_to_date(self) -> bool:
+        """Return whether nothing changed since the evidence was read; raise `DatabaseMissing` for a missing file."""
+        state = self._file_state()
+        if self._evidence is None or self._opened is None or state != self._state:
+            return False
+        return self._change(self._opened) == self._seen
+
     def _open(self) -> Database:
-        inode = _inode(self.database)
-        if self._opened is not None and inode == self._inode:
+        state = self._file_state()
+        if self._opened is not None and state == self._state:
             return self._opened
-        self._close()
+        if self._opened is not None:
+            time.sleep(_SETTLE_S)
+            state = self._file_state()
+            # Rows of another file may have the numbers of those that were read; bounds are known by their content.
+            self._bounds.read = {}
+        self._disconnect()
         self._opened = open_database(self.database, readonly=True)
-        self._inode = inode
+        self._state = state
         return self._opened
+
+    def _file_state(self) -> "FileState | None":
+        """Return what changes when the file is replaced; None for a database that is not a file.
+
+        The file is not opened: closing it would end the locks that SQLite holds on it in this process.
+        """
+        file = self._file or database_file(self.database)
+        return None if file is None else FileState.of(file, self.database)
 
     def _change(self, opened: Database) -> Hashable:
         if opened.engine.dialect.name != "sqlite":
@@ -150,11 +197,47 @@ class Snapshots:
         return data_version(self._watch)
 
     def _close(self) -> None:
+        self._disconnect()
+        self._evidence = None
+
+    def _disconnect(self) -> None:
+        """Give back all connections: one that stays open keeps pages and the index of the log of the former file."""
         if self._watch is not None:
-            self._watch.close()
+            # Invalidated and not given back to the pool: of a damaged file it cannot even be rolled back.
+            self._watch.invalidate()
         if self._opened is not None:
             self._opened.close()
-        self._watch = self._opened = self._evidence = None
+        self._watch = self._opened = None
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What a file's directory entry says; no program can set the time of the last status change."""
+
+    device: int
+    inode: int
+    size_bytes: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, file: Path, database: str) -> "FileState":
+        """Look at a file; raise `DatabaseMissing` where there is none."""
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise DatabaseMissing(shown_location(database)) from error
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _compute_bounds(drops: Iterable[AccuracyDrop]) -> None:
+    """Compute bounds before their snapshot replaces another one, so that it makes no question wait.
+
+    What the former snapshot had and nobody has asked for stays for its first question.
+    """
+    for drop in drops:
+        # Both are computed at their first use.
+        _ = drop.low_pp, drop.high_pp
 
 
 @contextmanager
@@ -171,14 +254,3 @@ def _translated(database: str) -> Iterator[None]:
         # The driver's message is not repeated: it may contain the password, and the client may be unknown.
         shown = shown_location(database)
         raise EvidenceUnavailable(f"the evidence database {shown!r} cannot be read: {type(error).__name__}") from None
-
-
-def _inode(database: str) -> tuple[int, int] | None:
-    """Return the identity of the database file; None for a database that is not a file."""
-    if "://" in database and not database.startswith("sqlite:///"):
-        return None
-    try:
-        stat = Path(database.removeprefix("sqlite:///")).expanduser().stat()
-    except OSError as error:
-        raise DatabaseMissing(shown_location(database)) from error
-    return stat.st_dev, stat.st_ino
