@@ -289,7 +289,17 @@ def huge_at_run_time(path: Path) -> None:
     save(path, nodes, [("x", TensorProto.FLOAT, (1, 3, 12, 16))], "scores", [shape])
 
 
+def sequence(path: Path) -> None:
+    """The scores in pieces, as a sequence, such as the ZipMap of a scikit-learn pipeline gives."""
+    model = onnx.load(classifier(path))
+    model.graph.node.append(helper.make_node("SplitToSequence", ["scores"], ["pieces"], axis=1))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_sequence_value_info("pieces", TensorProto.FLOAT, None))
+    onnx.save(model, path)
+
+
 MODELS = {
+    "gives a sequence": (sequence, r"outputs are tensors.*'zipmap': False"),
     "truncated": (truncated, "not a readable ONNX model"),
     "not ONNX": (lambda path: path.write_bytes(b"<html>not found</html>"), "not a readable ONNX model"),
     "empty": (lambda path: path.write_bytes(b""), "not a readable ONNX model"),
