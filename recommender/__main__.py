@@ -14,9 +14,8 @@ import typer
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
-from rich.console import Console
-from rich.markup import escape
 
+from catalog.console import Console, labelled
 from catalog.errors import CatalogError
 from catalog.settings_file import VARIABLE
 from recommender.app import create_app
@@ -130,7 +129,7 @@ def _example_subject(snapshots: Snapshots) -> str:
     try:
         return next(iter(snapshots.current().subjects))
     except NoEvidence as error:
-        err.print(f"[yellow]note:[/] {escape(str(error))}")
+        err.print(labelled("note:", "yellow", str(error)))
         return "fashion-resnet"
 
 
@@ -160,18 +159,17 @@ def _announce(settings: RecommenderSettings, port: int, subject: str) -> None:
     # An IPv6 address in a URL stands in brackets (RFC 3986, section 3.2.2).
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{port}"
-    err.print(f"Tierwise recommender on {url}  (question page; API: {url}/docs; Ctrl-C to stop)", markup=False)
+    err.print(f"Tierwise recommender on {url}  (question page; API: {url}/docs; Ctrl-C to stop)")
     if not settings.loopback and settings.api_key is None:
-        err.print("[yellow]warning:[/] there is no API key: every client that reaches this address can send questions")
+        open_to_all = "there is no API key: every client that reaches this address can send questions"
+        err.print(labelled("warning:", "yellow", open_to_all))
     question = json.dumps({"subject": subject, "max_latency_s": 0.2, "max_accuracy_drop_pp": 1.0})
     key = "" if settings.api_key is None else ' -H "X-API-Key: $TIERWISE_API_KEY"'
-    err.print(f"  curl -s {url}/recommend{key} -H 'content-type: application/json' -d '{question}'", markup=False)
+    err.print(f"  curl -s {url}/recommend{key} -H 'content-type: application/json' -d '{question}'")
 
 
 def _fail(message: str, *, code: int = 1) -> None:
-    err.print("[red]error:[/] ", end="")
-    # A message may contain brackets, which rich would take for markup.
-    err.print(message, markup=False)
+    err.print(labelled("error:", "red", message))
     sys.exit(code)
 
 

@@ -7,10 +7,12 @@ help of that command is requested, so that no command pays for the libraries of 
 """
 
 import gc
+import io
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +23,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
 from catalog.errors import CatalogError
+from catalog.printable import printable
 from recommender.errors import RecommenderError
 from runner.errors import RunnerError, explain
 
@@ -84,11 +87,32 @@ class LazyGroup(TyperGroup):
         }
         super().__init__(**{**attributes, "commands": listed})
 
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Return what the base class returns; its errors can be printed."""
+        with _printable_usage():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command as the base class does; its errors of usage can be printed."""
+        with _printable_usage():
+            return super().invoke(ctx)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return what the base class returns, with the loaded command in place of the listed one."""
         name, listed, rest = super().resolve_command(ctx, args)
         entry = next((entry for entry in COMMANDS if listed is not None and entry.name == listed.name), None)
         return name, listed if entry is None else load_command(entry), rest
+
+
+@contextmanager
+def _printable_usage() -> Iterator[None]:
+    """Leave out of an error of usage what a terminal would obey: it is printed by Typer, and names what was typed."""
+    try:
+        yield
+    except _USAGE_ERROR as error:
+        wrong: Any = error
+        wrong.message = printable(wrong.message)
+        raise
 
 
 def load_command(entry: CommandEntry) -> Any:
@@ -106,6 +130,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+# Typer has Click's classes of its own since a version, so that this one has no fixed place to import it from.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.mro()[1]
 logger = logging.getLogger(__name__)
 
 
@@ -135,28 +161,51 @@ def run(arguments: Callable[[], None] = app) -> int:
         logger.debug("the system refused", exc_info=True)
         _print_error(explain(error))
         return 1
+    except UnicodeEncodeError as error:
+        logger.debug("a text that no file or engine takes", exc_info=True)
+        _print_error(_not_utf8(error))
+        return 1
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 0
     return 0
 
 
-def _print_error(message: str) -> None:
-    from rich.markup import escape
+def _not_utf8(error: UnicodeEncodeError) -> str:
+    """Explain that a name cannot be passed on: its bytes are no UTF-8, which ONNX, JSON and databases require."""
+    return (
+        f"{error.object!r} cannot be written as {error.encoding}; allowed: names of files and folders in UTF-8. Rename "
+        "it, then give the same command again"
+    )
 
+
+def _print_error(message: str) -> None:
+    from catalog.console import labelled
     from runner.commands.terminal import err
 
-    err.print(f"[red]error:[/] {escape(message)}", soft_wrap=True)
+    err.print(labelled("error:", "red", message), soft_wrap=True)
 
 
 def log_to_stderr() -> None:
     """Log warnings of ours to stderr, and none that ONNX Runtime's quantizer gives as advice."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger().handlers[0].setFormatter(_PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
     # ONNX Runtime's quantizer logs advice through the root logger itself; ours have names of their own.
     logging.getLogger().handlers[0].addFilter(lambda record: record.name != "root")
 
 
+class _PrintableFormatter(logging.Formatter):
+    """Formats a record without what a terminal would obey: a message may name what others wrote."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What the terminal's encoding lacks is escaped: a figure with `±` must not end a command.
+            stream.reconfigure(errors="backslashreplace")
     # Modules and rows stay until the command ends: to search them for garbage at every 700 new objects takes a tenth of
     # a short command's time, and frees nothing.
     gc.set_threshold(100_000, 20, 20)

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from catalog.console import labelled
 from catalog.evidence.database import open_database, shown_location
 from catalog.evidence.reading import leaderboard
 from catalog.evidence.soundness import sound_database
@@ -45,13 +46,13 @@ def main() -> int:
         return shown
     fastest_s = _fastest_s(database, _SUBJECT)
     command = _question(_FACTOR * fastest_s)
-    out.print(f"\n[bold]A question, one that can be met[/]: runner {shlex.join(command)}", soft_wrap=True)
+    out.print(labelled("\nA question, one that can be met:", "bold", f"runner {shlex.join(command)}"), soft_wrap=True)
     # Its exit code says how sure the answer is; whether the demo worked is another matter.
     run(lambda: app(command))
     with _recommender(database) as url:
         hopeless = {"max_latency_s": round(fastest_s / 100, 6), "max_accuracy_drop_pp": 0.0}
         _show("one that cannot", *_ask(url, _SUBJECT, hopeless))
-    out.print("\n[bold]How to go on[/]")
+    out.print("\nHow to go on", style="bold")
     sql = "SELECT subject, operator, placement, median_latency_s FROM leaderboard"
     for line in (
         "  make serve               the recommender; API page at http://127.0.0.1:8080/docs",
@@ -81,7 +82,7 @@ def _ask(url: str, subject: str, budgets: dict[str, Any]) -> tuple[dict[str, Any
 
 
 def _show(kind: str, question: dict[str, Any], answer: RecommendResponse) -> None:
-    out.print(f"\n[bold]A question, {kind}[/]: POST /recommend {json.dumps(question)}", soft_wrap=True)
+    out.print(labelled(f"\nA question, {kind}:", "bold", f"POST /recommend {json.dumps(question)}"), soft_wrap=True)
     out.print(AnswerReport(answer), crop=False)
 
 

@@ -34,7 +34,7 @@ from runner.artifacts.model_runs import (
 )
 from runner.errors import OperatorError
 from runner.graph.engine_error import brief
-from runner.graph.model_file import read_model
+from runner.graph.model_file import read_model, require_utf8
 from runner.graph.rewriting import whole
 from runner.graph.structure import read_structure
 from runner.graph.writing import write_part
@@ -69,6 +69,7 @@ def sound_model(model: Path, directory: Path) -> SoundModel:
 
     In the copy, nodes are in order, and what is declared of outputs and inner tensors can be true.
     """
+    require_utf8(model)
     own = _rigour(model)
     if own is Rigour.INFERRED:
         return SoundModel(model, own)

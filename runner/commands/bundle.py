@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
+from catalog.console import labelled
 from catalog.declaration import load_catalog
 from catalog.evidence.database import open_database
 from catalog.evidence.soundness import sound_database
+from catalog.printable import printable_json
 from catalog.units import size
 from recommender.answer.wording import how_sure
 from recommender.schemas import RecommendRequest
@@ -73,9 +74,9 @@ def bundle(
         print(made.to_json(), end="")
         return
     out.print(_table(made, output))
-    out.print(f"checked: {escape(_check_line(made))}", highlight=False)
+    out.print(f"checked: {_check_line(made)}", highlight=False)
     for warning in made.warnings:
-        err.print(f"[yellow]to know:[/] {escape(warning)}")
+        err.print(labelled("to know:", "yellow", warning))
 
 
 def _answered(database: str, request: RecommendRequest, acceptance: Acceptance, *, as_json: bool) -> AnsweredQuestion:
@@ -84,7 +85,7 @@ def _answered(database: str, request: RecommendRequest, acceptance: Acceptance, 
     best = acceptance.strategy(answer)
     if best is None or answer.environment is None:
         if as_json:
-            print(answer.model_dump_json())
+            print(printable_json(answer.model_dump_json()))
         else:
             out.print(AnswerReport(answer), crop=False)
         # The answer is data and goes to stdout; the reason for the exit code goes to stderr.
@@ -130,7 +131,7 @@ def _verified(directory: Path, *, as_json: bool) -> None:
 
 def _table(made: Manifest, output: Path) -> Table:
     title = f"{output}: {made.subject}, {made.operator} on {made.placement}"
-    table = Table("part", "file", "tier", "provider", title=escape(title), title_justify="left", pad_edge=False)
+    table = Table("part", "file", "tier", "provider", title=title, title_justify="left", pad_edge=False)
     for name in ("threads", "size"):
         table.add_column(name, justify="right")
     table.add_column("sha256")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from catalog.analysis.subject import declared_settings
 from catalog.evidence.database import open_database
@@ -84,7 +83,7 @@ def export(
         sys.stdout.buffer.flush()
         return
     _write(output, content)
-    err.print(f"exported {_amount(document)} to {escape(str(output))} ({size(len(content))})")
+    err.print(f"exported {_amount(document)} to {output} ({size(len(content))})")
 
 
 def _form(output: Path | None) -> Format:
@@ -155,15 +154,15 @@ def import_(
 
 
 def _report(imported: Imported) -> None:
-    stored, name = imported.stored, escape(str(imported.file))
+    stored, name = imported.stored, str(imported.file)
     if stored.known_before:
         out.print(f"{name}: imported before, nothing changed", soft_wrap=True)
     else:
         _report_new(name, stored)
     for text in stored.apart:
-        err.print(f"{name}: {escape(text)}", soft_wrap=True)
+        err.print(f"{name}: {text}", soft_wrap=True)
     if stored.extended:
-        files = ", ".join(map(escape, stored.extended))
+        files = ", ".join(stored.extended)
         err.print(f"{name}: contains the evidence of {files} and adds to it", soft_wrap=True)
     if stored.slos_kept:
         err.print(f"{name}: declared otherwise here and kept so: {', '.join(stored.slos_kept)}")
@@ -193,13 +192,13 @@ def forget(
         print_json(asdict(forgotten))
         return
     out.print(
-        f"{escape(forgotten.name)} (SHA-256 {forgotten.sha256[:12]}…) is forgotten: removed "
+        f"{forgotten.name} (SHA-256 {forgotten.sha256[:12]}…) is forgotten: removed "
         f"{counted(forgotten.environments, 'environment')}, {forgotten.strategies} strategies, "
         f"{forgotten.measurements} measurements, {forgotten.accuracies} accuracies, {len(forgotten.slos)} SLOs",
         soft_wrap=True,
     )
     for name in forgotten.kept_with:
-        out.print(f"what {escape(name)} contains as well stays, and rests on that file now", soft_wrap=True)
+        out.print(f"what {name} contains as well stays, and rests on that file now", soft_wrap=True)
 
 
 def add_to(app: typer.Typer) -> None:

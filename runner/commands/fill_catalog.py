@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from catalog.analysis.store import store_missing
 from catalog.analysis.subject import settings_of
+from catalog.console import labelled
 from catalog.declaration import Catalog, load_catalog
 from catalog.errors import CatalogError
 from catalog.evidence.database import Database, open_database
@@ -82,7 +82,7 @@ def fill_catalog(
     declared, base = declared_catalog(catalog)
     scope = fill_scope(declared, rounds, only, redo, race=race, max_time=max_time)
     selection = select_launcher(launcher, base_image=RunnerSettings().base_image)
-    err.print(f"launcher: [bold]{selection.launcher.name}[/] ({escape(selection.reason)})")
+    err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
     context = run_context(declared, base, selection, scale)
     target = database or RunnerSettings().database
     workdir = RunnerSettings().workdir
@@ -91,11 +91,11 @@ def fill_catalog(
         try:
             filled = _fill(context, opened, selection, workdir, scope)
         except KeyboardInterrupt:  # caught here: the command line's own handler would only say "Aborted!"
-            err.print(f"{_STOPPED}{escape(scope.arguments)}")
+            err.print(f"{_STOPPED}{scope.arguments}")
             raise typer.Exit(1) from None
     outcome = filled.outcome
     if _edited(declared):
-        err.print(f"{escape(str(declared.file))} {_EDITED}", soft_wrap=True)
+        err.print(f"{declared.file} {_EDITED}", soft_wrap=True)
     if as_json:
         print_json(
             {
@@ -181,7 +181,7 @@ def _plan(
         until = "to measure until the next look of the race, at most" if races else "to measure"
         err.print(f"{until}: {tasks_in_words(made)}")
     else:
-        err.print(NOTHING_MISSING_BESIDE if left_out else escape(nothing_missing(scope, races=races)))
+        err.print(NOTHING_MISSING_BESIDE if left_out else nothing_missing(scope, races=races))
     return made
 
 
@@ -204,26 +204,26 @@ def _left_out(unusable: Mapping[str, Sequence[str]]) -> list[str]:
     lines = [f"{name}: {reason}" for name, reasons in unusable.items() for reason in reasons]
     # At the start, because the fill of the others may take hours.
     for line in lines:
-        err.print(f"[red]left out[/] {escape(line)}", soft_wrap=True)
+        err.print(labelled("left out", "red", line), soft_wrap=True)
     return lines
 
 
 def _report(outcome: FillOutcome, scope: FillScope) -> None:
     err.print(f"measured {counted(outcome.measured, 'round')}, {outcome.accuracies} accuracies")
     for line in outcome.failures:
-        err.print(f"[red]failed[/] {escape(line)}")
+        err.print(labelled("failed", "red", line))
     for line in outcome.precision:
-        err.print(escape(line))
+        err.print(line)
     if outcome.doubtful:
         redo = "; measure them again with: runner fill-catalog --redo doubtful"
         advice = f"runner verify says why and what to do{redo}"
-        err.print(f"[yellow]doubtful[/] {escape(doubtful_summary(outcome.doubtful))}; {advice}")
+        err.print(labelled("doubtful", "yellow", f"{doubtful_summary(outcome.doubtful)}; {advice}"))
     for line in outcome.invalid:
-        err.print(f"[yellow]invalid[/] {escape(line)}")
+        err.print(labelled("invalid", "yellow", line))
     if outcome.stopped:
-        err.print(f"{_STOPPED}{escape(scope.arguments)}")
+        err.print(f"{_STOPPED}{scope.arguments}")
     elif not outcome.complete:
-        err.print(f"try the missing ones again with: runner fill-catalog{escape(scope.arguments)}")
+        err.print(f"try the missing ones again with: runner fill-catalog{scope.arguments}")
 
 
 def clean(

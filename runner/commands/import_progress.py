@@ -5,8 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from runner.commands.terminal import err
 
 if TYPE_CHECKING:
@@ -40,7 +38,7 @@ class ImportProgress:
     def _show(self, what: str, share: float) -> None:
         if self._bar is not None and self._task is not None:
             # Drawn at once where something else begins; in between, as often as the bar draws by itself.
-            self._bar.update(self._task, description=escape(what), completed=share, refresh=what != self._what)
+            self._bar.update(self._task, description=what, completed=share, refresh=what != self._what)
             self._what = what
 
 
@@ -53,6 +51,6 @@ def import_progress(files: int) -> Iterator[ImportProgress]:
     # Imported here, because most commands draw no bar.
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
     with Progress(*columns, console=err, transient=True) as bar:
         yield ImportProgress(files, bar)

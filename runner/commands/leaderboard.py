@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from catalog.evidence import loading, reading, report_rows
 from catalog.evidence.database import open_database
@@ -66,7 +65,7 @@ def leaderboard(
         out.print()
     for strategy in inapplicable:
         name = f"{strategy['subject']}/{strategy['operator']}@{strategy['placement']}"
-        out.print(f"{name} is inapplicable: {escape(str(strategy['reason']))}")
+        out.print(f"{name} is inapplicable: {strategy['reason']}")
 
 
 def _flat(row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import typer
-from rich.markup import escape
 
 from catalog.analysis.store import store_missing
 from catalog.analysis.subject import settings_of
+from catalog.console import labelled
 from catalog.declaration import Strategy
 from catalog.evidence.database import Database, open_database
 from catalog.evidence.fill_lock import fill_lock
@@ -108,7 +108,7 @@ def measure_for(subject: CatalogSubject, options: QuestionOptions, database: str
     check_declared(request, subject.catalog)
     settings = RunnerSettings()
     selection = select_launcher(options.launcher or "auto", base_image=settings.base_image)
-    err.print(f"launcher: [bold]{selection.launcher.name}[/] ({escape(selection.reason)})")
+    err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
     context = run_context(subject.catalog, subject.base, selection, options.scale or "1")
     _check_environment(request, context)
     # The lock first: a fill of the same database would measure this one's load.
@@ -262,6 +262,6 @@ def _report(outcome: FillOutcome, took_s: float) -> None:
     accuracies = f" and {counted(outcome.accuracies, 'accuracy')}" if outcome.accuracies else ""
     err.print(f"measured {counted(outcome.measured, 'round')}{accuracies} in {duration(took_s)}")
     for line in (*outcome.failures, *outcome.invalid):
-        err.print(f"[red]failed[/] {escape(line)}", soft_wrap=True)
+        err.print(labelled("failed", "red", line), soft_wrap=True)
     if outcome.doubtful:
-        err.print(f"[yellow]doubtful[/] {escape(doubtful_summary(outcome.doubtful))}; runner verify says why")
+        err.print(labelled("doubtful", "yellow", f"{doubtful_summary(outcome.doubtful)}; runner verify says why"))

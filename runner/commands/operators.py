@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from catalog.console import Console, labelled
 from catalog.declaration import Catalog, load_catalog
 from catalog.output_distance import OutputDistance, output_distance
 from catalog.units import size
@@ -75,7 +74,7 @@ def operators(
     prospects = look_ahead(analysis, blocks=blocks, paper=cut == "paper")
     if svg is not None:
         _write(svg, skeleton_svg(analysis, prospects))
-        err.print(f"drawn: {escape(str(svg))}")
+        err.print(f"drawn: {svg}")
     if as_json:
         print(json.dumps(_analysis_json(analysis, prospects), indent=2))
         return
@@ -119,12 +118,12 @@ def apply(
     # Warnings go to stderr, so that --json stays one document.
     for did in manifest["did"]:
         for warning in did.get("warnings", ()):
-            err.print(f"[yellow]{did['pass']}:[/] {escape(warning)}")
+            err.print(labelled(f"{did['pass']}:", "yellow", warning))
     for warning in manifest["proof"].get("composition", {}).get("warnings", ()):
-        err.print(f"[yellow]partition:[/] {escape(warning)}")
+        err.print(labelled("partition:", "yellow", warning))
     distance = output_distance(manifest)
     if distance is not None and distance.warning:
-        err.print(f"[yellow]{escape(pipeline.name)}:[/] {escape(distance.warning)}")
+        err.print(labelled(f"{pipeline.name}:", "yellow", distance.warning))
     if as_json:
         print(json.dumps(manifest, indent=2))
         return
@@ -202,7 +201,7 @@ def _analysis_json(analysis: GraphAnalysis, prospects: Prospects) -> dict[str, A
 def _files_table(manifest: Mapping[str, Any], output: Path) -> Table:
     whole = manifest["model"]["size_bytes"]
     title = f"{output}: {size(manifest['size_bytes'])} of {size(whole)}; {_shown(manifest)}"
-    table = Table("part", "file", "size", "sha256", title=escape(title), title_justify="left", pad_edge=False)
+    table = Table("part", "file", "size", "sha256", title=title, title_justify="left", pad_edge=False)
     for file in manifest["files"]:
         table.add_row(file["part"], file["file"], size(file["size_bytes"]), file["sha256"])
     return table

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from catalog.analysis import SubjectResult
 from catalog.analysis.store import analyse
@@ -108,7 +107,7 @@ def _print(result: SubjectResult, family: str | None) -> None:
     for paired in families:
         out.print(family_table(result, paired))
     for note in notes(families):
-        out.print(escape(note), highlight=False)
+        out.print(note, highlight=False)
 
 
 def add_to(app: typer.Typer) -> None:

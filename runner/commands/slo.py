@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
+from catalog.console import labelled
 from catalog.errors import CatalogError
 from recommender.answer.respond import respond
 from recommender.errors import NotDeclared, RecommenderError, UnknownSubject
@@ -134,7 +134,7 @@ def _errors_are_2() -> Iterator[None]:
     try:
         yield
     except (RunnerError, CatalogError, RecommenderError) as error:
-        err.print(f"[red]error:[/] {escape(str(error))}")
+        err.print(labelled("error:", "red", str(error)))
         raise typer.Exit(2) from error
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 from sqlmodel import Session
 
@@ -32,7 +31,7 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
         print_json(content | {"departures": [_departure_json(row) for row in departures]})
         return
     for text in content["left_out"]:
-        out.print(f"left out: {escape(text)}", soft_wrap=True)
+        out.print(f"left out: {text}", soft_wrap=True)
     out.print(_coverage_table(content["coverage"]))
     for subject, words in content["draws"].items():
         out.print(f"{subject}: {words}", markup=False, highlight=False)

@@ -1,6 +1,7 @@
 """What the commands of this package share: where they print, their settings, and the options that all of them have."""
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import Field
-from rich.console import Console
-from rich.markup import escape
 
+from catalog.console import Console
 from catalog.errors import UnitError
+from catalog.printable import printable, printable_json
 from catalog.settings_file import FileSettings
 from catalog.units import parse_percentile
 
@@ -52,24 +53,27 @@ def example(*commands: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON for other programs."""
-    print(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+    """Print a value as JSON for other programs; what a terminal would obey is escaped in it."""
+    print(printable_json(json.dumps(value, indent=2, default=str, ensure_ascii=False)))
 
 
 def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print rows as CSV; the keys of the first name the columns, and no rows print nothing."""
     if not rows:
         return
-    writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]), lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
+    # Another program gets every character; a terminal would obey some.
+    sys.stdout.write(printable(text.getvalue()) if sys.stdout.isatty() else text.getvalue())
 
 
 def print_lacks(lacks: Mapping[str, Sequence[str]]) -> None:
     for title, reasons in lacks.items():
         out.print(title, highlight=False)
         for reason in reasons:
-            out.print(f"  - {escape(reason)}", soft_wrap=True, highlight=False)
+            out.print(f"  - {reason}", soft_wrap=True, highlight=False)
 
 
 class RunnerSettings(FileSettings):

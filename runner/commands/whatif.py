@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from catalog.units import duration, parse_bit_rate, rate
 from recommender.answer.quality import output_warnings
@@ -121,13 +121,13 @@ def _print(subject: str, curves: Curves, rates: Sequence[float], answers: Sequen
     if curves.curves and not curves.crossings:
         out.print(f"the fastest is {curves.fastest(0).name} at every rate shown")
     for refused in curves.unpredictable:
-        out.print(f"no prediction for {refused.operator}@{refused.placement}: {escape(refused.reason)}")
+        out.print(f"no prediction for {refused.operator}@{refused.placement}: {refused.reason}")
     out.print("unloaded, single stream; ± is half the 95 % interval, * was measured and does not use the link")
 
 
 def _table(subject: str, curves: Curves, rates: Sequence[float], answers: Sequence[WhatIf]) -> Table:
     title = f"{subject}: predicted p{curves.percentile:g} latency against {curves.link}"
-    table = Table(title=escape(title), title_justify="left", pad_edge=False)
+    table = Table(title=title, title_justify="left", pad_edge=False)
     table.add_column("strategy", no_wrap=True)
     for bit_per_s in rates:
         table.add_column(rate(bit_per_s), justify="right")
@@ -143,10 +143,10 @@ def _table(subject: str, curves: Curves, rates: Sequence[float], answers: Sequen
     return table
 
 
-def _cell(one: Prediction, *, best: bool) -> str:
+def _cell(one: Prediction, *, best: bool) -> Text:
     half = "" if one.low_s is None or one.high_s is None else f" ±{(one.high_s - one.low_s) / 2 / one.estimate_s:.0%}"
     shown = f"{duration(one.estimate_s)}{half}"
-    return f"[bold]{shown}[/]" if best else shown
+    return Text(shown, "bold" if best else "")
 
 
 def _json(subject: str, curves: Curves, rates: Sequence[float], answers: Sequence[WhatIf]) -> dict[str, Any]:

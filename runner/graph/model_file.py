@@ -17,6 +17,7 @@ import onnx
 from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto, helper
 
+from catalog.regular_files import open_regular
 from runner.errors import ModelFileError
 from runner.graph.node_order import sort_nodes
 
@@ -227,13 +228,16 @@ def read_model(path: Path) -> ModelFile:
         When the file cannot be read, is no ONNX model, contradicts itself, or names data outside its folder.
     """
     try:
-        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with open_regular(path) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             skeleton, weights, stored = _ModelFileReader(path, data).read()
         model = onnx.ModelProto.FromString(skeleton)
     except (WireError, DecodeError) as error:
         raise ModelFileError(path, str(error)) from error
-    except (OSError, ValueError) as error:  # mmap refuses an empty file with ValueError
+    except OSError as error:
+        raise ModelFileError(path, error.strerror or str(error)) from error
+    except ValueError as error:  # mmap refuses an empty file with it
         raise ModelFileError(path, str(error)) from error
+    require_utf8(path)
     if not model.graph.node and not model.graph.output:
         raise ModelFileError(path, "it holds no graph")
     if not _is_text(model.graph):
@@ -249,6 +253,15 @@ def read_model(path: Path) -> ModelFile:
         stored = {index: stored[former] for index, former in enumerate(order) if former in stored}
     external = (outside or 0) + sum(weight.size_bytes for weight in kept.values() if weight.external)
     return ModelFile(path, model, path.stat().st_size + external, external_data, kept, stored)
+
+
+def require_utf8(path: Path) -> None:
+    """Refuse a path that ONNX and ONNX Runtime cannot be given: they take text, not bytes."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:
+        reason = "its name, or that of a folder above it, is not UTF-8, which ONNX requires; rename it"
+        raise ModelFileError(path, reason) from error
 
 
 def complete_model(file: ModelFile) -> onnx.ModelProto:

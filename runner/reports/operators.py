@@ -3,8 +3,8 @@
 from collections import Counter
 
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from catalog.units import size
 from runner.graph.analysis import Cut, Exit, GraphAnalysis, GraphTensor
@@ -34,10 +34,10 @@ def _summary(analysis: GraphAnalysis) -> Table:
     table = Table.grid(padding=(0, 2))
     chains = len(analysis.skeleton) - len(analysis.sub_graphs)
     # Names come from the model file and may hold what rich takes for markup.
-    table.add_row("model", escape(analysis.path.name), size(analysis.size_bytes))
+    table.add_row("model", analysis.path.name, size(analysis.size_bytes))
     for what, tensors in (("input", analysis.inputs), ("output", analysis.outputs)):
         for tensor in tensors:
-            table.add_row(what, escape(tensor.name), escape(tensor_text(tensor)))
+            table.add_row(what, tensor.name, tensor_text(tensor))
     table.add_row("graph", f"{analysis.node_count} nodes", f"{len(analysis.sub_graphs)} sub-graphs, {chains} chains")
     if analysis.control_flow:
         table.add_row("control flow", ", ".join(analysis.control_flow), "")
@@ -47,8 +47,8 @@ def _summary(analysis: GraphAnalysis) -> Table:
 def _runs(analysis: GraphAnalysis) -> Table:
     table = Table("blocks", "from", "to", "each takes and gives", "size", title="Repeated runs, the last first")
     for run in analysis.runs:
-        first, last = escape(run.blocks[0].name), escape(run.blocks[-1].name)
-        table.add_row(str(len(run.blocks)), first, last, escape(tensor_text(run.tensor)), size(run.size_bytes))
+        first, last = run.blocks[0].name, run.blocks[-1].name
+        table.add_row(str(len(run.blocks)), first, last, tensor_text(run.tensor), size(run.size_bytes))
     return _styled(table)
 
 
@@ -67,7 +67,7 @@ def _exits(analysis: GraphAnalysis) -> Table:
 
 def _names(exit_: Exit) -> str:
     first, last = exit_.blocks[0].name, exit_.blocks[-1].name
-    return escape(first if len(exit_.blocks) == 1 else f"{first} … {last}")
+    return first if len(exit_.blocks) == 1 else f"{first} … {last}"
 
 
 def _cuts(analysis: GraphAnalysis) -> Table:
@@ -84,8 +84,8 @@ def _cuts(analysis: GraphAnalysis) -> Table:
                 size(cut.head_bytes),
                 size(cut.tail_bytes),
                 size(cut.difference_bytes),
-                escape(where_text(analysis, cut)),
-                escape("\n".join(tensor_text(tensor) for tensor in (*cut.tensors, *cut.side))),
+                where_text(analysis, cut),
+                "\n".join(tensor_text(tensor) for tensor in (*cut.tensors, *cut.side)),
                 size(cut.crossing_bytes),
             )
     return _styled(table)
@@ -105,8 +105,8 @@ def _prospects(analysis: GraphAnalysis, prospects: Prospects) -> Table:
     }
     for name, text in texts.items():
         refusal = prospects.refusals.get(name)
-        mark = "[green]yes[/]" if refusal is None else "[yellow]no[/]"
-        table.add_row(name, mark, escape(text if refusal is None else refusal))
+        mark = Text("yes", "green") if refusal is None else Text("no", "yellow")
+        table.add_row(name, mark, text if refusal is None else refusal)
     return _styled(table)
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
+from catalog.console import Console, labelled
 from catalog.units import duration, size
 from runner.errors import RunnerError, SubjectError
 from runner.study.architectures import RANDOM
@@ -53,7 +52,7 @@ def build(
         started, target, model = time.monotonic(), directory / f"{name}.onnx", FILES[name].torchvision
         build_file(FILES[name], model.weights if model and weights is Weights.PRETRAINED else RANDOM, target)
         took_s = time.monotonic() - started
-        err.print(f"{escape(str(target))}: {size(target.stat().st_size)} in {duration(took_s)}")
+        err.print(f"{target}: {size(target.stat().st_size)} in {duration(took_s)}")
 
 
 def run() -> int:
@@ -61,7 +60,7 @@ def run() -> int:
     try:
         app()
     except RunnerError as error:
-        err.print(f"[red]error:[/] {escape(str(error))}")
+        err.print(labelled("error:", "red", str(error)))
         return 1
     except SystemExit as end:
         # Typer has printed its message already and leaves only the exit code.
