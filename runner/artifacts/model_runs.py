@@ -143,6 +143,8 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     # Errors are raised and reported in one line; the engine's own log would repeat them.
     options.log_severity_level = 4
+    # A thread that spins for its next operator takes the core of whatever else runs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

@@ -108,6 +108,7 @@ def measure_ranges(source: Path, feeds: Feeds, *, external_data: bool = False) -
         # As the library's own calibration does: the ranges are those of the nodes as they are written.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         calibrater.infer_session = onnxruntime.InferenceSession(
             str(augmented), options, providers=["CPUExecutionProvider"]
         )
