@@ -63,10 +63,24 @@ class Declared(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
 
 
+def _axis_kind(value: object) -> str:
+    return "word" if isinstance(value, str) else "axis"
+
+
+# An axis of the model's input that counts samples; `new`: the array has one more, in front; `none`: it has no samples.
+SampleAxis = Annotated[
+    Annotated[Annotated[int, Field(strict=True, ge=0, le=63)], Tag("axis")]
+    | Annotated[Literal["new", "none"], Tag("word")],
+    Discriminator(_axis_kind),
+]
+
+
 class DatasetFiles(Declared):
     """A user's data set: a directory of images, with a file of labels or a directory of masks, or tensors.
 
     `mask_values` are the gray levels that stand for class 0, 1, ... where a mask does not hold the numbers themselves.
+    `sample_axis` says by input of the model where its array has the samples, if its number of axes does not show it:
+    along an axis of the input (0, 1, ...), along a new one in front (`new`), or nowhere (`none`: the same for all).
     """
 
     images: Text | None = None
@@ -74,6 +88,7 @@ class DatasetFiles(Declared):
     masks: Text | None = None
     mask_values: tuple[Annotated[int, Field(strict=True, ge=0, le=65535)], ...] | None = None
     tensors: Text | None = None
+    sample_axis: Mapping[Text, SampleAxis] | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> "DatasetFiles":
@@ -83,6 +98,8 @@ class DatasetFiles(Declared):
             raise ValueError("a dataset has either labels (classification) or masks (segmentation), not both")
         if self.tensors is not None and (self.labels or self.masks):
             raise ValueError("labels of tensors are the array `labels` in the same file; remove labels and masks")
+        if self.sample_axis is not None and self.tensors is None:
+            raise ValueError("sample_axis is about the arrays of tensors: FILE.npz; remove it")
         if self.mask_values is not None and self.masks is None:
             raise ValueError("mask_values says what the gray levels of masks mean: add masks: DIR, or remove it")
         return self

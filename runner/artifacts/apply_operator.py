@@ -7,15 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from catalog.declaration import Catalog, PassSpec
 from catalog.keys import artifact_key
 from catalog.output_distance import DETAIL
 from runner.artifacts.calibration import Calibration
+from runner.artifacts.model_runs import ModelInputs
 from runner.artifacts.store import NOT_VERIFIED, ArtifactStore, CachedArtifact
 from runner.errors import OperatorError
 from runner.graph.model_digest import model_sha256
@@ -143,7 +142,7 @@ def _artifact(passes: Sequence[Pass], model: Path, calibration: Calibration, sto
         tools={name: versions()[name] for name in ("onnx", "onnxruntime")},
     )
 
-    def inputs(count: int) -> Sequence[NDArray[np.generic]]:
+    def inputs(count: int) -> Sequence[ModelInputs]:
         return calibration.arrays[:count]
 
     return store.find(key) or store.build(key, model=model, passes=passes, calibration=inputs)

@@ -4,17 +4,19 @@ import hashlib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from runner.artifacts.model_runs import ModelInputs
 from runner.errors import SubjectError
 from runner.graph.model_file import read_model
-from runner.graph.shapes import declared_size
+from runner.graph.tensor_trial import counts_samples
 from runner.subjects.dataset import CalibrationFiles, Subject
+from runner.subjects.model_interface import ModelInput, read_inputs
+from runner.subjects.sample_axes import SampleAxis, array_shape, default_axis, fits, one_sample, sample_count
 from tierserver.encoding import read_tensors
 from tierserver.errors import TierError
 from tierserver.imaging import preprocess
@@ -27,16 +29,18 @@ CalibrationSource = Callable[[int], Sequence[ModelInputs]]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Inputs of a model, each of its input shape, and the name of their source."""
+    """What a model takes at once, many times, and the name of the source."""
 
-    arrays: Sequence[Array] = ()
+    arrays: Sequence[ModelInputs] = ()
     source: str = "none"
 
     @property
     def sha256(self) -> str:
         """The SHA-256 of shapes, types and values, in order."""
         digest = hashlib.sha256()
-        for array in self.arrays:
+        for array in (
+            array for arrays in self.arrays for array in (arrays if isinstance(arrays, tuple) else (arrays,))
+        ):
             # The same bytes in another type or shape are other numbers.
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -90,9 +94,10 @@ def read_calibration(path: Path, model: Path) -> Calibration:
     Parameters
     ----------
     path
-        Arrays of the input's shape, or many inputs along the first axis. Names do not matter.
+        Arrays of the input's shape, or many inputs along the first axis; names do not matter. For a model with several
+        inputs, an array for each in every `.npz` file, named like it, with samples as `dataset: {tensors}` has them.
     model
-        A model with one input.
+        The model that they are for.
 
     Returns
     -------
@@ -103,15 +108,43 @@ def read_calibration(path: Path, model: Path) -> Calibration:
     SubjectError
         When there is nothing to read, or an array does not fit the model's input.
     """
-    model_input = _model_input(model)
     files = sorted(file for file in path.iterdir() if file.suffix in (".npz", ".npy")) if path.is_dir() else [path]
+    by_name = read_inputs(model)
+    if len(by_name) > 1:
+        return Calibration([sample for file in files for sample in _samples(file, by_name)], path.name)
+    model_input = _ModelInput(by_name[0].name, by_name[0].dtype, by_name[0].shape)
+    reader = _ArrayReader(model, model_input)
     inputs: list[Array] = []
     for file in files:
         for name, array in _arrays(file).items():
-            inputs += _inputs(array, model_input, f"{file.name}, array {name!r}")
+            inputs += reader.inputs(array, f"{file.name}, array {name!r}")
     if not inputs:
         raise SubjectError(f"{path} holds no calibration inputs; give .npz or .npy files with arrays {model_input}")
     return Calibration(inputs, path.name)
+
+
+def _samples(file: Path, inputs: Sequence[ModelInput]) -> Iterator[tuple[Array, ...]]:
+    """Yield the samples of a file with an array for each input of a model."""
+    arrays = _arrays(file)
+    shapes = "; ".join(array_shape(model_input) for model_input in inputs)
+    axes: list[SampleAxis] = []
+    for model_input in inputs:
+        array = arrays.get(model_input.name)
+        if array is None:
+            raise SubjectError(f"{file.name} has no array {model_input.name!r}; give one for each input: {shapes}")
+        axes.append(default_axis(model_input, array))
+        if array.dtype != model_input.dtype or not fits(model_input, array, axes[-1]):
+            raise SubjectError(
+                f"{file.name}, array {model_input.name!r} is {array.dtype} {list(array.shape)}; give {shapes}"
+            )
+    chosen = [arrays[model_input.name] for model_input in inputs]
+    counts = {
+        count for array, axis in zip(chosen, axes, strict=True) if (count := sample_count(array, axis)) is not None
+    }
+    if len(counts) > 1:
+        raise SubjectError(f"{file.name} has arrays of {sorted(counts)} samples; give equally many for each input")
+    for index in range(min(counts, default=1)):
+        yield tuple(one_sample(array, axis, index) for array, axis in zip(chosen, axes, strict=True))
 
 
 def _arrays(file: Path) -> Mapping[str, Array]:
@@ -126,41 +159,51 @@ def _arrays(file: Path) -> Mapping[str, Array]:
         ) from error
 
 
-def _inputs(array: Array, model_input: _ModelInput, where: str) -> Iterator[Array]:
-    """Return an array as inputs of the model: one, one without its batch axis, or many along the first axis."""
-    # The width is converted below, the kind is not: integers for floats would be pixels without pre-processing.
-    if array.dtype.kind != model_input.dtype.kind:
-        raise SubjectError(f"{where} is {array.dtype}, and the model's input {model_input.name!r} takes {model_input}")
-    values, rank = array.astype(model_input.dtype, copy=False), len(model_input.shape)
-    single = rank > 0 and model_input.shape[0] in (None, 1)
-    if single and array.ndim == rank and _fits((1, *array.shape[1:]), model_input.shape):
-        return (values[index : index + 1] for index in range(len(values)))
-    if array.ndim == rank and _fits(array.shape, model_input.shape):
-        return iter([values])
-    if array.ndim == rank + 1 and _fits(array.shape[1:], model_input.shape):
-        return iter(values)
-    if single and array.ndim == rank - 1 and _fits((1, *array.shape), model_input.shape):
-        return iter([values[None]])
-    raise SubjectError(
-        f"{where} has the shape {list(array.shape)}, and the model's input {model_input.name!r} takes {model_input}; "
-        "give arrays of that shape, or many of them along the first axis"
-    )
+@dataclass(frozen=True)
+class _ArrayReader:
+    """Reads arrays as inputs of a model that takes one."""
+
+    model: Path
+    model_input: _ModelInput
+
+    @cached_property
+    def _stacks(self) -> bool:
+        """Whether the input's first axis counts samples; the first axis of a waveform is its length."""
+        free = self.model_input.shape[:1] == (None,)
+        # With four axes, the first of which is free, they are pictures.
+        if not free or len(self.model_input.shape) == 4:
+            return True
+        counts = counts_samples(read_model(self.model))
+        # A single axis is a length, unless runs show that it is none.
+        return counts is True or (counts is None and len(self.model_input.shape) > 1)
+
+    def inputs(self, array: Array, where: str) -> Iterator[Array]:
+        """Return an array as inputs of the model: one, one without its batch axis, or many along the first axis."""
+        model_input = self.model_input
+        # The width is converted below, the kind is not: integers for floats would be pixels without pre-processing.
+        if array.dtype.kind != model_input.dtype.kind:
+            raise SubjectError(
+                f"{where} is {array.dtype}, and the model's input {model_input.name!r} takes {model_input}"
+            )
+        values, rank = array.astype(model_input.dtype, copy=False), len(model_input.shape)
+        single = rank > 0 and model_input.shape[0] in (None, 1)
+        batch = single and array.ndim == rank and _fits((1, *array.shape[1:]), model_input.shape)
+        if batch and (len(values) == 1 or self._stacks):
+            return (values[index : index + 1] for index in range(len(values)))
+        if array.ndim == rank and _fits(array.shape, model_input.shape):
+            return iter([values])
+        if array.ndim == rank + 1 and _fits(array.shape[1:], model_input.shape):
+            # An element of an array of numbers is no array.
+            return (np.asarray(values[index]) for index in range(len(values)))
+        if single and array.ndim == rank - 1 and _fits((1, *array.shape), model_input.shape):
+            return iter([values[None]])
+        raise SubjectError(
+            f"{where} has the shape {list(array.shape)}, and the model's input {model_input.name!r} takes "
+            f"{model_input}; give arrays of that shape, or many of them along the first axis"
+        )
 
 
 def _fits(shape: Sequence[int], declared: Sequence[int | None]) -> bool:
     return len(shape) == len(declared) and all(
         expected is None or size == expected for size, expected in zip(shape, declared, strict=True)
     )
-
-
-def _model_input(model: Path) -> _ModelInput:
-    graph = read_model(model).graph
-    # Before IR version 4 every initializer had to be listed among the inputs too.
-    initializers = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in initializers]
-    if len(inputs) != 1:
-        names = ", ".join(value.name for value in inputs) or "none"
-        raise SubjectError(f"calibration inputs are for models with one input; {model.name} has {len(inputs)}: {names}")
-    tensor = inputs[0].type.tensor_type
-    shape = tuple(map(declared_size, tensor.shape.dim))
-    return _ModelInput(inputs[0].name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type), shape)

@@ -24,9 +24,11 @@ PROOF_INPUTS = 4
 _TRIAL_TIME_S = 10.0
 _TRIAL_BYTES = 2**28
 _SEED = 20
-# For free dimensions of random inputs. First an image side that survives five halvings, then other usual ones: a model
-# may declare a side free and take one size alone.
-_FREE_SIZES = (128, 224, 64, 32, 256, 28, 16, 8, 4, 2, 1)
+# For free dimensions of random inputs. First an image side that survives five halvings, then other usual ones (a model
+# may declare a side free and take one size alone), and at last lengths of waveforms.
+_FREE_SIZES = (128, 224, 64, 32, 256, 28, 16, 8, 4, 2, 1, 512, 4096, 16_000)
+# An image of 16 000 pixels a side would take the machine's memory for nothing.
+_MOST_ELEMENTS = 2**24
 _DTYPES: Mapping[str, type[np.generic]] = {
     "tensor(bool)": np.bool_,
     "tensor(uint8)": np.uint8,
@@ -192,8 +194,13 @@ def as_array(output: Any) -> Array:
 
 def _sizes_to_try(signature: Signature) -> Sequence[int]:
     """Return sizes for the free dimensions; one where there are none, for it would not matter."""
-    free = any(not isinstance(size, int) for value in signature.inputs for size in value.shape[1:])
+    free = any(not isinstance(size, int) for value in signature.inputs for size in _lengths(value.shape))
     return _FREE_SIZES if free else _FREE_SIZES[:1]
+
+
+def _lengths(shape: tuple[int | str | None, ...]) -> tuple[int | str | None, ...]:
+    """Return the dimensions that are not the batch: a single one is the length of a waveform or of a text."""
+    return shape[1:] if len(shape) > 1 else shape
 
 
 def _random_feeds(signature: Signature, free_size: int) -> Iterator[Feeds]:
@@ -204,15 +211,16 @@ def _random_feeds(signature: Signature, free_size: int) -> Iterator[Feeds]:
         for value in signature.inputs:
             if value.type not in _DTYPES:
                 raise OperatorError(f"input {value.name!r} is a {value.type}")
-            shape = [
-                # A free first axis is the batch.
-                size if isinstance(size, int) else 1 if axis == 0 else free_size
-                for axis, size in enumerate(value.shape)
-            ]
+            lengths = [size if isinstance(size, int) else free_size for size in _lengths(value.shape)]
+            # A free first axis before others is the batch.
+            batch = [size if isinstance(size, int) else 1 for size in value.shape[: len(value.shape) - len(lengths)]]
+            shape = [*batch, *lengths]
+            if math.prod(shape) > _MOST_ELEMENTS:
+                raise OperatorError(f"input {value.name!r} would have {math.prod(shape)} numbers")
             dtype = np.dtype(_DTYPES[value.type])
             # Zeros and ones are valid as token numbers, masks and indices alike.
             array = random.normal(size=shape) if dtype.kind == "f" else random.integers(0, 2, size=shape)
-            feed[value.name] = array.astype(dtype)
+            feed[value.name] = np.asarray(array).astype(dtype)
         yield feed
 
 

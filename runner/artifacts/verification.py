@@ -211,7 +211,9 @@ def _scaled(array: Array, factor: float) -> Array:
         return array
     limits = np.finfo(array.dtype.name)
     with np.errstate(invalid="ignore"):  # an input may hold infinities of its own, which zeros make NaN
-        return np.clip(array.astype(np.float64) * factor, limits.min, limits.max).astype(array.dtype)
+        scaled = np.clip(array.astype(np.float64) * factor, limits.min, limits.max).astype(array.dtype)
+    # NumPy makes a number of an array without axes, which the engine does not take.
+    return np.asarray(scaled)
 
 
 def _is_same(one: Array, other: Array) -> bool:

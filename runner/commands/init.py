@@ -167,7 +167,10 @@ def _subject(model: OwnModel) -> list[str]:
         labels = "" if model.labels is None else f", labels: {_quoted(model.labels)}"
         lines += [f"    dataset: {{images: {data}{labels}}}   # a folder of pictures as the model will see them"]
     else:
-        lines += [f"    dataset: {{tensors: {data}}}   # an array for each input, named like it, samples along axis 0"]
+        named = ", ".join(f"{_quoted(name)}: {axis}" for name, axis in guess.axes.items())
+        axes = f", sample_axis: {{{named}}}" if named else ""
+        lines += [f"    dataset: {{tensors: {data}{axes}}}   # an array for each input, named like it, of N samples:"]
+        lines += [f"    # {_one_line(array)}" for array in guess.arrays]
     title, *judged = _JUDGED.get((guess.feeds, guess.task), ("",)) if unjudged else ("",)
     lines += [f"    # {title}"] if title else []
     lines += [f"    # {line.format(data=data)}" for line in judged]

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnx
 from onnx import TensorProto
@@ -57,15 +57,20 @@ def run_tensors(file: ModelFile, names: Sequence[str], *, sizes: Mapping[str, in
     tuple of TrialRun
         Two runs; fewer where the model does not run on what can be made up.
     """
-    stored = {tensor.name for tensor in file.graph.initializer}
-    inputs = {value.name: input_dimensions(value) for value in file.graph.input if value.name not in stored}
-    if file.size_bytes > _LARGEST_BYTES or any(dims is None for dims in inputs.values()):
+    inputs = _inputs(file)
+    if file.size_bytes > _LARGEST_BYTES or inputs is None:
         return ()
     pinned = {
-        name: [sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in dims or ()]
-        for name, dims in inputs.items()
+        name: [sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in dims] for name, dims in inputs.items()
     }
-    answer = _ask(file, names, pinned)
+    with tempfile.TemporaryDirectory(prefix="tierwise-") as folder:
+        copy = Path(folder) / "model.onnx"
+        try:
+            write_part(_with_outputs(file, names), copy)
+        except OperatorError as error:  # a full disk, for one
+            logger.debug("the trial run of %s shows no types: %s", file.path, error)
+            return ()
+        answer = _ask("types", copy, pinned)
     types = answer.get("types", {})
     return tuple(
         TrialRun(run["sizes"], {name: TensorType(_elem_type(types[name]), tuple(shape)) for name, shape in shapes})
@@ -106,22 +111,39 @@ def _dimension(runs: Sequence[TrialRun], pair: tuple[Dimension, Dimension], own_
     return names[0] if len(names) == 1 else own_name
 
 
-def _ask(file: ModelFile, names: Sequence[str], inputs: Mapping[str, Sequence[Dimension]]) -> dict[str, Any]:
+def counts_samples(file: ModelFile) -> bool | None:
+    """Return whether the free first axes of a model's inputs count samples, as runs show; None where they do not.
+
+    The first axis of a waveform, or of a sequence that begins with time, belongs to one sample.
+    """
+    inputs = _inputs(file)
+    if inputs is None or not any(dims and isinstance(dims[0], str) for dims in inputs.values()):
+        return None
+    answer: bool | None = _ask("stacking", file.path, inputs).get("stacks")
+    return answer
+
+
+def _inputs(file: ModelFile) -> dict[str, tuple[Dimension, ...]] | None:
+    """Return the dimensions of each input; None where one declares no shape."""
+    stored = {tensor.name for tensor in file.graph.initializer}
+    inputs = {value.name: input_dimensions(value) for value in file.graph.input if value.name not in stored}
+    declared = {name: dims for name, dims in inputs.items() if dims is not None}
+    return declared if len(declared) == len(inputs) else None
+
+
+def _ask(what: Literal["types", "stacking"], model: Path, inputs: Mapping[str, Sequence[Dimension]]) -> dict[str, Any]:
     """Return what the other process prints; nothing where it fails."""
-    with tempfile.TemporaryDirectory(prefix="tierwise-") as folder:
-        copy = Path(folder) / "model.onnx"
-        # -P keeps the child's own directory out of its import path, where modules would hide others of the same name.
-        command = [sys.executable, "-P", str(_CHILD), str(copy), str(os.getpid())]
-        try:
-            write_part(_with_outputs(file, names), copy)
-            done = subprocess.run(
-                command, input=json.dumps(inputs), capture_output=True, text=True, timeout=_DEADLINE_S, check=False
-            )
-            # The last line: the engine may print before it.
-            answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        except (OperatorError, OSError, subprocess.TimeoutExpired, IndexError, ValueError) as error:
-            logger.debug("the trial run of %s shows no types: %s", file.path, error)
-            return {}
+    # -P keeps the child's own directory out of its import path, where modules would hide others of the same name.
+    command = [sys.executable, "-P", str(_CHILD), what, str(model.absolute()), str(os.getpid())]
+    try:
+        done = subprocess.run(
+            command, input=json.dumps(inputs), capture_output=True, text=True, timeout=_DEADLINE_S, check=False
+        )
+        # The last line: the engine may print before it.
+        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (OSError, subprocess.TimeoutExpired, IndexError, ValueError) as error:
+        logger.debug("the trial run of %s shows nothing: %s", model, error)
+        return {}
     return answer
 
 

@@ -1,6 +1,7 @@
-"""The other side of `tensor_trial`: a process that runs a model twice and prints types and shapes of what it gives.
+"""The other side of `tensor_trial`: a process that runs a model and prints what that shows.
 
-Free dimensions have other sizes in the second run, so that what is equal in both does not depend on them.
+Either types and shapes of what the model gives (free dimensions have other sizes in a second run, so that what is equal
+in both does not depend on them), or whether its first axes count samples.
 """
 
 import contextlib
@@ -25,14 +26,16 @@ _DTYPES: Mapping[str, str] = {"float": "float32", "double": "float64", "string":
 Dimension = int | str
 
 
-def attempt(model: Path, inputs: Mapping[str, Sequence[Dimension]]) -> dict[str, Any]:
-    """Return element types by tensor, and per run the sizes of the free dimensions and all shapes."""
-    limit_memory()
+def opened(model: Path) -> Any:
+    """Return a session that optimises nothing: inner tensors may be outputs, and it saves time."""
     options = onnxruntime.SessionOptions()
-    # Nothing is optimised, because every inner tensor is an output and because it saves time.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+def show_types(session: Any, inputs: Mapping[str, Sequence[Dimension]]) -> dict[str, Any]:
+    """Return element types by tensor, and per run the sizes of the free dimensions and all shapes."""
     free = list(dict.fromkeys(dim for dims in inputs.values() for dim in dims if isinstance(dim, str)))
     # A free first axis is the batch where there are others; a model may take one item at a time alone.
     batches = {first for first, *others in filter(None, inputs.values()) if others and isinstance(first, str)}
@@ -49,8 +52,9 @@ def _runs(
     for number in range(2):
         for size, batch in _choices(number, taken, lengths=len(free) > len(batches)):
             chosen = {name: batch if name in batches else size for name in free}
-            shapes = _shapes(session, inputs, chosen, seed=number)
-            if shapes is not None:
+            results = _results(session, _feed(session, inputs, chosen, seed=number))
+            if results is not None:
+                shapes = {name: list(array.shape) for name, array in results.items()}
                 taken.add(size)
                 yield {"sizes": chosen, "shapes": shapes}
                 break
@@ -62,23 +66,61 @@ def _choices(number: int, taken: set[int], *, lengths: bool) -> Iterator[tuple[i
     return ((size, batch) for batch in _BATCHES[number] for size in sizes)
 
 
-def _shapes(
+def show_stacking(session: Any, inputs: Mapping[str, Sequence[Dimension]]) -> dict[str, bool | None]:
+    """Return whether the free first axes count samples: two samples at once give what each of them gives alone.
+
+    None where no size that is tried shows it.
+    """
+    stacked = [name for name, dims in inputs.items() if dims and isinstance(dims[0], str)]
+    free = {dim for dims in inputs.values() for dim in dims if isinstance(dim, str)}
+    # Of length one, a first axis may be anything.
+    for size in (size for size in _SIZES if size > 1):
+        sizes = dict.fromkeys(free, size)
+        first, other = (_feed(session, inputs, sizes, seed=seed) for seed in (0, 1))
+        second = {name: other[name] if name in stacked else array for name, array in first.items()}
+        one, two = _results(session, first), _results(session, second)
+        if one is not None and two is not None:
+            both = {
+                name: np.concatenate([array, other[name]]) if name in stacked else array
+                for name, array in first.items()
+            }
+            together = _results(session, both)
+            return {"stacks": together is not None and _is_stack(together, one, two)}
+    return {"stacks": None}
+
+
+def _is_stack(together: Mapping[str, Any], first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Return whether each output is those of the two samples one after the other."""
+    for name, array in together.items():
+        if not first[name].ndim:
+            return False
+        expected = np.concatenate([first[name], second[name]])
+        if array.shape != expected.shape:
+            return False
+        # Sums of another order, and ranges that a quantizer takes from the whole, may differ a little.
+        if array.dtype.kind == "f" and not np.allclose(array, expected, rtol=0.05, atol=0.05 * np.abs(expected).max()):
+            return False
+    return True
+
+
+def _feed(
     session: Any, inputs: Mapping[str, Sequence[Dimension]], sizes: Mapping[str, int], *, seed: int
-) -> dict[str, list[int]] | None:
-    """Return the shape of each output that is an array; None where the model does not run."""
+) -> dict[str, Any]:
+    """Return random inputs; none where they would be too large."""
     random = np.random.default_rng(seed)
-    feed = {}
-    for value in session.get_inputs():
-        shape = [sizes[dim] if isinstance(dim, str) else dim for dim in inputs[value.name]]
-        if math.prod(shape) > _MOST_ELEMENTS:
-            return None
-        feed[value.name] = _made_up(value.type, shape, random)
+    shapes = {name: [sizes[dim] if isinstance(dim, str) else dim for dim in dims] for name, dims in inputs.items()}
+    if any(math.prod(shape) > _MOST_ELEMENTS for shape in shapes.values()):
+        return {}
+    return {value.name: _made_up(value.type, shapes[value.name], random) for value in session.get_inputs()}
+
+
+def _results(session: Any, feed: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return each output that is an array; None where the model does not run."""
     # Whatever the engine raises, another size is tried.
     with contextlib.suppress(Exception):
         results = session.run(None, feed)
         names = [value.name for value in session.get_outputs()]
-        arrays = {name: result for name, result in zip(names, results, strict=True) if isinstance(result, np.ndarray)}
-        return {name: list(array.shape) for name, array in arrays.items()}
+        return {name: result for name, result in zip(names, results, strict=True) if isinstance(result, np.ndarray)}
     return None
 
 
@@ -91,5 +133,7 @@ def _made_up(kind: str, shape: Sequence[int], random: np.random.Generator) -> An
 
 
 if __name__ == "__main__":
-    end_with(int(sys.argv[2]))
-    print(json.dumps(attempt(Path(sys.argv[1]), json.load(sys.stdin))))
+    end_with(int(sys.argv[3]))
+    limit_memory()
+    show = {"types": show_types, "stacking": show_stacking}[sys.argv[1]]
+    print(json.dumps(show(opened(Path(sys.argv[2])), json.load(sys.stdin))))

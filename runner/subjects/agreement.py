@@ -101,7 +101,7 @@ class AgreeingTensors(TensorDataset):
     """Tensors whose labels are identity's answers."""
 
     def __init__(self, tensors: TensorDataset, predictor: Predictor) -> None:
-        super().__init__(tensors.file, tensors.inputs, labels_apart=tensors.labels_apart)
+        super().__init__(tensors.file, tensors.inputs, labels_apart=tensors.labels_apart, declared=tensors.declared)
         self._predictor = predictor
 
     def fingerprint(self) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,8 @@ import numpy as np
 from catalog.declaration import PreprocessSpec, SubjectSpec
 from runner.errors import SubjectError
 from runner.graph.model_digest import model_sha256
+from runner.graph.model_file import read_model
+from runner.graph.tensor_trial import counts_samples
 from runner.subjects.agreement import AgreeingTensors, AgreementLayout, Predictor
 from runner.subjects.dataset import Dataset, Metric, MissingFile, Subject, Task
 from runner.subjects.folders import FolderDataset, FolderLayout
@@ -28,6 +30,7 @@ from runner.subjects.model_interface import (
     top_scores,
 )
 from runner.subjects.output_kind import OutputMeaning, guess_output
+from runner.subjects.sample_axes import SampleAxis, array_shape, usual_axis
 from runner.subjects.tensors import TensorDataset
 from runner.subjects.trial import ModelOutput, try_out
 from tierserver.encoding import write_tensors
@@ -128,11 +131,11 @@ def _of_tensors(
     if spec.preprocess is not None:
         raise SubjectError("tensors go into the model as they are; remove `preprocess`, or give images")
     file = base / Path(spec.dataset.tensors or "").expanduser()
-    dataset = TensorDataset(file, inputs, labels_apart=labels_apart)
+    dataset = TensorDataset(file, inputs, labels_apart=labels_apart, declared=spec.dataset.sample_axis)
     # Without a sample there is nothing to try the model with; `absent` says what to do.
     if dataset.absent():
         return Subject(name, spec.task, path, 0, AS_THEY_ARE, AS_THEY_ARE, dataset)
-    output = try_out(path, dataset.sample(0), kept)
+    output = _try_sample(path, dataset, kept)
     if spec.task == "classification":
         classes = needed_classes(output, path)
         labels = dataset.labels
@@ -150,6 +153,17 @@ def _of_tensors(
         return Subject(name, "any", path, 0, AS_THEY_ARE, post, dataset, metric=None, assumption=said)
     agreeing = AgreeingTensors(dataset, Predictor(path, model_sha256(path), AS_THEY_ARE, post))
     return Subject(name, "any", path, use.classes, AS_THEY_ARE, post, agreeing, metric="agreement", assumption=said)
+
+
+def _try_sample(path: Path, dataset: TensorDataset, kept: Path) -> ModelOutput:
+    """Run the model on the first sample; an error says how the first axis of arrays was read, if that may be wrong."""
+    try:
+        return try_out(path, dataset.sample(0), kept)
+    except SubjectError as error:
+        remark = dataset.batch_remark()
+        if remark is None:
+            raise
+        raise SubjectError(f"{error}. {remark}") from error
 
 
 def _of_images(
@@ -248,6 +262,10 @@ class Guess:
         Inputs and first output, in words; `gives` is empty if the trial did not get that far.
     meaning, reason
         What an output [1, N] is taken for, and why; empty for other outputs.
+    arrays
+        The shapes of arrays of N samples, in words, if the inputs are tensors.
+    axes
+        The axes of samples to declare, by input: those that the inputs' own shapes do not show.
     """
 
     task: Task
@@ -257,6 +275,8 @@ class Guess:
     gives: str
     meaning: OutputMeaning | None = None
     reason: str = ""
+    arrays: tuple[str, ...] = ()
+    axes: Mapping[str, SampleAxis] = field(default_factory=dict)
 
 
 def guess_subject(path: Path, *, kept: Path, data: Path | None = None) -> Guess:
@@ -279,8 +299,8 @@ def guess_subject(path: Path, *, kept: Path, data: Path | None = None) -> Guess:
     """
     inputs = read_inputs(path)
     if data is not None and data.is_file():
-        output: ModelOutput | None = try_out(path, TensorDataset(data, inputs).sample(0), kept)
-        return _guess(path, output, "tensors", tuple(map(str, inputs)))
+        dataset = TensorDataset(data, inputs)
+        return _tensor_guess(path, inputs, _try_sample(path, dataset, kept), dataset.axes)
     sizes = _sizes_to_try(inputs)
     try:
         settings = image_settings(path, inputs, PreprocessSpec(size=sizes[0]))
@@ -288,7 +308,7 @@ def guess_subject(path: Path, *, kept: Path, data: Path | None = None) -> Guess:
         # A folder holds pictures, and the reason why the model takes none is in the error.
         if data is not None and data.is_dir():
             raise
-        return _guess(path, _try_blanks(path, inputs, kept), "tensors", tuple(map(str, inputs)))
+        return _tensor_guess(path, inputs, _try_blanks(path, inputs, kept), _first_axes(path, inputs))
     size, settings, output = _try_pictures(path, inputs, settings, sizes, kept)
     plane = f"{settings.layout}, {settings.color}, {settings.height} x {settings.width}"
     return _guess(path, output, "images", (f"{inputs[0]} ({plane})",), size)
@@ -308,6 +328,24 @@ def _guess(
     guess = guess_output(path, output.name, width)
     task = "classification" if guess.meaning == "scores" else "any"
     return Guess(task, feeds, size, takes, _shown(output), guess.meaning, guess.reason)
+
+
+def _tensor_guess(
+    path: Path, inputs: tuple[ModelInput, ...], output: ModelOutput | None, axes: Mapping[str, SampleAxis]
+) -> Guess:
+    unusual = {
+        model_input.name: axes[model_input.name]
+        for model_input in inputs
+        if axes.get(model_input.name, usual_axis(model_input)) != usual_axis(model_input)
+    }
+    arrays = tuple(array_shape(model_input, axes.get(model_input.name)) for model_input in inputs)
+    return replace(_guess(path, output, "tensors", tuple(map(str, inputs))), arrays=arrays, axes=unusual)
+
+
+def _first_axes(path: Path, inputs: tuple[ModelInput, ...]) -> Mapping[str, SampleAxis]:
+    """Return the inputs whose free first axis does not count samples, as runs of the model show."""
+    free = [model_input.name for model_input in inputs if model_input.shape and model_input.shape[0] is None]
+    return dict.fromkeys(free, "new") if free and counts_samples(read_model(path)) is False else {}
 
 
 def _sizes_to_try(inputs: tuple[ModelInput, ...]) -> list[tuple[int, int] | None]:

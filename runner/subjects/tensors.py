@@ -1,10 +1,11 @@
-"""`dataset: {tensors: FILE.npz}`: one array per input of the model, samples along the first axis, and `labels`."""
+"""`dataset: {tensors: FILE.npz}`: one array per input of the model, samples along one axis, and `labels`."""
 
 import hashlib
+import json
 import random
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,15 @@ from numpy.typing import NDArray
 from runner.errors import SubjectError
 from runner.subjects.dataset import write_encoded
 from runner.subjects.model_interface import ModelInput
+from runner.subjects.sample_axes import (
+    SampleAxis,
+    array_shape,
+    check_axes,
+    default_axis,
+    fits,
+    one_sample,
+    sample_count,
+)
 from tierserver.encoding import write_tensors
 
 if TYPE_CHECKING:
@@ -31,13 +41,23 @@ _RESERVED_SHARE, _MOST_RESERVED = 10, 512
 class TensorDataset:
     """A `Dataset` over a file of tensors; a tenth (at most 512 samples) calibrates and is not judged on.
 
-    With `labels_apart`, neither the inputs nor what is calibrated with them depends on the array of labels.
+    With `labels_apart`, neither the inputs nor what is calibrated with them depends on the array of labels. `declared`
+    says of inputs along which axis their samples lie; of others the number of axes shows it.
     """
 
-    def __init__(self, file: Path, inputs: Sequence[ModelInput], *, labels_apart: bool = False) -> None:
+    def __init__(
+        self,
+        file: Path,
+        inputs: Sequence[ModelInput],
+        *,
+        labels_apart: bool = False,
+        declared: Mapping[str, SampleAxis] | None = None,
+    ) -> None:
         self.file = file
         self.inputs = inputs
         self.labels_apart = labels_apart
+        self.declared = declared or {}
+        check_axes(self.declared, {model_input.name: model_input for model_input in inputs})
 
     def absent(self) -> str | None:
         return None if self.file.is_file() else f"there is no file {self.file}; expected {self._expected}"
@@ -73,8 +93,32 @@ class TensorDataset:
 
     def sample(self, index: int) -> bytes:
         """Return one sample as a tier takes it."""
-        samples = ((model_input, self._arrays[model_input.name][index]) for model_input in self.inputs)
-        return write_tensors([array[None] if _by_batch(model_input) else array for model_input, array in samples])
+        return write_tensors([one_sample(self._arrays[name], self.axes[name], index) for name in self._names])
+
+    @cached_property
+    def axes(self) -> Mapping[str, SampleAxis]:
+        """The axis of each array along which its samples lie."""
+        return {
+            model_input.name: self._axis(model_input, self._arrays[model_input.name]) for model_input in self.inputs
+        }
+
+    def batch_remark(self) -> str | None:
+        """Return how the first axis of arrays was read, where the model leaves another reading open."""
+        read = [
+            (model_input, self._arrays[model_input.name])
+            for model_input in self.inputs
+            if self.axes[model_input.name] == 0
+            and model_input.shape[0] is None
+            and model_input.name not in self.declared
+        ]
+        if not read:
+            return None
+        arrays = ", ".join(f"{model_input.name} {list(array.shape)}" for model_input, array in read)
+        shapes = "; ".join(array_shape(model_input, "new") for model_input, _ in read)
+        return (
+            f"The first axis of {arrays} is read as {self._count} samples; if it belongs to one sample, give arrays of "
+            f"one axis more ({shapes})"
+        )
 
     def write_items(self, path: Path) -> int:
         labels = self.labels
@@ -109,9 +153,10 @@ class TensorDataset:
 
         marks = self._arrays.get(_TOKEN_MARKS) if _TOKEN_MARKS in self._names else None
         if marks is not None:
-            tokens = np.count_nonzero(marks.reshape(self._count, -1), axis=1).tolist()
+            samples = (one_sample(marks, self.axes[_TOKEN_MARKS], index) for index in range(self._count))
+            tokens = [int(np.count_nonzero(sample)) for sample in samples]
             return Pool([PoolInput(*row) for row in zip(self.input_ids(), tokens, strict=True)], unit="tokens")
-        elements = sum(self._arrays[name][0].size for name in self._names)
+        elements = sum(one_sample(self._arrays[name], self.axes[name], 0).size for name in self._names)
         return Pool([PoolInput(name, elements) for name in self.input_ids()], unit="elements")
 
     def write_inputs(self, directory: Path, ids: Sequence[str]) -> None:
@@ -130,20 +175,38 @@ class TensorDataset:
     @cached_property
     def _sha256(self) -> str:
         # With the kind, so that the same bytes declared as something else have another fingerprint.
-        return hashlib.sha256(b"tensors" + hashlib.sha256(self.file.read_bytes()).digest()).hexdigest()
+        digest = b"tensors" + hashlib.sha256(self.file.read_bytes()).digest()
+        return hashlib.sha256(digest + self._unusual_axes).hexdigest()
 
     @cached_property
     def _inputs_sha256(self) -> str:
-        digest = hashlib.sha256(b"inputs")
+        digest = hashlib.sha256(b"inputs" + self._unusual_axes)
         for name in self._names:
             array = self._arrays[name]
             digest.update(f"{name} {array.dtype} {list(array.shape)} ".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
+    @property
+    def _unusual_axes(self) -> bytes:
+        """Return the declared axes that the arrays do not show by themselves; they decide what is fed."""
+        by_name = {model_input.name: model_input for model_input in self.inputs}
+        unusual = {
+            name: axis
+            for name, axis in self.declared.items()
+            if axis != default_axis(by_name[name], self._arrays[name])
+        }
+        # Nothing where there are none, so that keys of data sets without declarations stay as they are.
+        return json.dumps(unusual, sort_keys=True).encode() if unusual else b""
+
+    def _axis(self, model_input: ModelInput, array: NDArray[np.generic]) -> SampleAxis:
+        declared = self.declared.get(model_input.name)
+        return default_axis(model_input, array) if declared is None else declared
+
     @cached_property
     def _count(self) -> int:
-        return len(self._arrays[self._names[0]])
+        counts = (sample_count(self._arrays[name], self.axes[name]) for name in self._names)
+        return next(count for count in counts if count is not None)
 
     @cached_property
     def _calibration(self) -> list[int]:
@@ -152,8 +215,8 @@ class TensorDataset:
 
     @property
     def _expected(self) -> str:
-        shown = "; ".join(map(str, self.inputs))
-        return f"a .npz with one array for each input, samples along its first axis ({shown}), and optionally `labels`"
+        shown = "; ".join(array_shape(value, self.declared.get(value.name)) for value in self.inputs)
+        return f"a .npz with one array for each input, N samples along one axis ({shown}), and optionally `labels`"
 
     @cached_property
     def _arrays(self) -> Mapping[str, NDArray[np.generic]]:
@@ -168,34 +231,32 @@ class TensorDataset:
             raise SubjectError(
                 f"{self.file} is not a readable file of tensors: {error}; expected {self._expected}"
             ) from error
-        problems = [problem for model_input in self.inputs for problem in _problems(model_input, arrays)]
-        if problems:
-            raise SubjectError(f"{self.file}: {problems[0]}; expected {self._expected}")
+        axes: dict[str, SampleAxis] = {}
+        for model_input in self.inputs:
+            problem = _problem(model_input, arrays, self.declared.get(model_input.name))
+            if problem is not None:
+                raise SubjectError(f"{self.file}: {problem}; expected {self._expected}")
+            axes[model_input.name] = self._axis(model_input, arrays[model_input.name])
+        counts = {name: sample_count(arrays[name], axis) for name, axis in axes.items()}
         # At least one sample calibrates, and one must be left to judge.
-        counts = {name: len(arrays[name]) for name in self._names}
-        if len(set(counts.values())) > 1 or min(counts.values()) < 2:
+        numbers = {count for count in counts.values() if count is not None}
+        if len(numbers) != 1 or min(numbers) < 2:
             raise SubjectError(f"{self.file} holds {counts} samples; allowed: equally many for each input, at least 2")
         return arrays
 
 
-def _problems(model_input: ModelInput, arrays: Mapping[str, NDArray[np.generic]]) -> Iterator[str]:
-    """Yield what keeps an array from being fed to an input, one sample at a time."""
+def _problem(
+    model_input: ModelInput, arrays: Mapping[str, NDArray[np.generic]], declared: SampleAxis | None
+) -> str | None:
+    """Return what keeps an array from being fed to an input, one sample at a time; None where nothing does."""
     if model_input.name not in arrays:
-        yield f"there is no array {model_input.name!r} (present: {', '.join(arrays) or 'none that is used'})"
-        return
+        return f"there is no array {model_input.name!r} (present: {', '.join(arrays) or 'none that is used'})"
     array = arrays[model_input.name]
     if array.dtype != model_input.dtype:
-        yield f"{model_input.name} is {array.dtype}, the model takes {model_input.dtype}; convert it with .astype"
-    sample = array.shape[1:]
-    expected = model_input.shape[1:] if _by_batch(model_input) else model_input.shape
-    if (
-        array.ndim == 0
-        or len(sample) != len(expected)
-        or any(fixed not in (None, size) for fixed, size in zip(expected, sample, strict=True))
-    ):
-        yield f"{model_input.name} has the shape {list(array.shape)}, and one sample of the model is {model_input}"
-
-
-def _by_batch(model_input: ModelInput) -> bool:
-    """Return whether the first axis of the input counts samples; otherwise the samples have an additional axis."""
-    return len(model_input.shape) > 0 and model_input.shape[0] in (None, 1)
+        return f"{model_input.name} is {array.dtype}, the model takes {model_input.dtype}; convert it with .astype"
+    if fits(model_input, array, default_axis(model_input, array) if declared is None else declared):
+        return None
+    also = ""
+    if declared is None and model_input.shape[:1] == (None,):
+        also = f"; also allowed, where its first axis belongs to one sample: {array_shape(model_input, 'new')}"
+    return f"{model_input.name} has the shape {list(array.shape)}, and one sample of the model is {model_input}{also}"

@@ -90,7 +90,7 @@ def test_an_empty_directory_and_an_absent_file_are_errors(tmp_path: Path) -> Non
         read_calibration(tmp_path / "absent.npz", taker)
 
 
-def test_models_with_several_inputs_are_named(tmp_path: Path) -> None:
+def test_several_inputs_need_an_array_for_each(tmp_path: Path) -> None:
     np.save(tmp_path / "inputs.npy", np.zeros((1, 4), np.float32))
-    with pytest.raises(SubjectError, match=r"m\.onnx has 2: x0, x1"):
+    with pytest.raises(SubjectError, match=r"has no array 'x0'; give one for each input: x0: float32 \[N, 4\]; x1"):
         read_calibration(tmp_path / "inputs.npy", model(tmp_path / "m.onnx", 1, 4, count=2))
