@@ -20,11 +20,11 @@ Feeds = Mapping[str, Array]
 class ModelData:
     """A model's data on disk, and the same inputs as arrays.
 
-    `data` is what `runner init` takes; `calibration` is what `runner apply` takes, for a model of one input.
+    `data` is what `runner init` takes; `calibration` is what `runner apply` takes.
     """
 
     data: Path
-    calibration: Path | None
+    calibration: Path
     feeds: Sequence[Feeds]
 
 
@@ -43,7 +43,7 @@ def write_inputs(model: ForeignModel, folder: Path) -> ModelData:
     }
     data = folder / "inputs.npz"
     _save(data, stack)
-    return ModelData(data, data if len(model.inputs) == 1 else None, feeds)
+    return ModelData(data, data, feeds)
 
 
 def _drawn(tensor: TensorInput, rng: np.random.Generator) -> Array:

@@ -114,8 +114,8 @@ class Journey:
 
     def _apply(self, operator: str, path: Path, data: ModelData) -> Step:
         output = self.folder / f"out-{operator}"
-        calibration = [] if data.calibration is None else ["--calibration", data.calibration.name]
-        applied = self._run("apply", operator, path.name, "-o", output.name, "-c", "small.yaml", "--json", *calibration)
+        options = ("-o", output.name, "-c", "small.yaml", "--calibration", data.calibration.name, "--json")
+        applied = self._run("apply", operator, path.name, *options)
         if applied.code:
             return self._refusal(operator, applied)
         manifest = json.loads(applied.stdout)
@@ -129,7 +129,7 @@ class Journey:
             state, words = False, f"does not run: {' '.join(str(error).split())[:300]}"
         else:
             state, words = numbers.right, numbers.words
-            if numbers.right and data.calibration is not None:
+            if numbers.right:
                 state, words = as_stated(manifest, numbers)
         seconds = applied.seconds + time.monotonic() - started
         return Step(operator, "worked" if state else "failed", words, seconds, manifest["size_bytes"])

@@ -133,8 +133,7 @@ MODELS = (
             TensorInput("state", (2, 1, 128), values="constant", high=0),
             TensorInput("sr", (), "int64", "constant", 16_000),
         ),
-        _limits("If × 1", "both rates are branches of one If", *OPERATORS[2:])
-        | _limits("one input", "three inputs", *_QUANTIZED),
+        _limits("If × 1", "both rates are branches of one If", *OPERATORS[2:]),
     ),
     ForeignModel(
         "basic-pitch",
@@ -165,8 +164,7 @@ MODELS = (
             TensorInput("attention_mask", (1, 32), "int64", "constant", 1),
             TensorInput("token_type_ids", (1, 32), "int64", "constant", 0),
         ),
-        _limits("hide the borders", "every layer reads the mask", "early_exit")
-        | _limits("one input", "three inputs", *_QUANTIZED),
+        _limits("hide the borders", "every layer reads the mask", *_SHORTENED),
     ),
     ForeignModel(
         "magika",
@@ -185,8 +183,7 @@ MODELS = (
         "brainmaze_eeg_models/spindles/_models/spindle-detector-eeg.onnx",
         "segments of a recording, two inputs",
         (TensorInput("raw_signal", (1, 1, 7500)), TensorInput("spectrogram", (1, 15, 7500))),
-        _limits("unlike the one before", "each of its blocks has another size", "early_exit")
-        | _limits("one input", "two inputs", *_QUANTIZED),
+        _limits("unlike the one before", "each of its blocks has another size", *_SHORTENED),
     ),
     ForeignModel(
         "iris",

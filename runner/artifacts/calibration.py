@@ -14,6 +14,7 @@ from runner.artifacts.model_runs import ModelInputs
 from runner.errors import SubjectError
 from runner.graph.model_file import read_model
 from runner.graph.tensor_trial import counts_samples
+from runner.operators.base import in_order
 from runner.subjects.dataset import CalibrationFiles, Subject
 from runner.subjects.model_interface import ModelInput, read_inputs
 from runner.subjects.sample_axes import SampleAxis, array_shape, default_axis, fits, one_sample, sample_count
@@ -38,9 +39,7 @@ class Calibration:
     def sha256(self) -> str:
         """The SHA-256 of shapes, types and values, in order."""
         digest = hashlib.sha256()
-        for array in (
-            array for arrays in self.arrays for array in (arrays if isinstance(arrays, tuple) else (arrays,))
-        ):
+        for array in (array for arrays in self.arrays for array in in_order(arrays)):
             # The same bytes in another type or shape are other numbers.
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -81,11 +80,6 @@ def _preprocessed(subject: Subject, index: int, encoded: bytes, settings: Prepro
         dataset = subject.dataset
         place = dataset.calibration_file(index) if isinstance(dataset, CalibrationFiles) else f"number {index + 1}"
         raise SubjectError(f"calibration picture {place}: {error}. Repair the file, or take it out") from error
-
-
-def first_inputs(inputs: Sequence[ModelInputs]) -> Sequence[Array]:
-    """Return the first array of each input, for passes: those that calibrate refuse models of several inputs."""
-    return [arrays[0] if isinstance(arrays, tuple) else arrays for arrays in inputs]
 
 
 def read_calibration(path: Path, model: Path) -> Calibration:

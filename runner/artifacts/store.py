@@ -16,7 +16,7 @@ import onnx
 import onnxruntime
 
 from catalog.output_distance import DETAIL
-from runner.artifacts.calibration import CalibrationSource, first_inputs
+from runner.artifacts.calibration import CalibrationSource
 from runner.artifacts.model_runs import (
     PROOF_INPUTS,
     TRIAL_INPUTS,
@@ -211,7 +211,7 @@ def _apply(
     for number, step in enumerate(passes):
         workdir = directory / f"{number}-{step.name}"
         workdir.mkdir()
-        arrays = first_inputs(calibration(step.calibration_samples)) if step.calibration_samples else ()
+        arrays = calibration(step.calibration_samples) if step.calibration_samples else ()
         applied = step.apply(parts, Context(workdir, arrays, environments))
         parts = applied.parts
         details.append({"pass": step.name, **applied.details})

@@ -15,7 +15,7 @@ from catalog.declaration import Catalog, load_catalog
 from catalog.output_distance import OutputDistance, output_distance
 from catalog.units import size
 from runner.artifacts.apply_operator import apply_operator, parse_pipeline
-from runner.artifacts.calibration import Calibration, first_inputs, read_calibration, subject_calibration
+from runner.artifacts.calibration import Calibration, read_calibration, subject_calibration
 from runner.artifacts.model_runs import TRIAL_INPUTS
 from runner.artifacts.store import NOT_VERIFIED, ArtifactStore
 from runner.commands.terminal import RunnerSettings
@@ -96,7 +96,8 @@ def apply(
         Path | None,
         typer.Option(
             "--calibration",
-            help="Ready input tensors: .npz, .npy, or a directory of them (builtin models bring their own)",
+            help="Ready input tensors: .npz, .npy, or a directory of them; of several inputs an array for each, named "
+            "like it (builtin models bring their own)",
         ),
     ] = None,
     catalog: Annotated[
@@ -143,7 +144,7 @@ class _Model:
             return read_calibration(file, self.path)
         if self.subject is None:
             return Calibration()
-        inputs = first_inputs(subject_calibration(self.subject)(max(samples, TRIAL_INPUTS)))
+        inputs = subject_calibration(self.subject)(max(samples, TRIAL_INPUTS))
         return Calibration(inputs, str(self.subject.name))
 
 

@@ -16,6 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from runner.errors import OperatorError
 
+# One input of a model: an array, or an array for each input that it takes, in their order.
+CalibrationInput = NDArray[np.generic] | tuple[NDArray[np.generic], ...]
+
+
+def in_order(inputs: CalibrationInput) -> tuple[NDArray[np.generic], ...]:
+    """Return the arrays in the order of the model's inputs."""
+    return inputs if isinstance(inputs, tuple) else (inputs,)
+
 
 class PassRefusal(OperatorError):
     """The model does not allow this pass: the strategy is inapplicable, not failed."""
@@ -30,13 +38,13 @@ class Context:
     workdir
         An empty directory for the files the pass writes.
     calibration
-        Pre-processed model inputs, each of the model's input shape; empty when no pass of the pipeline asks for them.
+        Pre-processed model inputs, each of the model's input shape; empty when the pass does not ask for them.
     environments
         Where a pass keeps a separate environment that its tool needs; it survives the run.
     """
 
     workdir: Path
-    calibration: Sequence[NDArray[np.generic]] = field(default=())
+    calibration: Sequence[CalibrationInput] = field(default=())
     environments: Path = Path(".tierwise/envs")
 
 

@@ -14,7 +14,7 @@ from runner.host import Host, this_host
 from runner.operators.base import Pass, PassRefusal, check_options
 from runner.operators.early_exit import EarlyExit, choose_exit
 from runner.operators.partition import Partition, choose_cut
-from runner.operators.quantizers.recognition import input_names, refuse_several_inputs, refuse_unquantizable
+from runner.operators.quantizers.recognition import refuse_unquantizable
 from runner.operators.static_ptq import StaticPtq
 
 # Each takes the options that `check_options` returns for its name.
@@ -111,7 +111,6 @@ def look_ahead(analysis: GraphAnalysis, *, blocks: int = 2, paper: bool = True) 
     quantization_refusal = None
     try:
         refuse_unquantizable(model)
-        refuse_several_inputs(input_names(model.graph))
     except PassRefusal as refusal:
         quantization_refusal = str(refusal)
     return Prospects(early, early_refusal, cut, cut_refusal, _quantizable(model.graph), quantization_refusal)

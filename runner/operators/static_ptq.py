@@ -9,7 +9,7 @@ from catalog.units import counted
 from runner.errors import OperatorError
 from runner.graph.model_file import ModelFile, read_model
 from runner.host import Host
-from runner.operators.base import AppliedPass, Context, PassRefusal, StaticPtqOptions
+from runner.operators.base import AppliedPass, Context, PassRefusal, StaticPtqOptions, in_order
 from runner.operators.quantizers import Feeds, Settings, neural_compressor, onnx_runtime
 from runner.operators.quantizers.preparation import (
     FirstPart,
@@ -18,7 +18,7 @@ from runner.operators.quantizers.preparation import (
     prepare,
 )
 from runner.operators.quantizers.ranges import float_nodes, name_nodes, unusable_scale
-from runner.operators.quantizers.recognition import kinds_of, quantized_nodes, refuse_several_inputs
+from runner.operators.quantizers.recognition import kinds_of, quantized_nodes
 
 # A protobuf message holds 2 GiB, and that of the calibration is the float model with more nodes; also where little is
 # quantized, the result is as large. Weights are beside the model from here on.
@@ -87,7 +87,7 @@ class StaticPtq:
         Raises
         ------
         PassRefusal
-            When the model has several inputs, is quantized already, or has nothing that the tool quantizes.
+            When the model is quantized already, or has nothing that the tool quantizes.
         OperatorError
             When there is no calibration data, or the tool fails.
         """
@@ -179,7 +179,12 @@ def _doubts(name: str, before_bytes: int, after_bytes: int) -> list[str]:
 
 
 def _first(prepared: PreparedModel, context: Context) -> Feeds:
-    refuse_several_inputs(prepared.inputs)
     if not context.calibration:
         raise OperatorError("static_ptq needs calibration inputs, and there are none (runner apply: --calibration)")
-    return FirstPart(prepared.inputs[0], context.calibration)
+    count = len(in_order(context.calibration[0]))
+    if count != len(prepared.inputs):
+        raise OperatorError(
+            f"static_ptq needs an array for each input of the model ({', '.join(prepared.inputs)}); the calibration "
+            f"inputs have {count}"
+        )
+    return FirstPart(prepared.inputs, context.calibration)

@@ -19,7 +19,7 @@ from runner.graph.model_file import ModelFile, complete_model, read_model, tenso
 from runner.graph.rewriting import whole
 from runner.graph.structure import read_structure
 from runner.graph.writing import write_part
-from runner.operators.base import PassRefusal
+from runner.operators.base import CalibrationInput, PassRefusal, in_order
 from runner.operators.quantizers.normal_form import is_normal, normalize
 from runner.operators.quantizers.recognition import input_names, refuse_unquantizable
 from runner.operators.quantizers.settings import Settings
@@ -33,11 +33,11 @@ Feeds = Iterable[Feed]
 class FirstPart:
     """Calibration inputs of a whole model, or of its first part; can be iterated again."""
 
-    input_name: str
-    arrays: Sequence[NDArray[np.generic]]
+    names: Sequence[str]
+    inputs: Sequence[CalibrationInput]
 
     def __iter__(self) -> Iterator[Feed]:
-        return ({self.input_name: array} for array in self.arrays)
+        return (dict(zip(self.names, in_order(arrays), strict=True)) for arrays in self.inputs)
 
 
 @dataclass(frozen=True)

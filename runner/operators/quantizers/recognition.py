@@ -1,7 +1,7 @@
-"""Which models can be quantized at all: float models with one input and a node that a tool quantizes."""
+"""Which models can be quantized at all: float models with a node that a tool quantizes."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import onnx
 
@@ -37,7 +37,7 @@ def quantized_nodes(model: onnx.ModelProto) -> Counter[str]:
 
 
 def refuse_unquantizable(model: onnx.ModelProto) -> None:
-    """Raise PassRefusal for a model that is quantized already, has several inputs or nothing to quantize."""
+    """Raise PassRefusal for a model that is quantized already or has nothing to quantize."""
     counts = quantized_nodes(model)
     if counts:
         kinds = ", ".join(f"{count} {op_type}" for op_type, count in counts.most_common(3))
@@ -49,13 +49,6 @@ def refuse_unquantizable(model: onnx.ModelProto) -> None:
 def kinds_of(model: onnx.ModelProto) -> str:
     """Return the first kinds of nodes by name, those of functions and bodies included."""
     return ", ".join(sorted({node.op_type for node in _nodes(model)})[:8])
-
-
-def refuse_several_inputs(inputs: Sequence[str]) -> None:
-    """Raise PassRefusal unless there is one input: calibration data are for one."""
-    if len(inputs) != 1:
-        names = ", ".join(inputs)
-        raise PassRefusal(f"static_ptq calibrates models with one input, this one has {len(inputs)}: {names}")
 
 
 def input_names(graph: onnx.GraphProto) -> list[str]:

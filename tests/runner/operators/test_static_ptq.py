@@ -259,13 +259,49 @@ def test_a_quantized_model_is_not_quantized_again(tmp_path: Path) -> None:
         quantize([quantized], tmp_path / "two")
 
 
-def test_several_inputs_are_refused_by_name(tmp_path: Path) -> None:
-    node = helper.make_node("Add", ["left", "right"], ["sum"])
-    model = save(
-        tmp_path / "m.onnx", [node], [tensor("left", *_SHAPE), tensor("right", *_SHAPE)], [tensor("sum", *_SHAPE)]
-    )
-    with pytest.raises(PassRefusal, match="one input, this one has 2: left, right"):
-        quantize([model], tmp_path / "work")
+def text_encoder(path: Path) -> Path:
+    """Tokens and a mask of free length into numbers: two inputs, one of them read at the end."""
+    random = np.random.default_rng(2)
+    weights = [
+        numpy_helper.from_array(random.normal(size=shape).astype(np.float32), name)
+        for name, shape in (("table", (50, 16)), ("first", (16, 32)), ("second", (32, 16)))
+    ]
+    nodes = [
+        helper.make_node("Gather", ["table", "tokens"], ["rows"]),
+        helper.make_node("MatMul", ["rows", "first"], ["wide"]),
+        helper.make_node("Relu", ["wide"], ["active"]),
+        helper.make_node("MatMul", ["active", "second"], ["narrow"]),
+        helper.make_node("Mul", ["narrow", "mask"], ["out"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("tokens", TensorProto.INT64, ["N", "T"]),
+        helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["N", "T", 1]),
+    ]
+    outputs = [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", "T", 16])]
+    graph = helper.make_graph(nodes, "text", inputs, outputs, weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_a_model_of_several_inputs_is_calibrated_with_all_of_them(tmp_path: Path) -> None:
+    random, model = np.random.default_rng(3), text_encoder(tmp_path / "m.onnx")
+    # Texts of several lengths, as a user brings them.
+    texts = [
+        (random.integers(0, 50, (1, length)), random.integers(0, 2, (1, length, 1)).astype(np.float32))
+        for length in (5, 9, 12, 7)
+    ]
+    step = make_pass("static_ptq", {})
+    (tmp_path / "work").mkdir()
+    (quantized,) = step.apply([model], Context(tmp_path / "work", texts)).parts
+    before, after = (onnxruntime.InferenceSession(str(path)) for path in (model, quantized))
+    for tokens, mask in texts:
+        feed = {"tokens": tokens, "mask": mask}
+        expected, made = before.run(None, feed)[0], after.run(None, feed)[0]
+        assert np.linalg.norm(expected - made) < 0.03 * np.linalg.norm(expected)
+    assert quantized.stat().st_size < 0.75 * model.stat().st_size
+    (tmp_path / "less").mkdir()
+    with pytest.raises(OperatorError, match=r"an array for each input of the model \(tokens, mask\).* have 1"):
+        step.apply([model], Context(tmp_path / "less", [tokens for tokens, _ in texts]))
 
 
 def test_nothing_to_quantize_is_a_refusal(tmp_path: Path) -> None:

@@ -233,6 +233,6 @@ def test_a_model_that_the_tool_refuses_is_inapplicable(tmp_path: Path) -> None:
     doubles = net("Cast", net("Gemm", "input", net.weight(32, 32)), to=TensorProto.DOUBLE)
     model = net.save(tmp_path / "m.onnx", net("Cast", doubles, to=TensorProto.FLOAT), [1, 32])
     source = prepare(model, tmp_path / "prepared", Settings("qdq", per_channel=True, reduce_range=False)).path
-    feeds = FirstPart("absent", [np.zeros((1, 32), np.float32)])
+    feeds = FirstPart(["absent"], [np.zeros((1, 32), np.float32)])
     with pytest.raises(PassRefusal, match=r"onnxruntime\.quantization could not quantize the model: "):
         onnx_runtime.measure_ranges(source, feeds)

@@ -31,7 +31,7 @@ from runner.subjects.embedded.registry import BUILTIN
 
 _SETTINGS = Settings("qdq", per_channel=True, reduce_range=False)
 _REPOSITORY = Path(__file__).parents[3]
-_FEEDS = FirstPart("input", [np.zeros((1, 2), np.float32)])
+_FEEDS = FirstPart(["input"], [np.zeros((1, 2), np.float32)])
 
 # Stands in for neural-compressor: like the real one it answers a failure with a log line and None.
 _FAILS = """
@@ -138,7 +138,7 @@ def test_the_real_tool_quantizes(tmp_path: Path, format: Format, environments: P
 def test_the_real_tool_tells_why_it_fails(tmp_path: Path, environments: Path) -> None:
     settings = Settings("qoperator", per_channel=True, reduce_range=True)
     prepared = prepare(BUILTIN / "fashion-resnet.onnx", tmp_path / "wrong", settings)
-    feeds = FirstPart("input", [np.zeros((1, 9, 28, 28), np.float32)])
+    feeds = FirstPart(["input"], [np.zeros((1, 9, 28, 28), np.float32)])
     with pytest.raises(PassRefusal, match="neural-compressor made no model: Unexpected exception"):
         neural_compressor.quantize(
             prepared.path,
