@@ -7,8 +7,8 @@ which callers translate as they translate a missing file.
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 _KINDS = (
     (stat.S_ISFIFO, "a named pipe"),
@@ -18,7 +18,7 @@ _KINDS = (
 )
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file to read its bytes.
 
     Parameters
@@ -28,7 +28,7 @@ def open_regular(path: Path) -> BinaryIO:
 
     Returns
     -------
-    BinaryIO
+    BufferedReader
 
     Raises
     ------

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from catalog.errors import SettingsFileError
+from catalog.regular_files import read_regular
 
 logger = logging.getLogger(__name__)
 VARIABLE = "TIERWISE_SETTINGS"
@@ -50,7 +51,7 @@ def settings_file() -> Path | None:
         return None
     path = Path(named).expanduser()
     try:
-        path.read_text(encoding="utf-8")
+        read_regular(path).decode("utf-8")
         mode = stat.S_IMODE(path.stat().st_mode)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from catalog.regular_files import open_regular
+
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
@@ -47,7 +49,7 @@ class _BrokenSeal(ValueError):
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from catalog.errors import CatalogFileError, FileProblem
+from catalog.regular_files import read_regular
 
 Path_ = tuple[str | int, ...]
 
@@ -75,7 +76,7 @@ def read_yaml(file: Path) -> YamlDocument:
         When it cannot be read or is malformed, with line and column.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_regular(file).decode("utf-8")
     except FileNotFoundError as error:
         message = "there is no such file; write one (README.md shows it) or name another with --catalog"
         raise CatalogFileError(file, [FileProblem(1, 1, message)]) from error

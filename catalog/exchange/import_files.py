@@ -35,6 +35,8 @@ from catalog.exchange.rows_to_document import (
 )
 from catalog.exchange.serialization import MAX_BYTES, decompressed, parse_document, problems_of
 from catalog.keys import content_key
+from catalog.printable import printable
+from catalog.regular_files import open_regular
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,9 @@ class _Command:
 
     def _record(self, file: Path, key: str, raw: bytes, kind: str, details: dict[str, object]) -> FileRecord:
         digest = hashlib.sha256(raw).hexdigest()
-        return FileRecord(key=key, name=file.name, sha256=digest, format=kind, imported_at=self.at, details=details)
+        return FileRecord(
+            key=key, name=printable(file.name), sha256=digest, format=kind, imported_at=self.at, details=details
+        )
 
     def _named_apart(self, claimed: Sequence[str], digest: str) -> tuple[str, ...]:
         """Find a name for every claimed one; says which are not the claimed ones because these are taken."""
@@ -189,7 +193,7 @@ class _Command:
 def read_bytes(file: Path) -> bytes:
     """Return the file's bytes, no more than may be imported; raises ExchangeError where it cannot be read."""
     try:
-        with file.open("rb") as reading:
+        with open_regular(file) as reading:
             # One byte more than allowed, by which `decompressed` sees that there are too many.
             return reading.read(MAX_BYTES + 1)
     except IsADirectoryError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.regular_files import require_regular
 from runner.artifacts.model_runs import ModelInputs
 from runner.errors import SubjectError
 from runner.graph.model_file import read_model
@@ -143,6 +144,7 @@ def _samples(file: Path, inputs: Sequence[ModelInput]) -> Iterator[tuple[Array, 
 
 def _arrays(file: Path) -> Mapping[str, Array]:
     try:
+        require_regular(file)
         # A pickle may run code while it is read.
         content = np.load(file, allow_pickle=False)
         return {"": content} if isinstance(content, np.ndarray) else {name: content[name] for name in content.files}

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from catalog.regular_files import read_regular
 from runner.artifacts.store import CachedArtifact
 from runner.bundles.run import damaged
 from runner.errors import BundleError
@@ -133,7 +134,7 @@ def read_manifest(directory: Path) -> Manifest:
     """Read and check a bundle's manifest; raises BundleError."""
     path = directory / MANIFEST
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise BundleError(
             f"{directory} is not a bundle: {MANIFEST} cannot be read ({error.strerror}); "

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from catalog.regular_files import open_regular
 from runner.errors import LaunchError
 from runner.host import Host
 
@@ -67,7 +68,7 @@ def readable(mount: Mount, inside: str) -> Path:
     try:
         path = mount.files[inside].resolve(strict=True)
         # Opened once, so that a missing permission shows here with the mount's name and not in the middle of a launch.
-        path.open("rb").close()
+        open_regular(path).close()
     except OSError as error:
         raise LaunchError(f"file {inside!r} of mount {mount.name!r} cannot be read: {error}") from error
     return path

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.regular_files import read_regular
 from runner.errors import SubjectError
 from runner.subjects.items import Truth
 from runner.subjects.layouts.own import Images
@@ -90,7 +91,7 @@ class AgreementLayout:
 
     def truth(self, pictures: Sequence[Path]) -> Truth:
         # Read one at a time: a folder may be larger than memory.
-        encoded = (path.read_bytes() for path in pictures)
+        encoded = map(read_regular, pictures)
         if self.mask_shape is not None:
             return Truth("mask", self.mask_shape, np.uint8, self.predictor.label_maps(encoded, self.mask_shape))
         answers = self.predictor.classes(encoded)

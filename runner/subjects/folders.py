@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from catalog.regular_files import read_regular, require_regular
 from catalog.units import counted
 from runner.errors import SubjectError
 from runner.subjects.items import Picture, Truth, write_items
@@ -230,7 +231,7 @@ def _hash(*contents: object) -> str:
 def _unchanged(picture: Picture) -> bytes:
     """Return a picture's bytes; raise SubjectError if it is gone or has another size than when it was listed."""
     try:
-        encoded = picture.path.read_bytes()
+        encoded = read_regular(picture.path)
     except OSError as error:
         raise SubjectError(f"{picture.path} cannot be read any more: {error.strerror}; {_ADVICE}") from error
     if len(encoded) != picture.size_bytes:
@@ -271,7 +272,20 @@ def _pictures(root: Path, paths: Iterable[Path]) -> Iterator[Picture]:
     for path in paths:
         # An id is a file name (`write_inputs`), so the folders become part of it.
         name = "_".join(path.relative_to(root).parts)
-        yield Picture(name, path, path.stat().st_size)
+        yield Picture(name, path, _size(path))
+
+
+def _size(path: Path) -> int:
+    """Return the size of a picture; raise SubjectError for what is no file that can be sent and judged."""
+    try:
+        require_regular(path)
+        # Ids are stored as text, and in archives of arrays.
+        path.name.encode()
+        return path.stat().st_size
+    except UnicodeEncodeError as error:
+        raise SubjectError(f"{path}: its name is not UTF-8; rename it, or take it out") from error
+    except OSError as error:
+        raise SubjectError(f"{path} cannot be read: {error.strerror}; repair it, or take it out") from error
 
 
 def _listed(pictures: Iterable[Picture]) -> list[tuple[str, int]]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from catalog.regular_files import read_regular
 from runner.errors import SubjectError
 
 # A whole number of values of any kind at a time: masks may be larger than memory.
@@ -102,7 +103,7 @@ def _member(
 
 
 def _copy(picture: Picture, stream: IO[bytes]) -> None:
-    encoded = picture.path.read_bytes()
+    encoded = read_regular(picture.path)
     if len(encoded) != picture.size_bytes:
         raise SubjectError(f"{picture.path} changed while it was read; leave the data set alone and try again")
     stream.write(encoded)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.regular_files import read_regular, require_regular
 from runner.errors import SubjectError
 from runner.subjects.dataset import write_encoded
 from runner.subjects.model_interface import ModelInput
@@ -175,7 +176,7 @@ class TensorDataset:
     @cached_property
     def _sha256(self) -> str:
         # With the kind, so that the same bytes declared as something else have another fingerprint.
-        digest = b"tensors" + hashlib.sha256(self.file.read_bytes()).digest()
+        digest = b"tensors" + hashlib.sha256(read_regular(self.file)).digest()
         return hashlib.sha256(digest + self._unusual_axes).hexdigest()
 
     @cached_property
@@ -221,6 +222,7 @@ class TensorDataset:
     @cached_property
     def _arrays(self) -> Mapping[str, NDArray[np.generic]]:
         try:
+            require_regular(self.file)
             if not zipfile.is_zipfile(self.file):  # numpy would take it for pickled data and advise to trust it
                 raise ValueError("it is not an archive of arrays, as numpy.savez writes")
             with np.load(self.file, allow_pickle=False) as content:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from catalog.regular_files import read_regular, require_regular
 from runner.errors import SubjectError
 from runner.subjects.folders import choose, folders_in, images_in
 from runner.subjects.items import Truth
@@ -64,6 +65,7 @@ class Cityscapes:
     def _mask(self, path: Path) -> NDArray[np.uint8]:
         try:
             # Another format may be lossy, and its numbers no label ids.
+            require_regular(path)
             with Image.open(path, formats=("PNG",)) as image:
                 # P as well: the bytes are the ids, whatever colours a palette gives them.
                 if image.mode not in ("L", "P"):
@@ -84,6 +86,6 @@ def _train_ids() -> NDArray[np.uint8]:
 
 def _read(path: Path, expected: str) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise SubjectError(f"the label image {path} cannot be read: {error.strerror}; expected {expected}") from error

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from catalog.regular_files import read_regular, require_regular
 from runner.errors import SubjectError
 from runner.subjects.folders import choose, images_in
 from runner.subjects.items import Truth
@@ -138,7 +139,7 @@ class Coco:
 
     def labels(self) -> Mapping[str, bytes]:
         try:
-            return {self._annotations.name: self._annotations.read_bytes()}
+            return {self._annotations.name: read_regular(self._annotations)}
         except OSError as error:
             raise SubjectError(
                 f"{self._annotations} cannot be read: {error.strerror}; expected {self.expected}"
@@ -167,6 +168,7 @@ class Coco:
                 raise SubjectError(f"{path.name} is not among the images of {self._annotations}; expected its own set")
             try:
                 # Opened for its size alone; the outlines are in pixels of the original.
+                require_regular(path)
                 with Image.open(path) as image:
                     width, height = image.size
                 mask = merge(instances[path.name], height, width)

@@ -12,6 +12,7 @@ from pathlib import Path, PureWindowsPath
 from runner.errors import SubjectError
 from runner.subjects.folders import is_image_name
 
+_DIGITS = 9
 _SEPARATORS = (",", ";", "\t")
 _WITH_PANDAS = "with pandas: frame[['file', 'label']].to_csv('labels.csv', index=False)"
 
@@ -146,5 +147,5 @@ def _entry(row: _Row, columns: _Columns, file: Path, classes: int) -> tuple[str,
 def _number(text: str) -> int | None:
     """Return a whole number from 0, also as pandas writes it where a column has gaps (`3.0`); None for other text."""
     whole, _, fraction = text.partition(".")
-    # `int` alone would also take 1_0.
-    return int(whole) if whole.isdecimal() and not fraction.strip("0") else None
+    # `int` alone would also take 1_0, and refuses numbers of thousands of digits.
+    return int(whole) if whole.isdecimal() and len(whole) <= _DIGITS and not fraction.strip("0") else None

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from catalog.regular_files import read_regular, require_regular
 from runner.errors import SubjectError
 from runner.subjects.folders import images_in
 from runner.subjects.items import Truth
@@ -63,7 +64,7 @@ class Images:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise SubjectError(
             f"the labels {path} cannot be read: {error.strerror}; expected a CSV file with lines such as cat.jpg,3"
@@ -105,7 +106,7 @@ class MaskedImages:
     def labels(self) -> Mapping[str, bytes]:
         # What is done to a mask determines the truth as its bytes do.
         geometry = f"{self.height} x {self.width}, {self.values}, {self.preprocess.to_json()}".encode()
-        return {"geometry": geometry, **{path.name: self._mask_of(path).read_bytes() for path in self.validation()}}
+        return {"geometry": geometry, **{path.name: read_regular(self._mask_of(path)) for path in self.validation()}}
 
     def truth(self, pictures: Sequence[Path]) -> Truth:
         return Truth("mask", (self.height, self.width), np.uint8, (self._mask(path) for path in pictures))
@@ -127,7 +128,7 @@ class MaskedImages:
         path = self._mask_of(picture)
         numbers = self._numbers(path)
         # As a tier decodes it: a mask belongs to the picture that the EXIF orientation has turned upright.
-        upright = decode(picture.read_bytes(), "gray")
+        upright = decode(read_regular(picture), "gray")
         if upright.size != numbers.size:
             raise SubjectError(
                 f"{path} has {numbers.width} x {numbers.height} pixels and its image {upright.width} x "
@@ -139,6 +140,7 @@ class MaskedImages:
     def _numbers(self, path: Path) -> Image.Image:
         """Return the mask as class numbers, one byte per pixel."""
         try:
+            require_regular(path)
             with Image.open(path) as image:
                 if image.mode not in _MODES:
                     raise SubjectError(
@@ -173,7 +175,7 @@ class MaskedImages:
 def check_picture(path: Path) -> None:
     """Raise SubjectError if a tier could not decode this file."""
     try:
-        decode(path.read_bytes(), "gray")
+        decode(read_regular(path), "gray")
     except TierError as error:
         raise SubjectError(f"{path}: {error}. Repair the file, or take it out") from error
     except OSError as error:
