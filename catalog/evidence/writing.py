@@ -128,9 +128,10 @@ def _repairs(row: SQLModel, name: str) -> dict[str, str]:
     return {} if is_moment(getattr(row, name)) else {name: _now()}
 
 
-def sync_slos(session: Session, slos: "Mapping[str, SloSpec]") -> None:
-    """Make the stored targets exactly those declared."""
-    session.execute(delete(Slo).where(column(Slo, "name").not_in(list(slos))))
+def sync_slos(session: Session, slos: "Mapping[str, SloSpec]", *, keep_others: bool = False) -> None:
+    """Make the stored targets exactly those declared; with `keep_others`, those of other names stay beside them."""
+    if not keep_others:
+        session.execute(delete(Slo).where(column(Slo, "name").not_in(list(slos))))
     before = {row.name: (row.latency, row.accuracy) for row in session.execute(select(Slo)).scalars()}
     for file in session.execute(select(ImportedFile)).scalars():
         if noted(file, SLOS, {}):  # what stands now is declared here, and stays when the file is forgotten

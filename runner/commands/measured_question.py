@@ -146,7 +146,8 @@ class _QuestionFill:
         self._subject, self._request = request.subject, request
         with database.writing_session() as writing:
             self._environment_id = store_environment(writing, context, selection)
-            sync_slos(writing, context.catalog.slos)
+            # The catalog of one question may be another one than that of the fills, whose targets stay.
+            sync_slos(writing, context.catalog.slos, keep_others=True)
             writing.commit()
             evidence = Evidence.of((), slo_evidence(writing))
         budgets = resolve_budgets(evidence, request)

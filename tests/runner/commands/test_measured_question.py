@@ -202,6 +202,15 @@ def test_other_subjects_stay_declared(asking: Callable[..., Done], track: Track,
     assert rows == [("second", 4), ("table", 4)]
 
 
+def test_targets_of_another_catalog_stay_declared(asking: Callable[..., Done], track: Track, tmp_path: Path) -> None:
+    assert asking("table", "--slo", "fast").code == 0
+    other = {name: value for name, value in RACING.items() if name != "slos"}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other, sort_keys=False))
+    assert asking("table", "--max-latency", "1s", "-c", "other.yaml").code == 0
+    with closing(sqlite3.connect(tmp_path / "tierwise.db")) as connection:
+        assert connection.execute("SELECT name FROM slo").fetchall() == [("fast",)]
+
+
 def test_a_model_file_is_enough(asking: Callable[..., Done], track: Track, tmp_path: Path) -> None:
     (tmp_path / "strategies.yaml").unlink()
     done = asking("table.onnx", "--data", "table.npz", "--max-latency", "1s", "--json")
