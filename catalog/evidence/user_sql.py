@@ -1,19 +1,56 @@
-"""SQL that people type: it reads, or it is refused."""
+"""SQL that people type: it reads within limits, or it is refused."""
 
+import re
 import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import date
+from datetime import time as time_of_day
+from math import isfinite
 from typing import Any
 
 from sqlalchemy import inspect
 
 from catalog.errors import QueryError
 from catalog.evidence.database import Database
+from catalog.evidence.reader_role import as_reader, cancelled_after
+from catalog.units import counted, duration, size
 
 _READS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
-# So often may Ctrl-C be noticed within one statement; in SQLite's instructions.
+# So often may Ctrl-C be noticed within one statement, and the time be over; in SQLite's instructions.
 _INSTRUCTIONS = 100_000
-_REFUSALS = ("not authorized", "authorization denied", "read-only", "readonly", "prohibited", "VACUUM")
+_BATCH = 1000
+_REFUSALS = (
+    "not authorized",
+    "authorization denied",
+    "read-only",
+    "readonly",
+    "prohibited",
+    "VACUUM",
+    "data-modifying",
+    "permission denied",
+)
 _ALLOWED = "one statement that reads, such as: SELECT * FROM leaderboard (docs/sql.md has more)"
+_COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+# What a cursor of PostgreSQL takes for a misspelled SELECT.
+_WRITES = re.compile(
+    "alter|analyze|begin|call|checkpoint|cluster|comment|commit|copy|create|deallocate|delete|discard|do|drop|execute|"
+    "grant|insert|listen|load|lock|merge|notify|prepare|refresh|reindex|reset|revoke|rollback|savepoint|set|truncate|"
+    "unlisten|update|vacuum"
+)
+# SQLite takes no larger limit.
+_LONGEST = 10**9
+
+
+@dataclass(frozen=True)
+class QueryLimits:
+    """How much one statement may give, and how long it may take."""
+
+    rows: int = 1_000_000
+    size_bytes: int = 256 * 2**20
+    seconds: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -24,7 +61,7 @@ class QueryResult:
     rows: tuple[tuple[Any, ...], ...]
 
 
-def read_query(database: Database, statement: str) -> QueryResult:
+def read_query(database: Database, statement: str, limits: QueryLimits | None = None) -> QueryResult:
     """Run one statement that only reads.
 
     Parameters
@@ -33,6 +70,8 @@ def read_query(database: Database, statement: str) -> QueryResult:
         Opened read-only.
     statement : str
         SQL of the database's own dialect.
+    limits : QueryLimits, optional
+        A result beyond them is refused as a whole: a part of it would be taken for all.
 
     Returns
     -------
@@ -41,51 +80,168 @@ def read_query(database: Database, statement: str) -> QueryResult:
     Raises
     ------
     QueryError
-        When it does not parse, names what does not exist, is several statements, or does more than read.
+        When it does not parse, names what does not exist, is several statements, does more than read, or exceeds a
+        limit.
+
+    Notes
+    -----
+    SQLite is asked on a connection that cannot write, with an authorizer that allows no other file, pragma or
+    extension. On a server the statement is a cursor in a read-only transaction, which takes nothing but a SELECT; a
+    superuser asks in a role that may read the evidence alone (`catalog.evidence.reader_role`).
     """
     if not database.readonly:
         raise ValueError("open the database read-only to run statements that people type")
+    chosen = limits or QueryLimits()
     with database.translated(), database.engine.connect() as connection:
         driver: Any = connection.connection.driver_connection
-        run = _run_sqlite if connection.dialect.name == "sqlite" else _run_server
+        is_file = connection.dialect.name == "sqlite"
+        deadline = time.monotonic() + chosen.seconds
         try:
-            cursor = run(driver, statement)
-            if cursor.description is None:
-                raise QueryError(f"this statement gives no rows; allowed: {_ALLOWED}")
-            rows = tuple(map(tuple, cursor.fetchall()))
+            limited = _sqlite(driver, chosen, deadline) if is_file else _server(driver, chosen)
+            with limited, _sqlite_rows(driver, statement) if is_file else _server_rows(driver, statement) as cursor:
+                if cursor.description is None:
+                    raise QueryError(f"this statement gives no rows; allowed: {_ALLOWED}")
+                columns = tuple(column[0] for column in cursor.description)
+                return QueryResult(columns, tuple(_fetched(cursor, chosen, deadline)))
         except (connection.dialect.loaded_dbapi.Error, sqlite3.Warning) as error:
-            raise QueryError(_explained(database, str(error).strip())) from error
+            if time.monotonic() > deadline:
+                raise QueryError(_too_slow(chosen)) from error
+            raise QueryError(_explained(database, error, statement, chosen)) from error
         finally:
             # Ends the snapshot, which would keep SQLite's write-ahead log from being shortened.
             driver.rollback()
-        return QueryResult(tuple(column[0] for column in cursor.description), rows)
 
 
-def _run_sqlite(driver: sqlite3.Connection, statement: str) -> Any:
+def printable(value: Any) -> Any:
+    r"""Return a cell as JSON, CSV and tables write it.
+
+    Bytes are written as PostgreSQL writes them, numbers that JSON does not have as its `to_json` does.
+
+    Examples
+    --------
+    >>> printable(b"\x0aG"), printable(float("inf")), printable([1.5, float("nan")])
+    ('\\x0a47', 'Infinity', [1.5, 'NaN'])
+    """
+    match value:
+        case float() if not isfinite(value):
+            return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+        case None | bool() | int() | float() | str():
+            return value
+        case bytes() | bytearray() | memoryview():
+            return f"\\x{bytes(value).hex()}"
+        case list() | tuple():
+            return [printable(member) for member in value]
+        case dict():
+            return {str(name): printable(member) for name, member in value.items()}
+        case date() | time_of_day():  # moments are dates
+            return value.isoformat()
+        case _:
+            return str(value)
+
+
+@contextmanager
+def _sqlite(driver: sqlite3.Connection, limits: QueryLimits, deadline: float) -> Iterator[None]:
+    """Let SQLite stop at the deadline, and before it builds a value of any size in memory."""
+    length = driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, min(limits.size_bytes, _LONGEST))
+    text_factory = driver.text_factory
+    # Bytes that are no text are shown and do not end the query.
+    driver.text_factory = lambda value: value.decode(errors="backslashreplace")
+    driver.set_progress_handler(lambda: int(time.monotonic() > deadline), _INSTRUCTIONS)
+    try:
+        yield
+    finally:
+        driver.set_progress_handler(None, 0)
+        driver.text_factory = text_factory
+        driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, length)
+
+
+@contextmanager
+def _sqlite_rows(driver: sqlite3.Connection, statement: str) -> Iterator[Any]:
     """Run SQL with an authorizer: even opened read-only, SQLite attaches other files and takes pragmas."""
     driver.set_authorizer(lambda action, *rest: sqlite3.SQLITE_OK if action in _READS else sqlite3.SQLITE_DENY)
-    driver.set_progress_handler(lambda: 0, _INSTRUCTIONS)
     try:
-        return driver.execute(statement)
+        cursor = driver.execute(statement)
     finally:
         # SQLite asks it while it compiles a statement; fetching the rows needs it no more.
         driver.set_authorizer(None)
+    with closing(cursor):
+        yield cursor
 
 
-def _run_server(driver: Any, statement: str) -> Any:
-    """Run a prepared statement: it is one statement, so none can end the read-only transaction and go on."""
-    # psycopg then begins its transactions with READ ONLY, which the server enforces.
-    driver.read_only = True
-    # Without parameters, psycopg leaves a `%` of the statement alone.
-    return driver.execute(statement.encode(), prepare=True)
+@contextmanager
+def _server(driver: Any, limits: QueryLimits) -> Iterator[None]:
+    with as_reader(driver), cancelled_after(driver, limits.seconds):
+        yield
 
 
-def _explained(database: Database, said: str) -> str:
-    if any(part in said for part in _REFUSALS):
-        return f"only reading is allowed: {_ALLOWED}"
+@contextmanager
+def _server_rows(driver: Any, statement: str) -> Iterator[Any]:
+    """Declare a cursor: it takes one SELECT, and gives its rows in batches. A plan has no cursor and few rows."""
+    bare = _COMMENTS.sub(" ", statement).strip("; \t\r\n")
+    if not bare:
+        raise QueryError(f"this statement gives no rows; allowed: {_ALLOWED}")
+    is_plan = bare.split(maxsplit=1)[0].lower() == "explain"
+    with closing(driver.cursor() if is_plan else driver.cursor(name="user_sql")) as cursor:
+        # Without parameters, psycopg leaves a `%` alone. Prepared, it is one statement; a cursor always is.
+        cursor.execute(statement.encode(), **({"prepare": True} if is_plan else {}))
+        yield cursor
+
+
+def _fetched(cursor: Any, limits: QueryLimits, deadline: float) -> Iterator[tuple[Any, ...]]:
+    count = size_bytes = 0
+    while rows := cursor.fetchmany(min(_BATCH, limits.rows + 1)):
+        # Between two batches a server has nothing to cancel.
+        if time.monotonic() > deadline:
+            raise QueryError(_too_slow(limits))
+        for row in rows:
+            count += 1
+            size_bytes += sum(len(value) if isinstance(value, str | bytes) else 8 for value in row)
+            if count > limits.rows:
+                raise QueryError(
+                    f"the result has more than {counted(limits.rows, 'row')}; add a LIMIT or a WHERE, or allow more "
+                    "with --max-rows"
+                )
+            if size_bytes > limits.size_bytes:
+                raise QueryError(_too_large(limits))
+            yield tuple(row)
+
+
+def _too_large(limits: QueryLimits) -> str:
+    return (
+        f"the result is larger than {size(limits.size_bytes)}; select fewer columns or rows, or allow more with "
+        "--max-size"
+    )
+
+
+def _too_slow(limits: QueryLimits) -> str:
+    return (
+        f"the statement took longer than {duration(limits.seconds)}; add a WHERE, or allow more with --max-time (views "
+        "over samples read all of them)"
+    )
+
+
+def _explained(database: Database, error: Exception, statement: str, limits: QueryLimits) -> str:
+    # A server's own text repeats the statement as the cursor has it.
+    said = str(getattr(getattr(error, "diag", None), "message_primary", None) or error).strip()
+    if "too big" in said:
+        return _too_large(limits)
+    if any(part in said for part in _REFUSALS) or _is_write(said, statement):
+        because = f"{said}; " if "permission" in said else ""
+        return f"{because}only reading is allowed: {_ALLOWED}"
+    if "lock timeout" in said:
+        return "other statements are running as a superuser; wait for them, or connect as a role that is none"
     if "one statement" in said or "multiple commands" in said:
         return f"these are several statements; allowed: {_ALLOWED}"
     if "no such table" in said or "does not exist" in said:
         inspector = inspect(database.engine)
         return f"{said}; there are {', '.join(sorted((*inspector.get_view_names(), *inspector.get_table_names())))}"
     return f"{said}; docs/sql.md describes views and tables"
+
+
+def _is_write(said: str, statement: str) -> bool:
+    """Return whether a cursor refused a statement for its verb, or for that after its WITH."""
+    if not said.startswith("syntax error at or near"):
+        return False
+    near = said.partition('"')[2].rpartition('"')[0].lower()
+    verb, *_ = _COMMENTS.sub(" ", statement).split(maxsplit=1)
+    return _WRITES.fullmatch(near) is not None and verb.lower() in (near, "with")

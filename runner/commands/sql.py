@@ -2,22 +2,26 @@
 
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from catalog.errors import UnitError
 from catalog.evidence.database import open_database
-from catalog.evidence.user_sql import QueryResult, read_query
+from catalog.evidence.user_sql import QueryLimits, QueryResult, printable, read_query
+from catalog.units import parse_size, parse_wait
 from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, err, example, out, print_json
 
 # In narrower columns every word would be broken, so that a row is shown with a line for each column.
 _LEAST_WIDTH = 8
 # rich lays out a whole table before it prints the first line.
 _SHOWN = 1000
+_LIMITS = QueryLimits()
+_Number = TypeVar("_Number", int, float)
 
 StatementArgument = Annotated[str, typer.Argument(help="One SELECT; docs/sql.md describes views and tables")]
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print the result as CSV on stdout")]
@@ -28,12 +32,19 @@ def sql(
     database: DatabaseOption = None,
     as_json: JsonOption = False,
     as_csv: CsvOption = False,
+    max_rows: Annotated[int, typer.Option(min=1, help="Refuse a result of more rows")] = _LIMITS.rows,
+    max_size: Annotated[str, typer.Option(metavar="SIZE", help="Refuse a larger result, such as 1g")] = "256m",
+    max_time: Annotated[str, typer.Option(metavar="TIME", help="Stop a statement after so long, such as 10m")] = "60s",
 ) -> None:
     """Query the evidence in SQL, read-only."""
     if as_json and as_csv:
         raise typer.BadParameter("choose one of --json and --csv")
+    limits = QueryLimits(
+        max_rows, _parsed(max_size, parse_size, "--max-size"), _parsed(max_time, parse_wait, "--max-time")
+    )
     with open_database(database or RunnerSettings().database, readonly=True) as opened:
-        result = read_query(opened, statement)
+        raw = read_query(opened, statement, limits)
+    result = QueryResult(raw.columns, tuple(tuple(map(printable, row)) for row in raw.rows))
     if as_json:
         names = unique_names(result.columns)
         print_json([dict(zip(names, row, strict=True)) for row in result.rows])
@@ -46,6 +57,13 @@ def sql(
         out.print(_table(result) if _LEAST_WIDTH * len(result.columns) <= out.width else _by_row(result))
         if len(result.rows) > _SHOWN:
             err.print(f"{_SHOWN} of {len(result.rows)} rows are shown; --csv and --json give all")
+
+
+def _parsed(text: str, parse: Callable[[object], _Number], option: str) -> _Number:
+    try:
+        return parse(text)
+    except UnitError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
 
 
 def unique_names(columns: Sequence[str]) -> list[str]:

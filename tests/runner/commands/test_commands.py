@@ -90,6 +90,8 @@ def test_an_accuracy_without_items_promises_no_budget_and_says_what_to_do(lab: R
 def test_an_import_is_analysed_and_stored(lab: Runner) -> None:
     counted = "SELECT COUNT(*) AS strategies, (SELECT COUNT(*) FROM pairwise) > 0 AS paired FROM ranking"
     assert json.loads(lab("sql", counted, "-d", "lab.db", "--json").out) == [{"strategies": 4, "paired": 1}]
+    odd = "SELECT 9e999 AS far, x'00ff' AS bytes"
+    assert json.loads(lab("sql", odd, "-d", "lab.db", "--json").out) == [{"far": "Infinity", "bytes": "\\x00ff"}]
     made = lab("sql", "SELECT created_at FROM analysis", "-d", "lab.db", "--json").out
     lab("import", "phone.csv", "-d", "lab.db")
     assert lab("sql", "SELECT created_at FROM analysis", "-d", "lab.db", "--json").out == made
@@ -156,6 +158,8 @@ def test_a_rejected_file_is_told_by_line_and_leaves_no_trace(lab: Runner, tmp_pa
         (["import", "phone.csv", "-d", "new.db", "--environment", "a b"], 1, "is no name"),
         (["sql", "SELECT 1", "-d", "none.db"], 1, "there is no database"),
         (["sql", "DROP TABLE sample", "-d", "lab.db"], 1, "only reading is allowed"),
+        (["sql", "SELECT 1 UNION SELECT 2", "-d", "lab.db", "--max-rows", "1", "--json"], 1, "more than 1 row;"),
+        (["sql", "SELECT 1", "-d", "lab.db", "--max-size", "much"], 2, "--max-size"),
         (["sql", "SELECT 1", "-d", "lab.db", "--json", "--csv"], 2, "choose one of --json and --csv"),
         (["compare", "lab.db", "none.db"], 1, "there is no database"),
         (["compare", "lab.db"], 2, "Missing argument"),
