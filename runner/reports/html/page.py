@@ -9,13 +9,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from catalog.analysis import SubjectResult
 from catalog.evidence.strategy_evidence import EnvironmentEvidence, Origin
 from catalog.units import counted, duration, rate, size
+from runner.reports.html.accuracy_sentences import study_accuracies
 from runner.reports.html.first_page import answers_section, limits_in_words
 from runner.reports.html.markup import CSS, Child, Html, Ids, details, joined, patterns, table, tag
 from runner.reports.html.report_data import EnvironmentReport, Report
 from runner.reports.html.sentences import codes_of
-from runner.reports.html.study_tables import FOOTNOTE, accuracy_table, effect_tables, study_accuracies, wilcoxon_table
+from runner.reports.html.study_tables import (
+    FOOTNOTE,
+    accuracy_table,
+    effect_tables,
+    median_table,
+    ratio_table,
+    wilcoxon_table,
+)
 from runner.reports.html.subject_section import subject_section
 from runner.reports.html.summary import QuestionSummary, summarise
 
@@ -282,10 +291,26 @@ def _sections_behind(report: EnvironmentReport, subjects: Mapping[str, str], ids
 
 
 def _summary(report: EnvironmentReport) -> Html:
-    return joined(_question(question) for question in summarise(report.results))
+    return joined(
+        _undecided(report),
+        (_question(question, report.results) for question in summarise(report.results)),
+    )
 
 
-def _question(summary: QuestionSummary) -> Html:
+def _undecided(report: EnvironmentReport) -> Html | None:
+    """Say once, before all sentences, that nothing is decided; None if something is."""
+    pairs = [pair for result in report.results for family in result.families for pair in family.pairs]
+    refusals = {pair.decided.refusal.reason for pair in pairs if pair.decided.refusal}
+    if not pairs or any(pair.decided.refusal is None for pair in pairs):
+        return None
+    text = (
+        f"Nothing is decided: {'; '.join(sorted(refusals))}. The sentences describe medians, and say what the study's "
+        "own tests of the pooled samples find."
+    )
+    return tag("p", text)
+
+
+def _question(summary: QuestionSummary, results: Sequence[SubjectResult]) -> Html:
     heading = f"{summary.question}: {summary.title}" if summary.question else summary.title
     others = details(
         f"{len(summary.others)} more comparisons",
@@ -298,7 +323,19 @@ def _question(summary: QuestionSummary) -> Html:
         if summary.findings
         else None,
         others if summary.others else None,
+        _by_subject(summary, results),
         None if summary.answers or summary.findings else tag("p", "Nothing was measured that answers it."),
+    )
+
+
+def _by_subject(summary: QuestionSummary, results: Sequence[SubjectResult]) -> Html | None:
+    """Return the medians and ratios of each subject, folded: the numbers that the sentences put together."""
+    if not summary.pairs:
+        return None
+    subjects = [result.subject for result in results]
+    return details(
+        "Medians and ratios, subject by subject",
+        joined(median_table(summary.operators, results), ratio_table(summary.pairs, subjects)),
     )
 
 

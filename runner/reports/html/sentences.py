@@ -1,6 +1,5 @@
 """One pair of strategies over all subjects in one sentence, from the numbers: also if there is no difference."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -91,6 +90,21 @@ class PairOfSubject:
             SubjectOutcome.EQUIVALENT if decided.verdict is ComparisonOutcome.EQUIVALENT else SubjectOutcome.UNRESOLVED
         )
 
+    @property
+    def direction(self) -> str:
+        """Return `lower`, `higher` or `equal`: the median of the strategy that the sentence is about."""
+        return speedup(self.median_s, self.reference_s).direction
+
+    @property
+    def is_shown(self) -> bool:
+        """Return whether either analysis shows a difference."""
+        return self.pair.paper.significant or self.is_different
+
+    @property
+    def is_different(self) -> bool:
+        """Return whether a difference is decided."""
+        return self.outcome in (SubjectOutcome.LOWER, SubjectOutcome.HIGHER)
+
 
 @dataclass(frozen=True)
 class MissingSubject:
@@ -119,43 +133,34 @@ def pair_sentence(
 ) -> str:
     """Write `Edge shows 1.83x lower average median latency than mobile across four subjects (...); ...`
 
-    Speed-ups are of medians, averaged as the study does; the deciding analysis determines whether there is a
-    difference; the study's effect sizes follow. `where` is what both have in common, such as `on mobile, `. Subjects
-    that are not in the average are named with the reason.
+    Speed-ups are of medians, averaged as the study does, but never over opposite directions: where subjects differ in
+    direction, each direction has its own factor. What the deciding analysis says follows, then the study's effect
+    sizes. `where` is what both have in common, such as `on mobile, `. Subjects that are not in the average are named
+    with the reason.
     """
-    left_out = without(missing)
-    everyone = [member.subject for member in members]
-    groups = {outcome: [member for member in members if member.outcome is outcome] for outcome in SubjectOutcome}
-    shown = groups[SubjectOutcome.LOWER] + groups[SubjectOutcome.HIGHER]
-    # Where nothing is decided anywhere, the estimates still make a sentence, which says so.
-    if len(groups[SubjectOutcome.UNDECIDED]) == len(members):
-        refusal = members[0].pair.decided.refusal
-        why = f": {refusal.reason}" if refusal else ""
-        shows = f"{where}{spoken_of} shows {_factor(members)} than {reference}"
-        return sentence(f"{shows} {scope(everyone, everyone)}; not decided{why}{left_out}")
-    rest = ", ".join(_not_different(groups, everyone))
-    if not shown:
-        return sentence(
-            f"{where}no difference between {spoken_of} and {reference} is shown: {rest}{left_out}{_effects(members)}"
-        )
+    left_out, everyone = without(missing), [member.subject for member in members]
+    shown = [member for member in members if member.is_shown]
+    # A subject that is not shown to differ joins the factor only where all medians point the same way.
+    uniform = len({member.direction for member in members}) == 1
+    decision = _decision(members, named=[] if uniform else shown)
+    # What the study's test alone shows makes a difference only as long as nothing is decided.
+    if not shown or (decision and not any(member.is_different for member in members)):
+        text = f"{where}no difference between {spoken_of} and {reference} is shown{f': {decision}' if decision else ''}"
+        return sentence(f"{text}{left_out}{_effects(members)}")
     clauses: list[str] = []
-    for outcome in (SubjectOutcome.LOWER, SubjectOutcome.HIGHER):
-        if groups[outcome]:
-            subjects = [member.subject for member in groups[outcome]]
+    for direction in ("lower", "higher"):
+        group = [member for member in (members if uniform else shown) if member.direction == direction]
+        if group:
+            subjects = [member.subject for member in group]
             than = "" if clauses else f" than {reference}"
-            whom = scope(subjects, everyone, note=_range(groups[outcome]), again=bool(clauses))
-            clauses.append(f"{_factor(groups[outcome])}{than} {whom}")
-    different = _different(len(shown), len(members))
-    others = f", {rest}" if rest else ""
+            clauses.append(
+                f"{_factor(group)}{than} {scope(subjects, everyone, note=_range(group), again=bool(clauses))}"
+            )
+    # Only where the decided percentile differs although the medians are the same to the last digit.
+    shows = " and ".join(clauses) or f"equal median latency to {reference}"
     return sentence(
-        f"{where}{spoken_of} shows {' and '.join(clauses)}; {different}{others}{left_out}{_effects(members)}"
+        f"{where}{spoken_of} shows {shows}{f'; {decision}' if decision else ''}{left_out}{_effects(members)}"
     )
-
-
-def _different(shown: int, everyone: int) -> str:
-    if everyone == 1:
-        return "different"
-    return f"different {'in all' if shown == everyone else 'there'}"
 
 
 def _factor(members: Sequence[PairOfSubject]) -> Speedup:
@@ -166,6 +171,41 @@ def _range(members: Sequence[PairOfSubject]) -> str:
     if len(members) < 2:
         return ""
     return extent([speedup(member.median_s, member.reference_s).factor for member in members], "x")
+
+
+def _decision(members: Sequence[PairOfSubject], *, named: Sequence[PairOfSubject]) -> str:
+    """Return what the deciding analysis says of all subjects; empty where it decides none, as after one round.
+
+    `named` are the subjects that the sentence has just named one by one.
+    """
+    everyone = [member.subject for member in members]
+    groups = {outcome: [member for member in members if member.outcome is outcome] for outcome in SubjectOutcome}
+    different = groups[SubjectOutcome.LOWER] + groups[SubjectOutcome.HIGHER]
+    if len(groups[SubjectOutcome.UNDECIDED]) == len(members):
+        return ""
+    texts = [_different(different, everyone, named)] if different else []
+    return ", ".join([*texts, *_not_different(groups, everyone)]) + _contrary(different)
+
+
+def _different(different: Sequence[PairOfSubject], everyone: Sequence[str], named: Sequence[PairOfSubject]) -> str:
+    if len(everyone) == 1:
+        return "different"
+    if len(different) == len(everyone):
+        return "different in all"
+    subjects = {member.subject for member in different}
+    if subjects == {member.subject for member in named}:
+        return "different there"
+    names = [name for name in everyone if name in subjects]
+    return f"different in {count(len(names))} ({listed(names)})"
+
+
+def _contrary(different: Sequence[PairOfSubject]) -> str:
+    """Name the subjects whose decided percentile differs the other way than their medians."""
+    contrary = [member for member in different if member.direction not in ("equal", member.outcome.value)]
+    if not contrary:
+        return ""
+    percentile = contrary[0].pair.decided.question.percentile
+    return f" (the other way at p{percentile:g} in {listed([member.subject for member in contrary])})"
 
 
 def _not_different(groups: dict[SubjectOutcome, list[PairOfSubject]], everyone: Sequence[str]) -> Iterator[str]:
@@ -195,15 +235,15 @@ def _needed(members: Sequence[PairOfSubject]) -> str:
 
 def _effects(members: Sequence[PairOfSubject]) -> str:
     """Return the result of the study's test for the same pairs."""
-    sizes = [
-        magnitude(member.pair.paper.delta) if member.pair.paper.significant else "not significant" for member in members
-    ]
-    counts = Counter(sizes)
-    order = [name for name in ("large", "medium", "small", "negligible", "not significant") if name in counts]
-    if len(counts) == 1:
+    subjects: dict[str, list[str]] = {}
+    for member in members:
+        size = magnitude(member.pair.paper.delta) if member.pair.paper.significant else "not significant"
+        subjects.setdefault(size, []).append(member.subject)
+    order = [name for name in ("large", "medium", "small", "negligible", "not significant") if name in subjects]
+    if len(order) == 1:
         text = order[0] + (" in all" if len(members) > 1 else "")
     else:
-        text = ", ".join(f"{name} in {count(counts[name])}" for name in order)
+        text = ", ".join(f"{name} in {count(len(subjects[name]))} ({listed(subjects[name])})" for name in order)
     disagreeing = [member.subject for member in members if member.pair.disagreement]
     tail = f"; the two analyses disagree in {listed(disagreeing)}" if disagreeing else ""
     return f". As in the paper: Cliff's delta {text}{tail}"

@@ -8,117 +8,70 @@ from dataclasses import dataclass
 
 from catalog.analysis import DropResult, FamilyResult, PairResult, SubjectResult
 from catalog.evidence.strategy_evidence import StrategyEvidence
-from catalog.statistics.accuracy_comparison import AccuracyAnalysis, AccuracyComparison, compare_accuracies
-from catalog.statistics.families import StrategyFamily, StudiedOperator, accuracy_pairs
-from catalog.units import points, pvalue, size
+from catalog.statistics.families import StrategyFamily
+from catalog.statistics.study_analysis import speedup
+from catalog.units import duration, points, pvalue, size
+from runner.reports.html.accuracy_sentences import METRICS, StudyAccuracies, whole_strategies
 from runner.reports.html.figures import families_of_all
 from runner.reports.html.markup import Child, Html, joined, table, tag
-from runner.reports.html.sentences import METRIC_NAMES, Codes, listed, sentence, split, spoken
-
-# Agreement with identity is not accuracy and takes no part.
-METRICS = ("top1", "top5", "miou")
+from runner.reports.html.sentences import METRIC_NAMES, Codes, PairOfSubject, SubjectOutcome, split
+from runner.reports.html.summary import StrategyPair
 
 
-@dataclass(frozen=True)
-class StudyAccuracies:
-    """Both ways of counting, pair by pair in the same order.
-
-    `missing` names subjects that take no part: some operator has no accuracy of theirs.
-    """
-
-    pooled: AccuracyAnalysis
-    once: AccuracyAnalysis
-    missing: tuple[str, ...] = ()
-
-    def both(self) -> Iterator[tuple[AccuracyComparison, AccuracyComparison]]:
-        """Yield each pair of operators, compared both ways."""
-        return zip(self.pooled.comparisons, self.once.comparisons, strict=True)
-
-
-@dataclass(frozen=True)
-class _Slot:
-    subject: str
-    metric: str
-    placement: str
-
-
-def whole_strategies(result: SubjectResult) -> list[StrategyEvidence]:
-    """Return uncut operators on single tiers, measured or not: those that have an accuracy."""
-    evidence = [*(strategy.evidence for strategy in result.strategies), *result.unmeasured]
-    return [strategy for strategy in evidence if len(strategy.tiers) == 1 and "partition" not in _passes(strategy)]
-
-
-def _passes(strategy: StrategyEvidence) -> tuple[str, ...]:
-    return tuple(str(step["name"]) for step in strategy.passes)
-
-
-def study_accuracies(results: Sequence[SubjectResult]) -> StudyAccuracies | None:
-    """Run the signed-rank tests of all pairs of operators; None if there is nothing to compare."""
-    evidence = [whole_strategy for result in results for whole_strategy in whole_strategies(result)]
-    operators = {strategy.operator: StudiedOperator(strategy.operator, _passes(strategy), ()) for strategy in evidence}
-    values = _values(evidence)
-    pairs = [pair for pair in accuracy_pairs(list(operators.values())) if pair.left in values and pair.right in values]
-    # A signed-rank test is paired: only where every operator has an accuracy can one be compared with another.
-    slots = [slot for slot in next(iter(values.values()), {}) if all(slot in by_slot for by_slot in values.values())]
-    if not pairs or not slots:
-        return None
-    return StudyAccuracies(
-        compare_accuracies(_columns(values, slots), pairs),
-        compare_accuracies(_columns(values, _once(evidence, slots)), pairs),
-        tuple(result.subject for result in results if result.subject not in {slot.subject for slot in slots}),
+def ratio_table(pairs: Sequence[StrategyPair], subjects: Sequence[str]) -> Html:
+    """Return a row per pair and a column per subject: factor, difference of medians, effect size, decision."""
+    rows = []
+    for pair in pairs:
+        members = {member.subject: member for member in pair.members}
+        cells = ["–" if (member := members.get(subject)) is None else ratio_cell(member) for subject in subjects]
+        rows.append([f"{pair.spoken_of} : {pair.reference}", *cells])
+    caption = (
+        "Ratio and difference of medians, subject by subject; Cliff's delta where the study's test is significant; "
+        "what the deciding analysis says"
     )
+    return table(caption, ["pair", *subjects], rows, texts=tuple(range(len(subjects) + 1)))
 
 
-def _values(evidence: Sequence[StrategyEvidence]) -> dict[str, dict[_Slot, float]]:
-    """Return percent by operator, then by subject, metric and tier."""
-    values: dict[str, dict[_Slot, float]] = {}
-    for strategy in evidence:
-        if strategy.accuracy is None or strategy.accuracy.metric == "agreement":
-            continue
-        for metric in METRICS:
-            value = getattr(strategy.accuracy, f"{metric}_pct")
-            if value is not None:
-                values.setdefault(strategy.operator, {})[_Slot(strategy.subject, metric, strategy.placement)] = value
-    return values
+def ratio_cell(member: PairOfSubject) -> str:
+    """Return `1.59x lower, -3.30 s, large, different`."""
+    compared = speedup(member.median_s, member.reference_s)
+    difference_s = member.median_s - member.reference_s
+    paper = member.pair.paper
+    # A pair is stored with its earlier member on the left, whichever of the two the row speaks of.
+    delta = -paper.delta if member.turned else paper.delta
+    effect = f"{paper.magnitude} ({delta:+.2f})" if paper.significant else "not significant"
+    words = [
+        "equal" if compared.direction == "equal" else f"{compared.factor:.2f}x {compared.direction}",
+        f"{'−' if difference_s < 0 else '+'}{duration(abs(difference_s))}",
+        effect,
+    ]
+    return ", ".join(words if member.outcome is SubjectOutcome.UNDECIDED else [*words, _decided(member)])
 
 
-def _columns(values: Mapping[str, Mapping[_Slot, float]], slots: Sequence[_Slot]) -> dict[str, list[float]]:
-    return {operator: [by_slot[slot] for slot in slots] for operator, by_slot in values.items()}
+def _decided(member: PairOfSubject) -> str:
+    return "different" if member.outcome in (SubjectOutcome.LOWER, SubjectOutcome.HIGHER) else str(member.outcome)
 
 
-def _once(evidence: Sequence[StrategyEvidence], slots: Sequence[_Slot]) -> list[_Slot]:
-    """Return only the first of tiers that share every accuracy, as those with one provider do."""
-    keys: dict[tuple[str, str], list[str]] = {}
-    for strategy in evidence:
-        keys.setdefault((strategy.subject, strategy.placement), []).append(strategy.accuracy_key)
-    # Tiers with one provider share an accuracy measurement; counting it three times would make a p-value smaller
-    # without another observation.
-    first: dict[tuple[str, str, tuple[str, ...]], _Slot] = {}
-    for slot in slots:
-        first.setdefault((slot.subject, slot.metric, tuple(keys[slot.subject, slot.placement])), slot)
-    return list(first.values())
-
-
-def wilcoxon_sentence(pooled: AccuracyComparison, once: AccuracyComparison, accuracies: StudyAccuracies) -> str:
-    """Return both tests of a pair, with what the study concludes and what remains of it."""
-    left, right = spoken(pooled.pair.left), spoken(pooled.pair.right)
-    text = (
-        f"as in the paper, Wilcoxon's test of {left} against {right} over {pooled.test.count} accuracies that differ: "
-        f"p {pvalue(pooled.test.pvalue)}, {_significant(pooled)} at {accuracies.pooled.corrected_alpha:.4g}, "
-        f"Cliff's delta {pooled.delta:.2f} ({pooled.magnitude})"
+def median_table(operators: Sequence[str], results: Sequence[SubjectResult]) -> Html:
+    """Return the median latency and the interquartile range of every placement of some operators, by subject."""
+    names = dict.fromkeys(
+        strategy.name for result in results for strategy in result.strategies if strategy.evidence.operator in operators
     )
-    if once.test.count != pooled.test.count:
-        text += (
-            f"; tiers that share a provider share a measurement, and with each counted once {once.test.count} remain: "
-            f"p {pvalue(once.test.pvalue)}, {_significant(once)}"
-        )
-    if accuracies.missing:
-        text += f"; without {listed(accuracies.missing)} (not every operator has an accuracy there)"
-    return sentence(text)
-
-
-def _significant(comparison: AccuracyComparison) -> str:
-    return "significant" if comparison.significant else "not significant"
+    by_subject = [{strategy.name: strategy.description for strategy in result.strategies} for result in results]
+    rows = (
+        [
+            name,
+            *(
+                "–"
+                if (description := described.get(name)) is None
+                else f"{duration(description.median)} (IQR {duration(description.interquartile_range)})"
+                for described in by_subject
+            ),
+        ]
+        for name in names
+    )
+    caption = "Median latency of all samples, and interquartile range"
+    return table(caption, ["strategy", *(result.subject for result in results)], rows)
 
 
 def accuracy_table(results: Sequence[SubjectResult]) -> Html | None:

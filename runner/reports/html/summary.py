@@ -5,168 +5,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from catalog.analysis import DropResult, FamilyResult, PairResult, SubjectResult
+from catalog.analysis import FamilyResult, PairResult, SubjectResult
 from catalog.evidence.strategy_evidence import in_canonical_order
-from catalog.output_distance import percentage
 from catalog.statistics.families import StrategyFamily, research_questions, strategy_name
-from catalog.statistics.outcomes import ComparisonOutcome
-from runner.reports.html.figures import families_of_all
-from runner.reports.html.sentences import (
-    METRIC_NAMES,
-    MissingSubject,
-    PairOfSubject,
-    SubjectOutcome,
-    count,
-    extent,
-    listed,
-    pair_sentence,
-    scope,
-    sentence,
-    split,
-    spoken,
-    without,
+from runner.reports.html.accuracy_sentences import (
+    StudyAccuracies,
+    accuracy_sentences,
+    size_sentence,
+    study_accuracies,
+    untested_sentence,
+    whole_strategies,
+    wilcoxon_sentence,
 )
-from runner.reports.html.study_tables import StudyAccuracies, study_accuracies, wilcoxon_sentence
-
-
-def fastest_sentence(operator: str, results: Sequence[SubjectResult], family: str) -> str | None:
-    """Name the placements where an operator is fastest: those that none of the others is shown to beat."""
-    fronts: dict[tuple[str, ...], list[str]] = {}
-    missing: list[MissingSubject] = []
-    decided = True
-    everyone = []
-    for result in results:
-        family_result = next(
-            (candidate for candidate in result.families if candidate.paper.family.name == family), None
-        )
-        members = (
-            []
-            if family_result is None
-            else [name for name in family_result.paper.members if split(name)[0] == operator]
-        )
-        if family_result is None or len(members) < 2:
-            missing.append(MissingSubject(result.subject, "fewer than two placements measured"))
-        else:
-            front = _unbeaten(family_result, members)
-            # One pair without a decision leaves open whether another placement is faster.
-            decided &= all(pair.decided.refusal is None for pair in family_result.pairs)
-            everyone.append(result.subject)
-            # Subjects with the same placements share a clause.
-            fronts.setdefault(tuple(split(name)[1] for name in front), []).append(result.subject)
-    if not fronts:
-        return None
-    clauses = [
-        f"on {_placed(front)} {scope(subjects, everyone, again=number > 0)}"
-        for number, (front, subjects) in enumerate(fronts.items())
-    ]
-    if not decided:
-        return sentence(f"what was measured does not decide where {spoken(operator)} is fastest everywhere")
-    return sentence(f"{spoken(operator)} is fastest {listed(clauses)}{without(missing)}")
-
-
-def _placed(front: Sequence[str]) -> str:
-    return front[0] if len(front) == 1 else f"{' or '.join(front)} (not shown to differ)"
-
-
-def _unbeaten(family: FamilyResult, members: Sequence[str]) -> list[str]:
-    """Return the members that no other is shown to be faster than, the smallest median first."""
-    beaten = set()
-    for pair in family.pairs:
-        left, right = pair.paper.left, pair.paper.right
-        if pair.decided.verdict is ComparisonOutcome.DIFFERENT and pair.decided.high is not None:
-            # A ratio of left by right below 1: the left one is faster.
-            loser, winner = (right, left) if pair.decided.high < 1 else (left, right)
-            if winner in members:
-                beaten.add(loser)
-    medians = dict(zip(family.paper.members, family.paper.median.tolist(), strict=True))
-    return sorted((name for name in members if name not in beaten), key=lambda name: float(medians[name]))
-
-
-def tally_sentence(
-    operator: str,
-    reference: str,
-    where: str,
-    compared: Sequence[PairOfSubject],
-    *,
-    missing: Sequence[MissingSubject] = (),
-) -> str | None:
-    """Count how often the operator is faster or slower, over subjects and tiers."""
-    if not compared:
-        return None
-    outcomes = [member.outcome for member in compared]
-    words = {
-        "faster": outcomes.count(SubjectOutcome.LOWER),
-        "slower": outcomes.count(SubjectOutcome.HIGHER),
-        "equivalent": outcomes.count(SubjectOutcome.EQUIVALENT),
-        "unresolved": outcomes.count(SubjectOutcome.UNRESOLVED),
-        "not decided": outcomes.count(SubjectOutcome.UNDECIDED),
-    }
-    text = ", ".join(f"{word} in {count(number)}" for word, number in words.items() if number)
-    total = f"{count(len(outcomes))} comparison{'s' if len(outcomes) > 1 else ''}"
-    return sentence(f"{spoken(operator)} against {spoken(reference)} {where}: {text} of {total}{without(missing)}")
-
-
-def accuracy_sentences(operator: str, results: Sequence[SubjectResult]) -> Iterator[str]:
-    """Yield what the operator loses against identity, one sentence per metric."""
-    drops_of_operator = [
-        (result.subject, drop) for result in results for drop in result.drops if drop.operator == operator
-    ]
-    for metric in dict.fromkeys(drop.metric for _, drop in drops_of_operator):
-        # Reversed twice: of several providers the first one's drop stays, in the order of the subjects.
-        drops = {subject: drop for subject, drop in reversed(drops_of_operator) if drop.metric == metric}
-        yield _drop_sentence(operator, metric, dict(reversed(drops.items())))
-
-
-def outputs_sentence(operator: str, results: Sequence[SubjectResult]) -> str | None:
-    """Name the subjects where the operator's outputs are far from identity's; None if there are none."""
-    far: dict[str, str] = {}
-    for result in results:
-        for strategy in result.strategies:
-            distance = strategy.evidence.output_distance
-            if strategy.evidence.operator != operator or distance is None or not distance.is_large:
-                continue
-            error = distance.relative_error
-            far[result.subject] = "in what is finite" if error is None else f"by {percentage(error)}"
-    if not far:
-        return None
-    figures = listed([f"{figure} in {subject}" for subject, figure in far.items()])
-    return sentence(f"{spoken(operator)} gives other outputs than identity: they differ {figures}")
-
-
-def _drop_sentence(operator: str, metric: str, drops: dict[str, DropResult]) -> str:
-    lost = extent([drop.drop.drop_pp for drop in drops.values()])
-    name = METRIC_NAMES.get(metric, metric)
-    # Where the interval leaves zero out; a gain is shown as well as a drop.
-    shown = [subject for subject, drop in drops.items() if drop.drop.low_pp > 0 or drop.drop.high_pp < 0]
-    if len(drops) == 1:
-        finding = "shown" if shown else "not shown to differ from zero"
-        return sentence(f"{spoken(operator)} has a {name} drop of {lost} points in {next(iter(drops))}, {finding}")
-    finding = (
-        f"shown in {count(len(shown))} of {count(len(drops))}" if shown else "not shown to differ from zero in any"
-    )
-    return sentence(f"{spoken(operator)} has a {name} drop of {lost} points across {listed(list(drops))}; {finding}")
-
-
-def against_whole(operator: str, results: Sequence[SubjectResult]) -> tuple[str, list[PairOfSubject]]:
-    """Compare a cut operator on its fastest placement with the uncut one on its fastest tier; also name that."""
-    whole, compared = "", []
-    for result in results:
-        family = next(
-            (family for family in result.families if family.paper.family.name == f"partitions:{operator}"), None
-        )
-        if family is None:
-            continue
-        across = [name for name in family.paper.members if split(name)[0] == operator]
-        single = [name for name in family.paper.members if split(name)[0] != operator]
-        if across and single:
-            whole = split(single[0])[0]
-            best = _unbeaten(family, single)[0], _unbeaten(family, across)[0]
-            # A family lists single tiers before placements across tiers, so that its pairs have them on the left.
-            pair = next(pair for pair in family.pairs if (pair.paper.left, pair.paper.right) == best)
-            medians = dict(zip(family.paper.members, family.paper.median.tolist(), strict=True))
-            compared.append(PairOfSubject(result.subject, medians[best[1]], medians[best[0]], pair, turned=True))
-    return whole, compared
-
+from runner.reports.html.figures import families_of_all
+from runner.reports.html.operator_sentences import (
+    against_whole,
+    extreme_medians,
+    fastest_sentence,
+    outputs_sentence,
+    tally_sentence,
+)
+from runner.reports.html.sentences import MissingSubject, PairOfSubject, pair_sentence, split, spoken
 
 QUESTIONS = {
     "RQ1": "Which tier for the model as it is?",
@@ -180,17 +39,22 @@ QUESTIONS = {
 
 @dataclass(frozen=True)
 class QuestionSummary:
-    """One question: the answer in short, the findings behind it, and all other comparisons that belong to it."""
+    """One question: the answer in short, the findings behind it, and all other comparisons that belong to it.
+
+    `operators` are those of the question, `pairs` the comparisons of `findings` and `others`, for tables by subject.
+    """
 
     question: str
     title: str
     answers: tuple[str, ...]
     findings: tuple[str, ...]
     others: tuple[str, ...]
+    operators: tuple[str, ...]
+    pairs: tuple["StrategyPair", ...]
 
 
 @dataclass(frozen=True)
-class _Pair:
+class StrategyPair:
     """Two strategies of a family over all subjects; `spoken_of` is compared with `reference`."""
 
     family: StrategyFamily
@@ -206,7 +70,7 @@ class _SummaryBasis:
 
     results: Sequence[SubjectResult]
     passes: Mapping[str, Sequence[str]]
-    pairs: tuple[_Pair, ...]
+    pairs: tuple[StrategyPair, ...]
     accuracies: StudyAccuracies | None
 
 
@@ -225,8 +89,10 @@ def summarise(results: Sequence[SubjectResult]) -> tuple[QuestionSummary, ...]:
                 question,
                 title,
                 tuple(_answers(question, basis)),
-                (*(_sentence(pair, passes) for pair in key), *_tests(question, basis.accuracies)),
-                tuple(_sentence(pair, passes) for pair in mine if pair not in key),
+                (*(pair_finding(pair, passes) for pair in key), *_accuracies_and_sizes(question, basis)),
+                tuple(pair_finding(pair, passes) for pair in mine if pair not in key),
+                tuple(operator for operator, steps in passes.items() if _question(steps) == question),
+                tuple(mine),
             )
         )
     return tuple(summaries)
@@ -246,13 +112,17 @@ def _question(steps: Sequence[str]) -> str:
     return next(iter(research_questions(steps)), "")
 
 
-def _question_of(pair: _Pair, passes: Mapping[str, Sequence[str]]) -> str:
+def _question_of(pair: StrategyPair, passes: Mapping[str, Sequence[str]]) -> str:
+    return _later_question((split(pair.spoken_of)[0], split(pair.reference)[0]), passes)
+
+
+def _later_question(operators: tuple[str, str], passes: Mapping[str, Sequence[str]]) -> str:
     """Return the later of the two operators' questions; an operator that the study did not have comes last."""
     order = list(QUESTIONS)
-    return max((_question(passes[split(name)[0]]) for name in (pair.spoken_of, pair.reference)), key=order.index)
+    return max((_question(passes[operator]) for operator in operators), key=order.index)
 
 
-def _pairs(results: Sequence[SubjectResult]) -> Iterator[_Pair]:
+def _pairs(results: Sequence[SubjectResult]) -> Iterator[StrategyPair]:
     """Yield every pair of every family once, even if several families hold it."""
     seen: set[frozenset[str]] = set()
     for family in families_of_all(results):
@@ -266,9 +136,9 @@ def _pairs(results: Sequence[SubjectResult]) -> Iterator[_Pair]:
             seen.add(frozenset((left, right)))
             missing = tuple(_missing(results, left, right, members))
             if _left_is_spoken_of(left, right, members):
-                yield _Pair(family, left, right, tuple(members), missing)
+                yield StrategyPair(family, left, right, tuple(members), missing)
             else:
-                yield _Pair(family, right, left, tuple(map(_turned, members)), missing)
+                yield StrategyPair(family, right, left, tuple(map(_turned, members)), missing)
 
 
 def _turned(member: PairOfSubject) -> PairOfSubject:
@@ -339,7 +209,7 @@ def _left_is_spoken_of(left: str, right: str, members: Sequence[PairOfSubject]) 
     return sum(math.log(member.median_s / member.reference_s) for member in members) <= 0
 
 
-def _is_key(pair: _Pair, passes: Mapping[str, Sequence[str]]) -> bool:
+def _is_key(pair: StrategyPair, passes: Mapping[str, Sequence[str]]) -> bool:
     """Return whether a pair is a key finding: two placements, identity, or the placement nearest to the client."""
     operator, reference = split(pair.spoken_of)[0], split(pair.reference)[0]
     if operator == reference:
@@ -351,7 +221,8 @@ def _is_key(pair: _Pair, passes: Mapping[str, Sequence[str]]) -> bool:
     return not passes[reference] and "partition" not in passes[operator]
 
 
-def _sentence(pair: _Pair, passes: Mapping[str, Sequence[str]]) -> str:
+def pair_finding(pair: StrategyPair, passes: Mapping[str, Sequence[str]]) -> str:
+    """Return the sentence of a pair, which does not name identity where both are of it."""
     (operator, placement), (other, where) = split(pair.spoken_of), split(pair.reference)
     if operator == other and not passes[operator]:
         return pair_sentence(placement, where, pair.members, missing=pair.missing)
@@ -373,17 +244,25 @@ def _answers(question: str, basis: _SummaryBasis) -> Iterator[str]:
             yield from (text for text in sentences if text is not None)
 
 
-def _tests(question: str, accuracies: StudyAccuracies | None) -> Iterator[str]:
-    """Yield the study's test of accuracies, pair by pair."""
-    if accuracies is None:
-        return
-    for pooled, once in accuracies.both():
-        if question in pooled.pair.questions:
-            yield wilcoxon_sentence(pooled, once, accuracies)
+def _accuracies_and_sizes(question: str, basis: _SummaryBasis) -> Iterator[str]:
+    """Yield the study's tests of accuracies, the drops of the other pairs, and how the sizes of models differ."""
+    passes, accuracies = basis.passes, basis.accuracies
+    if accuracies is not None:
+        for pooled, once in accuracies.both():
+            if question in pooled.pair.questions:
+                yield wilcoxon_sentence(pooled, once, accuracies)
+        for comparison in accuracies.untested:
+            if _later_question((comparison.pair.left, comparison.pair.right), passes) == question:
+                yield untested_sentence(comparison)
+    whole = {strategy.operator for result in basis.results for strategy in whole_strategies(result)}
+    for pair in combinations([operator for operator in passes if operator in whole], 2):
+        if _later_question(pair, passes) == question and (text := size_sentence(*pair, basis.results)):
+            yield text
 
 
 def _of_partition(operator: str, basis: _SummaryBasis) -> Iterator[str | None]:
     yield fastest_sentence(operator, basis.results, f"partitions:{operator}")
+    yield extreme_medians(operator, basis.results, f"partitions:{operator}")
     whole, compared = against_whole(operator, basis.results)
     yield tally_sentence(operator, whole, "on its fastest tier", compared)
 
@@ -397,10 +276,11 @@ def _of_whole(operator: str, basis: _SummaryBasis) -> Iterator[str | None]:
     missing = {entry: None for pair in same for entry in pair.missing}
     yield tally_sentence(operator, identity, "on the same tier", compared, missing=list(missing))
     yield fastest_sentence(operator, basis.results, f"tiers:{operator}")
+    yield extreme_medians(operator, basis.results, f"tiers:{operator}")
     yield from accuracy_sentences(operator, basis.results)
 
 
-def _same_tier(operator: str, identity: str, pairs: Sequence[_Pair]) -> list[_Pair]:
+def _same_tier(operator: str, identity: str, pairs: Sequence[StrategyPair]) -> list[StrategyPair]:
     return [
         pair
         for pair in pairs

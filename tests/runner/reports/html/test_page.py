@@ -123,7 +123,7 @@ def test_one_round_is_described_and_not_decided(filling: Any, made: Any, read_pa
     filling.measure(environment, [subject], strategies, rounds=1, inputs=30)
     said = read_page(page_of(filling.database)).text
     assert "One round alone supports description, not decisions." in said
-    assert "than mobile in net; not decided: " in said
+    assert "Nothing is decided: one round" in said
     assert "The deciding analysis decides none of the 1 pairs" in said
     assert "No accuracies are known." in said
 

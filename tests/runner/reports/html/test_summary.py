@@ -9,8 +9,9 @@ from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.records import ArtifactRecord
 from catalog.evidence.writing import upsert_artifact
 from catalog.output_distance import DETAIL, OutputDistance
+from runner.reports.html.accuracy_sentences import study_accuracies
 from runner.reports.html.sentences import codes_of, listed, scope
-from runner.reports.html.study_tables import effect_tables, study_accuracies
+from runner.reports.html.study_tables import effect_tables
 from runner.reports.html.subject_section import ranking_table
 from runner.reports.html.summary import QuestionSummary, summarise
 from runner.reports.ranking import output_warnings
@@ -50,14 +51,17 @@ def test_an_average_over_subjects_with_its_range(filling: Any, made: Any) -> Non
     assert summary.answers == (
         "Identity is fastest on edge or cloud (not shown to differ) in one of two subjects (a) and on cloud in one "
         "(b).",
+        "The median latency of identity is lowest on edge (a 10 ms) and cloud (b 5 ms) and highest on mobile (a 20 ms "
+        "and b 30 ms).",
     )
     assert summary.findings[0] == (
         "Edge shows 2.50x lower average median latency than mobile across two subjects (2.00x to 3.00x); different in "
         "all. As in the paper: Cliff's delta large in all."
     )
     assert summary.findings[2].startswith(
-        "Cloud shows 2.00x lower median latency than edge in one of two subjects (b); different there, equivalent "
-        "within 5 % in one (a). As in the paper: Cliff's delta large in all; the two analyses disagree in a."
+        "Cloud shows 2.00x lower median latency than edge in one of two subjects (b) and 1.02x higher median latency "
+        "in one (a); different in one (b), equivalent within 5 % in one (a). As in the paper: Cliff's delta large in "
+        "all; the two analyses disagree in a."
     )
 
 
@@ -98,8 +102,13 @@ def test_opposite_directions_in_two_subjects(filling: Any, made: Any) -> None:
 
 def test_one_round_decides_nothing(filling: Any, made: Any) -> None:
     summary = by_question(analysed(filling, {made.Subject("net"): identity(0.02, 0.01, 0.04)}, rounds=1))["RQ1"]
-    assert summary.answers == ("What was measured does not decide where identity is fastest everywhere.",)
-    assert summary.findings[0].startswith("Edge shows 2.00x lower median latency than mobile in net; not decided: ")
+    assert summary.answers == (
+        "What was measured does not decide where identity is fastest everywhere.",
+        "The median latency of identity is lowest on edge (net 9.98 ms) and highest on cloud (net 39.9 ms).",
+    )
+    assert summary.findings[0] == (
+        "Edge shows 2.00x lower median latency than mobile in net. As in the paper: Cliff's delta large."
+    )
 
 
 PARTITIONED = {
@@ -114,6 +123,7 @@ def test_a_partition_against_the_whole(filling: Any, made: Any) -> None:
     summary = by_question(analysed(filling, {made.Subject("net"): PARTITIONED}))["RQ4"]
     assert summary.answers == (
         "Partition is fastest on mobile-edge in net.",
+        "The median latency of partition is lowest on mobile-edge (net 15 ms) and highest on mobile-cloud (net 90 ms).",
         "Partition against identity on its fastest tier: slower in one of one comparison.",
     )
     texts = [finding.partition(" in net")[0] for finding in summary.findings]
@@ -131,7 +141,7 @@ def test_a_partition_against_the_whole(filling: Any, made: Any) -> None:
 def test_every_pair_of_the_study_is_told_once(filling: Any, made: Any) -> None:
     medians = {name: 0.01 * 1.1**rank for rank, name in enumerate(made.STRATEGIES)}
     summary = by_question(analysed(filling, {made.Subject("net"): medians}))
-    texts = {question: len(item.findings) + len(item.others) for question, item in summary.items()}
+    texts = {question: len(item.pairs) for question, item in summary.items()}
     # Pairs of the families, by the later of the two operators: each tier 3; Q 3 + 3; E 6 + 3; P 12 + 6 with Q and E;
     # QE 3 + 9, with P 3; QEP 3 + 9 and with I, Q, E, P on one placement 3 + 3 + 3 + 1.
     assert texts == {"RQ1": 3, "RQ2": 6, "RQ3": 9, "RQ4": 18, "RQ5": 37}
@@ -154,8 +164,8 @@ def test_accuracies_are_told_with_both_ways_of_counting(filling: Any, made: Any)
     assert (pooled.test.count, once.test.count) == (3, 1)
     summary = by_question([result])["RQ3"]
     assert f"Early exit has a top-1 drop of {drop.drop.drop_pp:.2f} points in net, shown." in summary.answers
-    assert "over 3 accuracies that differ: p 0.25, not significant at 0.05" in summary.findings[-1]
-    assert "with each counted once 1 remain: p 1, not significant" in summary.findings[-1]
+    assert "over 3 accuracies that differ: p 0.25, not significant at 0.05" in summary.findings[-2]
+    assert "with each counted once 1 remain: p 1, not significant" in summary.findings[-2]
 
 
 def test_matrices_hold_one_subject_in_each_triangle(filling: Any, made: Any, read_page: Any) -> None:
