@@ -33,6 +33,38 @@ _WHAT_TO_DO = {
 }
 
 
+# What else is refused is refused of one file; these are refused of everything that a run does next.
+_REFUSED_OF_ALL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE})
+
+
+def ends_a_run(error: Exception) -> bool:
+    """Return whether everything else of a run would fail for the same reason."""
+    if isinstance(error, OSError) and error.errno in _REFUSED_OF_ALL:
+        return True
+    return isinstance(error, EngineUnavailableError)
+
+
+def describe(error: Exception) -> str:
+    """Describe any error in one sentence: those of this project by their message, others by their kind too.
+
+    Examples
+    --------
+    >>> describe(KeyError("t4_0"))
+    "it failed unexpectedly (KeyError: 't4_0'); report this with the model, or leave it out and go on without it"
+    >>> describe(MemoryError())
+    'this machine has too little memory for it; free some, or give the machine more'
+    """
+    if isinstance(error, RunnerError):
+        return str(error)
+    if isinstance(error, OSError):
+        return explain(error)
+    if isinstance(error, MemoryError):
+        return "this machine has too little memory for it; free some, or give the machine more"
+    text = str(error).strip().splitlines()
+    said = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    return f"it failed unexpectedly ({said}); report this with the model, or leave it out and go on without it"
+
+
 def explain(error: OSError) -> str:
     """Explain what the operating system refused in one message: where, what, and what to do."""
     where = f"{error.filename}: " if error.filename else ""

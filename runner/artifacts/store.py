@@ -37,7 +37,7 @@ from runner.artifacts.verification import (
     prove_equal,
     sound_model,
 )
-from runner.errors import OperatorError, SubjectError
+from runner.errors import OperatorError, SubjectError, describe
 from runner.graph.model_file import has_external_data, read_model
 from runner.graph.rewriting import whole
 from runner.graph.structure import read_structure
@@ -127,7 +127,26 @@ class ArtifactStore:
         passes: Sequence[Pass],
         calibration: CalibrationSource,
     ) -> CachedArtifact:
-        """Run the passes over the model and verify the result; raise OperatorError where one fails."""
+        """Run the passes over the model and verify the result.
+
+        Raises
+        ------
+        OperatorError
+            When a pass or a proof fails, for whatever reason; a pass that the model does not allow is no error.
+        OSError, SubjectError, TierError
+            When files cannot be read or written, or there is no calibration data.
+        """
+        try:
+            return self._build(key, model=model, passes=passes, calibration=calibration)
+        except (OperatorError, SubjectError, TierError, OSError):
+            raise
+        except Exception as error:
+            logger.debug("an artifact could not be built", exc_info=True)
+            raise OperatorError(describe(error)) from error
+
+    def _build(
+        self, key: str, *, model: Path, passes: Sequence[Pass], calibration: CalibrationSource
+    ) -> CachedArtifact:
         with scratch(self._root) as directory:
             target = directory / "artifact"
             target.mkdir()

@@ -3,6 +3,7 @@
 Where a precision is declared, rounds are added until every interval is narrow enough.
 """
 
+import logging
 import math
 import random
 import signal
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from types import FrameType
 from typing import Protocol as Interface
 
@@ -39,19 +41,21 @@ from runner.artifacts.store import NOT_VERIFIED, CachedArtifact
 from runner.errors import (
     ChangedFilesError,
     EngineUnavailableError,
-    LaunchError,
     OperatorError,
     SubjectError,
-    TierCallError,
+    describe,
+    ends_a_run,
 )
 from runner.launchers.base import Launcher
 from runner.measuring import records
-from runner.measuring.experiment import evaluate, measure
+from runner.measuring.experiment import Setup, evaluate, measure
 from runner.measuring.keyed_strategy import KeyedStrategy
 from runner.measuring.plan import MissingAccuracy, MissingRound, Plan, assess_stored, remaining
 from runner.measuring.setups import Setups
 from runner.operators.base import Pass
 from runner.subjects.items import class_counts
+
+logger = logging.getLogger(__name__)
 
 # Whether a round may start now; one that would come too late is left out.
 InTime = Callable[[MissingRound], bool]
@@ -169,7 +173,7 @@ class Filler:
         for artifact in by_key.values():
             if stop.requested:
                 break
-            cached = self.setups.artifacts.find(artifact.key)
+            cached = self._find(artifact)
             if cached is None and artifact.key in needed:
                 cached = self._build(artifact)
             if cached is not None:
@@ -192,8 +196,8 @@ class Filler:
         for accuracy in accuracies:
             if stop.requested:
                 break
-            if self._usable(accuracy.keyed, accuracy.keyed.judged.artifact_key):
-                with self._reporting(accuracy.keyed):
+            with self._reporting(accuracy.keyed):
+                if self._usable(accuracy.keyed, accuracy.keyed.judged.artifact_key):
                     self._judge(accuracy)
         self.outcome.stopped = stop.requested
 
@@ -204,8 +208,8 @@ class Filler:
         for number, seed, task in _rounds(rounds, self.setups.context.catalog.experiment.seed):
             if stop.requested:
                 break
-            if in_time(task) and self._usable(task.keyed, task.keyed.artifact_key):
-                with self._reporting(task.keyed):
+            with self._reporting(task.keyed):
+                if in_time(task) and self._usable(task.keyed, task.keyed.artifact_key):
                     self._measure(task, number, seed)
         self.outcome.stopped = stop.requested
 
@@ -289,26 +293,36 @@ class Filler:
 
     def _usable(self, keyed: KeyedStrategy, key: str) -> bool:
         """Return whether a strategy's artifact can be used; one that was changed since it was built is built again."""
-        cached = self.setups.artifacts.find(key)
+        artifact = next(artifact for artifact in _required_artifacts(keyed) if artifact.key == key)
+        cached = self._find(artifact)
         if cached is None and key not in self.unbuilt:
-            artifact = next(artifact for artifact in _required_artifacts(keyed) if artifact.key == key)
             cached = self._build(artifact)
             if cached is not None:
                 self._store_artifact(artifact, cached, cached.reason)
         return cached is not None and not cached.inapplicable
 
+    def _find(self, artifact: _RequiredArtifact) -> CachedArtifact | None:
+        """Find a cached artifact; one that cannot be read is built again."""
+        try:
+            return self.setups.artifacts.find(artifact.key)
+        except Exception as error:  # noqa: BLE001 - no fault of one strategy ends a fill
+            _stop_if_hopeless(error)
+            self._fail(f"{artifact.subject}/{artifact.operator}: its cached files: {describe(error)}")
+            return None
+
     def _build(self, artifact: _RequiredArtifact) -> CachedArtifact | None:
         """Build one artifact; return None where that failed, which is stored and reported."""
-        subject = self.setups.context.subjects[artifact.subject]
         self.watcher.begin(f"{artifact.subject} · build {artifact.operator}", 0.0)
         try:
+            subject = self.setups.context.subjects[artifact.subject]
             built = self.setups.artifacts.build(
                 artifact.key, model=subject.model, passes=artifact.passes, calibration=subject_calibration(subject)
             )
-        except (OperatorError, SubjectError) as error:
+        except Exception as error:  # noqa: BLE001 - no fault of one strategy ends a fill
+            _stop_if_hopeless(error)
             self.unbuilt.add(artifact.key)
-            self._store_artifact(artifact, None, str(error))
-            self._fail(f"{artifact.subject}/{artifact.operator}: {error}")
+            self._store_artifact(artifact, None, describe(error))
+            self._fail(f"{artifact.subject}/{artifact.operator}: {describe(error)}")
             return None
         self.outcome.inapplicable += built.inapplicable
         self.watcher.end(_build_ending(built))
@@ -325,80 +339,82 @@ class Filler:
         strategy = task.keyed.strategy
         self.watcher.begin(f"{strategy.subject} · accuracy of {strategy.operator}", task.estimate_s)
         started, clock = utc_now(), time.monotonic()
-        metric = self.setups.context.subjects[strategy.subject].metric
-        setup = self.setups.accuracy(task.keyed)
-        items = self.setups.items(task.keyed)
         try:
-            result = evaluate(
-                self.launcher,
-                setup,
-                items=items,
-                on_items=lambda done, total: self.watcher.advance(done / total),
-            )
-        except (LaunchError, TierCallError) as error:
+            setup = self.setups.accuracy(task.keyed)
+        except Exception as error:  # noqa: BLE001 - no fault of one strategy ends a fill
+            # Not stored, because nothing says yet where it would have been measured.
+            _stop_if_hopeless(error)
+            self._fail(f"{strategy.name}: {describe(error)}")
+            return
+        try:
+            record = self._accuracy(task.keyed, setup, started, clock)
+        except (OperatorError, SubjectError):
+            raise  # of the data, before anything ran
+        except Exception as error:  # noqa: BLE001 - no fault of one strategy ends a fill
+            _stop_if_hopeless(error)
             if isinstance(error, ChangedFilesError) and not again:
                 self.watcher.end(f"{error}; the files are made again")
                 if self._usable(task.keyed, task.keyed.judged.artifact_key):
                     self._judge(task, again=True)
                 return
-            took_s = time.monotonic() - clock
             # Stored as well, so that the next plan can say why the accuracy is still missing.
             failed = records.failed_accuracy(
-                task.keyed, self.environment_id, setup, error, started, took_s=took_s, metric=metric
+                task.keyed,
+                self.environment_id,
+                setup,
+                error,
+                started,
+                took_s=time.monotonic() - clock,
+                metric=self.setups.context.subjects[strategy.subject].metric,
             )
             self._store_accuracy(failed)
-            self._fail(f"{strategy.subject}/{strategy.operator}: accuracy: {error}")
+            self._fail(f"{strategy.subject}/{strategy.operator}: accuracy: {describe(error)}")
             _stop_without_engine(error)
             return
-        took_s = time.monotonic() - clock
-        record = records.accuracy(
-            task.keyed,
+        self._store_accuracy(record)
+        self.outcome.accuracies += 1
+        self.watcher.end(_accuracy_ending(record))
+
+    def _accuracy(self, keyed: KeyedStrategy, setup: Setup, started: datetime, clock: float) -> AccuracyRecord:
+        """Judge an artifact on the items; `clock` is the monotonic time at the start."""
+        items = self.setups.items(keyed)
+        result = evaluate(
+            self.launcher, setup, items=items, on_items=lambda done, total: self.watcher.advance(done / total)
+        )
+        return records.accuracy(
+            keyed,
             self.environment_id,
             setup,
             result,
             started,
-            took_s=took_s,
-            metric=metric,
+            took_s=time.monotonic() - clock,
+            metric=self.setups.context.subjects[keyed.strategy.subject].metric,
             class_counts=class_counts(items.path),
         )
-        self._store_accuracy(record)
-        self.outcome.accuracies += 1
-        self.watcher.end(_accuracy_ending(record))
 
     def _measure(self, task: MissingRound, position: int, seed: int, *, again: bool = False) -> None:
         """Measure one strategy in one round and store it; `again` is set after files were changed."""
         strategy, keyed = task.keyed.strategy, task.keyed
         label = f"{strategy.subject} · {strategy.operator}@{strategy.placement.name} · round {task.round}"
         self.watcher.begin(label, task.estimate_s)
-        started, clock = utc_now(), time.monotonic()
-        setup, protocol = self.setups.latency(keyed), self.setups.protocol(keyed, task.round)
-        total = protocol.expected_inferences
-        done = 0
-
-        def tick(sample: object) -> None:
-            nonlocal done
-            done += 1
-            # A warm-up of few long inputs may outrun what was expected.
-            self.watcher.advance(min(1.0, done / total))
-
         look = asdict(task.look)
-        attempt = records.Attempt(keyed, self.environment_id, task.round, position, seed, started, **look)
+        attempt = records.Attempt(keyed, self.environment_id, task.round, position, seed, utc_now(), **look)
+        clock = time.monotonic()
         try:
-            measurement = measure(self.launcher, setup, protocol, on_sample=tick)
-        except (LaunchError, TierCallError) as error:
+            record = self._round(attempt, clock)
+        except (OperatorError, SubjectError):
+            raise  # of the files, before anything ran
+        except Exception as error:  # noqa: BLE001 - no fault of one strategy ends a fill
+            _stop_if_hopeless(error)
             if isinstance(error, ChangedFilesError) and not again:
                 self.watcher.end(f"{error}; the files are made again")
                 if self._usable(keyed, keyed.artifact_key):
                     self._measure(task, position, seed, again=True)
                 return
             self._store_measurement(records.failed(attempt, error, time.monotonic() - clock))
-            self._fail(f"{label}: {error}")
+            self._fail(f"{label}: {describe(error)}")
             _stop_without_engine(error)
             return
-        percentiles = slo_percentiles(self.setups.context.catalog)
-        record = records.complete(
-            attempt, setup, protocol, measurement, time.monotonic() - clock, percentiles=percentiles
-        )
         self._store_measurement(record, supersedes=task.supersedes)
         if record.verdict == "INVALID":
             self.outcome.invalid.append(f"{label}: {record.reason}")
@@ -409,6 +425,23 @@ class Filler:
         if record.verdict == "DOUBTFUL":
             self.outcome.doubtful.append(f"{label}: {record.reason}")
         self.watcher.end(f"DOUBTFUL: {record.reason}" if record.verdict == "DOUBTFUL" else "ok")
+
+    def _round(self, attempt: records.Attempt, clock: float) -> MeasurementRecord:
+        """Measure a round and judge it; `clock` is the monotonic time at the start."""
+        setup, protocol = self.setups.latency(attempt.keyed), self.setups.protocol(attempt.keyed, attempt.round)
+        total = protocol.expected_inferences
+        done = 0
+
+        def tick(sample: object) -> None:
+            nonlocal done
+            done += 1
+            # A warm-up of few long inputs may outrun what was expected.
+            self.watcher.advance(min(1.0, done / total))
+
+        measurement = measure(self.launcher, setup, protocol, on_sample=tick)
+        percentiles = slo_percentiles(self.setups.context.catalog)
+        took_s = time.monotonic() - clock
+        return records.complete(attempt, setup, protocol, measurement, took_s, percentiles=percentiles)
 
     def _store_measurement(self, record: MeasurementRecord, *, supersedes: bool = False) -> None:
         # An INVALID attempt supersedes nothing: what is DOUBTFUL is still better.
@@ -449,6 +482,13 @@ def _accuracy_ending(record: AccuracyRecord) -> str:
     primary = record.miou_pct if record.metric_primary == "miou" else record.top1_pct
     remark = chance_remark(record.metric_primary, primary or 0.0, record.items, record.class_counts)
     return "ok" if remark is None else f"warning: {remark}"
+
+
+def _stop_if_hopeless(error: Exception) -> None:
+    """Raise the error again if nothing that follows could be stored; the engine's absence is stored before that."""
+    logger.debug("a task of the fill failed", exc_info=True)
+    if ends_a_run(error) and not isinstance(error, EngineUnavailableError):
+        raise error
 
 
 def _stop_without_engine(error: Exception) -> None:

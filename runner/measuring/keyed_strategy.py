@@ -1,5 +1,6 @@
 """A declared strategy with the content keys of its evidence, and the run context that computes them."""
 
+import logging
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any
 
 from catalog.declaration import Catalog, Strategy
 from catalog.keys import accuracy_key, artifact_key, content_key, latency_key
-from runner.errors import SubjectError
+from runner.errors import SubjectError, describe, ends_a_run
 from runner.host import Host, versions
 from runner.measuring.experiment import PROTOCOL_VERSION
 from runner.measuring.round_inputs import FixedInputs, RoundInputs, chosen_ids, systematic_inputs
@@ -19,6 +20,8 @@ from runner.operators.partition import Partition
 from runner.operators.registry import make_pass
 from runner.subjects.dataset import Subject
 from runner.subjects.declared import resolve_declared
+
+logger = logging.getLogger(__name__)
 
 # Since each round draws inputs of its own and warms up until it is steady.
 _SYSTEMATIC_PROTOCOL_VERSION = 2
@@ -38,11 +41,33 @@ class RunContext:
 
     @cached_property
     def subjects(self) -> Mapping[str, Subject]:
+        """The declared subjects, without those whose model or data cannot be opened (`unopened`).
+
+        Raises
+        ------
+        SubjectError
+            Where none can be opened.
+        """
+        opened = {name: subject for name, subject in self._opened.items() if isinstance(subject, Subject)}
+        if self.unopened and not opened:
+            raise SubjectError("\n".join(self.unopened.values()))
+        return opened
+
+    @property
+    def unopened(self) -> Mapping[str, str]:
+        """Why subjects cannot be opened, by name."""
+        return {name: reason for name, reason in self._opened.items() if isinstance(reason, str)}
+
+    @cached_property
+    def _opened(self) -> Mapping[str, Subject | str]:
         built, labels_apart = self.workdir / "models", self.catalog.experiment.systematic
-        return {
-            name: resolve_declared(name, spec, base=self.base, built=built, labels_apart=labels_apart)
-            for name, spec in self.catalog.subjects.items()
-        }
+        opened: dict[str, Subject | str] = {}
+        for name, spec in self.catalog.subjects.items():
+            try:
+                opened[name] = resolve_declared(name, spec, base=self.base, built=built, labels_apart=labels_apart)
+            except Exception as error:  # noqa: BLE001 - no fault of one subject ends the fill of the others
+                opened[name] = _of_subject(name, error)
+        return opened
 
     def round_inputs(self, name: str) -> RoundInputs:
         """Return how the inputs of a subject's rounds are chosen, the same object for all its strategies."""
@@ -75,16 +100,24 @@ class RunContext:
         SubjectError
             Where no subject can be measured.
         """
-        errors: dict[str, str] = {}
+        errors = dict(self.unopened)
         for name, subject in self.subjects.items():
             try:
                 subject.prepare()
-            except SubjectError as error:
-                # One unreadable picture must not cost the hours of the other subjects.
-                errors[name] = str(error)
-        if len(errors) == len(self.subjects):
+            except Exception as error:  # noqa: BLE001 - one unreadable picture must not cost the hours of the others
+                errors[name] = _of_subject(name, error)
+        if len(errors) == len(self.catalog.subjects):
             raise SubjectError("\n".join(errors.values()))
         return {name: (message.removeprefix(f"subject {name}: "),) for name, message in errors.items()}
+
+
+def _of_subject(name: str, error: Exception) -> str:
+    """Describe why a subject cannot be used; raise the error again where that holds for all of them."""
+    if ends_a_run(error):
+        raise error
+    logger.debug("a subject cannot be used", exc_info=True)
+    # Errors of subjects say themselves what they are about.
+    return str(error) if isinstance(error, SubjectError) else f"subject {name}: {describe(error)}"
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from catalog.evidence.stored_rows import measured_pool
 from catalog.statistics.looks import error_share, look_of
 from catalog.statistics.samples import Samples
 from catalog.units import counted
+from runner.errors import SubjectError, describe
 from runner.measuring.estimates import TimeRange, accuracy_estimate_s, round_estimate_s
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
 from runner.measuring.round_inputs import FixedInputs
@@ -97,13 +98,32 @@ def make_plan(
 
     `unusable` says what subjects lack that cannot be seen before their data are read (`RunContext.prepare`).
     """
-    subjects = context.subjects.items()
-    unready = {name: lacks for name, subject in subjects if (lacks := unusable.get(name) or subject.absent())}
-    strategies = [strategy for strategy in context.catalog.strategies() if strategy.subject not in unready]
+    lacking = ((name, unusable.get(name) or _lacks(context, name)) for name in context.catalog.subjects)
+    unready = {name: lacks for name, lacks in lacking if lacks}
     with database.session() as reading:
-        unequal = unequal_compositions(reading)
-        declared = tuple(key_strategy(context, strategy, unequal=unequal) for strategy in strategies)
+        declared = _key_all(context, unready, unequal_compositions(reading))
         return _look_up(context, Plan(declared, {}, (), (), unready, scope), reading)
+
+
+def _key_all(
+    context: RunContext, unready: dict[str, tuple[str, ...]], unequal: Collection[str]
+) -> tuple[KeyedStrategy, ...]:
+    """Key the strategies of all subjects that are ready; one whose files changed since is added to `unready`."""
+    keyed: list[KeyedStrategy] = []
+    for strategy in context.catalog.strategies():
+        if strategy.subject not in unready:
+            try:
+                keyed.append(key_strategy(context, strategy, unequal=unequal))
+            except (SubjectError, OSError) as error:
+                unready[strategy.subject] = (describe(error),)
+    return tuple(own for own in keyed if own.strategy.subject not in unready)
+
+
+def _lacks(context: RunContext, name: str) -> tuple[str, ...]:
+    """Return what a subject lacks that can be seen before its data are read."""
+    if name in context.unopened:
+        return (context.unopened[name].removeprefix(f"subject {name}: "),)
+    return context.subjects[name].absent()
 
 
 def rounds_until(

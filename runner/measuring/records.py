@@ -24,7 +24,7 @@ from catalog.evidence.records import (
 from catalog.statistics.input_draw import Pool, Stratum
 from catalog.validity import judge_measurement, reason, worst
 from runner.artifacts.store import CachedArtifact
-from runner.errors import LaunchError, TierCallError
+from runner.errors import LaunchError, TierCallError, describe
 from runner.launchers.base import TierLimits
 from runner.measuring.experiment import ProbedLink, Protocol, RoundMeasurement, Setup
 from runner.measuring.host_load import host_load
@@ -169,14 +169,14 @@ def artifact(
     )
 
 
-def failed(attempt: Attempt, error: LaunchError | TierCallError, took_s: float) -> MeasurementRecord:
+def failed(attempt: Attempt, error: Exception, took_s: float) -> MeasurementRecord:
     """Record a failed measurement with the reason and the end of the log."""
     return MeasurementRecord(
         **_attempted(attempt, took_s),
         status="failed",
         verdict="INVALID",
-        reason=str(error),
-        log_tail=error.log_tail[-_LOG_TAIL_CHARACTERS:] or None,
+        reason=describe(error),
+        log_tail=_log_tail(error) or None,
     )
 
 
@@ -262,14 +262,14 @@ def failed_accuracy(
     keyed: KeyedStrategy,
     environment_id: int,
     setup: Setup,
-    error: LaunchError | TierCallError,
+    error: Exception,
     started: datetime,
     *,
     took_s: float,
     metric: Metric,
 ) -> AccuracyRecord:
     """Record a failed accuracy with the reason and the end of the tier's log."""
-    tail = error.log_tail[-_LOG_TAIL_CHARACTERS:].strip()
+    tail = _log_tail(error).strip()
     return AccuracyRecord(
         key=keyed.accuracy_key,
         environment_id=environment_id,
@@ -286,8 +286,13 @@ def failed_accuracy(
         status="failed",
         started_at=started,
         finished_at=started + timedelta(seconds=took_s),
-        reason=f"{error}\n{tail}" if tail else str(error),
+        reason=f"{describe(error)}\n{tail}" if tail else describe(error),
     )
+
+
+def _log_tail(error: Exception) -> str:
+    """Return the end of the log of the tier that an error is of; empty for other errors."""
+    return error.log_tail[-_LOG_TAIL_CHARACTERS:] if isinstance(error, LaunchError | TierCallError) else ""
 
 
 def _metric(metric: Metric, *, classified: bool) -> Literal["top1", "miou", "agreement"]:

@@ -265,3 +265,16 @@ def test_sequences_and_maps_are_compared_element_by_element(tmp_path: Path, op_t
     distance = output_distance(artifact.details)
     assert artifact.reason is None and distance is not None and distance.relative_error is not None
     assert 0 < distance.relative_error < 0.1
+
+
+@pytest.mark.parametrize("error", [KeyError("t4_0"), MemoryError(), RecursionError("too deep"), StopIteration()])
+def test_any_error_of_a_pass_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    model, step = small_model(tmp_path / "m.onnx"), make_pass("partition", {})
+
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(type(step), "apply", fail)
+    with pytest.raises(OperatorError, match=r"unexpectedly \((KeyError|RecursionError|StopIter)|too little memory"):
+        build(ArtifactStore(tmp_path), model, step)
+    assert ArtifactStore(tmp_path).find("key") is None
