@@ -124,13 +124,15 @@ def grouped(words: Mapping[str, str]) -> Iterator[str]:
 
 
 def percentage(share: float) -> str:
-    """Return a share in percent: whole ones from ten on, two figures below.
+    """Return a share in percent: whole ones from ten on, two figures below, and nothing finer than a hundredth.
 
     Examples
     --------
-    >>> percentage(0.8), percentage(0.0213), percentage(3e-7)
-    ('80 %', '2.1 %', '3e-05 %')
+    >>> percentage(0.8), percentage(0.0213), percentage(3e-7), percentage(0.0)
+    ('80 %', '2.1 %', '< 0.01 %', '0 %')
     """
+    if 0 < share < 1e-4:
+        return "< 0.01 %"
     # From 9.95 % on, two figures round to 10 %, where whole percents begin.
     return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.2g} %"
 

@@ -292,6 +292,40 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s"
 
 
+def limit_duration(seconds: float) -> str:
+    """Format a limit that somebody set, with all its figures up to the sixth.
+
+    Examples
+    --------
+    >>> limit_duration(0.01397), limit_duration(0.1), limit_duration(1.5), limit_duration(90)
+    ('13.97 ms', '100 ms', '1.5 s', '1 min 30 s')
+    """
+    return _with_figures(seconds, 6) if 0 < seconds < 59.995 else duration(seconds)
+
+
+def duration_beside(seconds: float, limit_s: float) -> str:
+    """Format a duration that is read beside a limit: with as many figures as it takes to tell them apart.
+
+    Examples
+    --------
+    >>> duration_beside(0.01302, 0.013), duration_beside(0.014, 0.013), duration_beside(10.004, 10)
+    ('13.02 ms', '14 ms', '10.004 s')
+    """
+    shown = duration(seconds)
+    if seconds == limit_s or not 0 < seconds < 59.995:
+        return shown
+    figures = next((figures for figures in range(3, 10) if not _alike(seconds, limit_s, figures)), 3)
+    return shown if figures == 3 else _with_figures(seconds, figures)
+
+
+def _alike(seconds: float, other_s: float, figures: int) -> bool:
+    return _with_figures(seconds, figures) == _with_figures(other_s, figures)
+
+
+def _with_figures(seconds: float, figures: int) -> str:
+    return f"{1e3 * seconds:.{figures}g} ms" if seconds < 0.9995 else f"{seconds:.{figures}g} s"
+
+
 def waiting(seconds: float) -> str:
     """Format an estimate of how long something takes: no finer than a person plans by.
 

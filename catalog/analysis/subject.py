@@ -32,6 +32,7 @@ from catalog.statistics.samples import Samples
 from catalog.statistics.study_analysis import FamilyAnalysis, PairComparison, analyse_families
 from catalog.statistics.variance_shares import VarianceShares, variance_shares
 from catalog.statistics.variances import RatioVariance, StrategyVariances
+from catalog.units import counted
 
 
 def disagreement(paper: PairComparison, decided: Comparison, *, samples: int) -> str | None:
@@ -59,7 +60,7 @@ def disagreement(paper: PairComparison, decided: Comparison, *, samples: int) ->
     if decided.refusal is not None or decided.low is None or decided.high is None:
         return None
     interval = f"[{decided.low:.3g}, {decided.high:.3g}]"
-    units = f"{decided.inputs} inputs in {decided.rounds} rounds"
+    units = f"{counted(decided.inputs, 'input')} in {counted(decided.rounds, 'round')}"
     if paper.significant and decided.verdict is ComparisonOutcome.EQUIVALENT:
         return (
             f"Conover calls them different (p = {paper.pvalue:.2g}), yet the ratio {interval} stays within "

@@ -11,6 +11,7 @@ import scipy
 from numpy.typing import ArrayLike, NDArray
 
 from catalog.statistics.rank_tests import finite_samples
+from catalog.units import counted
 
 # Royston's approximation of the p-value was fitted up to here; scipy warns above.
 _SHAPIRO_LIMIT = 5000
@@ -103,11 +104,11 @@ def shapiro_wilk(samples: ArrayLike, *, name: str = "the strategy") -> ShapiroWi
 
 def _why_not(values: NDArray[np.float64]) -> str:
     if values.size < 3:
-        return f"{values.size} samples; the test needs 3"
+        return f"{counted(values.size, 'sample')}; the test needs 3"
     if np.ptp(values) == 0:
         return "all samples are equal"
     if values.size > _SHAPIRO_LIMIT:
-        return f"{values.size} samples; the p-value is known up to {_SHAPIRO_LIMIT}"
+        return f"{counted(values.size, 'sample')}; the p-value is known up to {_SHAPIRO_LIMIT}"
     return ""
 
 
@@ -339,7 +340,7 @@ def chance_remark(metric: str, accuracy_pct: float, items: int, class_counts: An
     total, most = sum(counts.values()), max(counts, key=lambda name: counts[name])
     # Of masks, pixels are counted, whose sum is not the number of images.
     by_item = total == items
-    what = f"{items} items" if by_item else "pixels"
+    what = counted(items, "item") if by_item else "pixels"
     if len(counts) == 1:
         return _one_class(metric, most, what)
     # A constant answer has the IoU of one class and 0 for all others.

@@ -24,6 +24,7 @@ from catalog.statistics.samples import (
     resampled_log_percentiles,
     seeded_log_percentiles,
 )
+from catalog.units import counted
 
 
 class RefusalKind(StrEnum):
@@ -203,7 +204,7 @@ class PercentileInterval:
         """Why there is no interval, in words; None where there is one."""
         if self.refusal is not None:
             return self.refusal.reason
-        return f"unknown after {self.rounds} rounds" if self.low_s is None else None
+        return f"unknown after {counted(self.rounds, 'round')}" if self.low_s is None else None
 
     def upper_s(self, confidence_level: float) -> float | None:
         """Return the one-sided upper bound in seconds, guarded at any level; None where there is a refusal."""

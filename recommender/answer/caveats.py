@@ -91,7 +91,7 @@ def _thin_ranking(answer: RankedAnswer) -> Iterator[str]:
     # What rounds drew from a pool may be bounded by fewer inputs.
     if best.interval.low_s is None and best.candidate.inputs < needed:
         yield (
-            f"{percentile_name(best.percentile)} rests on {best.candidate.inputs} inputs; "
+            f"{percentile_name(best.percentile)} rests on {counted(best.candidate.inputs, 'input')}; "
             f"bounding it takes {needed}, so read it as a description"
         )
 

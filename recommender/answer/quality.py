@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from catalog.output_distance import OutputDistance, grouped
+from catalog.units import counted
 from recommender.ranking import Candidate, Estimate, RankedAnswer
 
 # Less than this the sentence would print as 0.00 pp.
@@ -24,7 +25,7 @@ def quality_note(answer: RankedAnswer) -> str | None:
         return doubt(chosen)
     notes = [] if chosen.distance is None or not chosen.distance.is_large else [distance_words(chosen.distance)]
     if not chosen.accuracy.from_labels:
-        alike = f"{chosen.accuracy.accuracy_pct:.2f} % of {chosen.accuracy.items} items"
+        alike = f"{chosen.accuracy.accuracy_pct:.2f} % of {counted(chosen.accuracy.items, 'item')}"
         notes.insert(0, f"it answers as identity does in {alike}; how many answers are right was not measured")
     elif _no_accuracy_budget(answer):
         notes = [*_drop(chosen), *notes]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from catalog.units import duration, size
+from catalog.units import counted, duration, size
 from recommender.answer.quality import doubt, passed_over
 from recommender.answer.wording import (
     how_sure,
@@ -129,7 +129,7 @@ def _claim(answer: RankedAnswer, best: Prospect) -> str:
             f"with {number}"
         )
     count = 1 + len(others)
-    meeting = f"the {count} within every budget" if answer.budgets.any_set else f"{count} strategies"
+    meeting = f"the {count} within every budget" if answer.budgets.any_set else counted(count, "strategy")
     first = min((best, *others), key=lambda prospect: _value(prospect, objective))
     if _value(first, objective) < _value(best, objective):
         return _not_first(best, first, meeting, objective)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from catalog.statistics.feasibility import BudgetCheck
-from catalog.units import duration, size
+from catalog.units import counted, duration, duration_beside, limit_duration, size
 from recommender.ranking import (
     Breach,
     Candidate,
@@ -68,13 +68,9 @@ def prediction_note(candidate: Candidate) -> str:
 def lacks(miss: NearMiss) -> Iterator[str]:
     """Yield one phrase per budget that the strategy misses, ready to follow its name."""
     for late in miss.latency:
-        # Beyond ten times too much, a percentage has too many digits to be read.
-        share = late.got_s / late.budget.max_s - 1
-        excess = f"{100 * share:.1f} % too much" if share < 10 else f"{share + 1:.3g} times the budget"
-        yield (
-            f"is {duration(late.over_s)} over {percentile_name(late.budget.percentile)} <= "
-            f"{duration(late.budget.max_s)} ({_source(miss.estimate)} {duration(late.got_s)}, {excess})"
-        )
+        got_s, max_s = late.got_s, late.budget.max_s
+        measured = f"{_source(miss.estimate)} {percentile_name(late.budget.percentile)}"
+        yield f"has a {measured} of {duration_beside(got_s, max_s)}, {over(got_s, max_s)}{limit_duration(max_s)}"
     accuracy = miss.estimate.candidate.accuracy
     if accuracy is not None and miss.accuracy_short_pp is not None:
         # A near miss stores its distance from the budget; the budget follows from it.
@@ -89,6 +85,19 @@ def lacks(miss: NearMiss) -> Iterator[str]:
             f"drops {in_points(accuracy.drop_pp)} of {accuracy.metric} against identity, "
             f"{in_points(miss.drop_over_pp)} more than the {in_points(allowed)} allowed"
         )
+
+
+def over(value: float, limit: float) -> str:
+    """Say by how much a value is over a limit, for the limit to follow.
+
+    Examples
+    --------
+    >>> over(13.02, 13), over(14, 10), over(30, 10)
+    ('0.15 % over ', '40 % over ', '3 times the budget of ')
+    """
+    share = value / limit - 1
+    # From twice as much on, people count in times.
+    return f"{100 * share:.2g} % over " if share < 0.995 else f"{share + 1:.3g} times the budget of "
 
 
 def _source(estimate: Estimate) -> str:
@@ -149,7 +158,7 @@ def cannot_show(items: int, best_bound: float, unit: Unit) -> str:
     """
     what = "an accuracy above" if unit == "%" else "a drop below"
     figure = f"{best_bound:.2f}" if unit == "%" else f"{best_bound:.1f}" if best_bound >= 1 else f"{best_bound:.2g}"
-    return f"{items} items cannot show {what} {figure} {unit} at the joint confidence"
+    return f"{counted(items, 'item')} cannot show {what} {figure} {unit} at the joint confidence"
 
 
 def in_points(value: float) -> str:

@@ -13,7 +13,7 @@ from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.soundness import sound_database
 from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.exchange.compare import LatencyChange, Pairing, StrategyChange, compare_evidence
-from catalog.units import duration, points
+from catalog.units import counted, duration, points
 from runner.commands.terminal import JsonOption, example, out, print_json
 from runner.errors import RunnerError
 from runner.reports.ranking import folded
@@ -51,7 +51,7 @@ def _evidence(database: str, subject: str | None) -> tuple[StrategyEvidence, ...
 def _print(pairing: Pairing) -> None:
     if pairing.a is None or pairing.b is None:
         only = "A" if pairing.b is None else "B"
-        out.print(f"{pairing.subject}: only in {only}, {len(pairing.strategies)} strategies\n")
+        out.print(f"{pairing.subject}: only in {only}, {counted(len(pairing.strategies), 'strategy')}\n")
         return
     out.print(_table(pairing))
     out.print(_summary(pairing), "\n")

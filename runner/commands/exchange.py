@@ -116,8 +116,9 @@ def _amount(document: Document) -> str:
     rounds = [measurement for measurement in document.measurements if measurement.counts]
     samples = sum(len(measurement.samples.latency_s) for measurement in rounds if measurement.samples is not None)
     return (
-        f"{len(document.strategies)} strategies, {len(rounds)} rounds with {samples} samples, "
-        f"{sum(accuracy.status == 'complete' for accuracy in document.accuracies)} accuracies"
+        f"{counted(len(document.strategies), 'strategy')}, {counted(len(rounds), 'round')} with "
+        f"{counted(samples, 'sample')}, "
+        f"{counted(sum(accuracy.status == 'complete' for accuracy in document.accuracies), 'accuracy')}"
     )
 
 
@@ -170,8 +171,9 @@ def _report(imported: Imported) -> None:
 
 def _report_new(name: str, stored: ImportOutcome) -> None:
     out.print(
-        f"{name}: {counted(stored.environments, 'new environment')}, {stored.strategies} strategies, "
-        f"{stored.rounds} rounds with {stored.samples} samples, {stored.accuracies} accuracies",
+        f"{name}: {counted(stored.environments, 'new environment')}, {counted(stored.strategies, 'strategy')}, "
+        f"{counted(stored.rounds, 'round')} with {counted(stored.samples, 'sample')}, "
+        f"{counted(stored.accuracies, 'accuracy')}",
         soft_wrap=True,
     )
 
@@ -193,8 +195,9 @@ def forget(
         return
     out.print(
         f"{forgotten.name} (SHA-256 {forgotten.sha256[:12]}…) is forgotten: removed "
-        f"{counted(forgotten.environments, 'environment')}, {forgotten.strategies} strategies, "
-        f"{forgotten.measurements} measurements, {forgotten.accuracies} accuracies, {len(forgotten.slos)} SLOs",
+        f"{counted(forgotten.environments, 'environment')}, {counted(forgotten.strategies, 'strategy')}, "
+        f"{counted(forgotten.measurements, 'measurement')}, {counted(forgotten.accuracies, 'accuracy')}, "
+        f"{counted(len(forgotten.slos), 'SLO')}",
         soft_wrap=True,
     )
     for name in forgotten.kept_with:

@@ -200,14 +200,18 @@ _WITHOUT_TRUTH = {
 
 def _preprocess(guess: Guess) -> list[str]:
     """Return the lines of pre-processing; a size that the model leaves free must be declared."""
+    # A model of whole numbers takes pixels as they are.
+    pixels = "Pixels as they are" if ": uint8 " in guess.takes[0] else "Pixels / 255"
     if guess.size is not None:
         height, width = guess.size
         return [
-            "    # Pixels / 255, stretched to a size that the model leaves free; mean, std, resize: docs/own-model.md",
+            f"    # {pixels}, stretched to a size that the model leaves free; mean, std, resize: docs/own-model.md",
             f"    preprocess: {{size: [{height}, {width}]}}",
         ]
+    if pixels == "Pixels as they are":
+        return [f"    # {pixels}, stretched to size; resize: crop or pad: docs/own-model.md"]
     return [
-        "    # Pixels / 255, stretched to size, unless declared. Most of torchvision's networks were trained with",
+        f"    # {pixels}, stretched to size, unless declared. Most of torchvision's networks were trained with",
         "    # preprocess: {resize: crop, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}",
     ]
 

@@ -142,7 +142,7 @@ def nothing_missing(scope: FillScope, *, races: bool = False) -> str:
     if races:
         return "Nothing is missing: no further round could prove or change an answer to a declared SLO."
     strategies = "every strategy has" if not scope.only else f"{' and '.join(scope.only)}: each has"
-    rounds = "its evidence" if scope.rounds is None else f"its {scope.rounds} rounds"
+    rounds = "its evidence" if scope.rounds is None else f"its {counted(scope.rounds, 'round')}"
     return f"Nothing is missing: {strategies} {rounds}{', none DOUBTFUL' if scope.redo_doubtful else ''}."
 
 

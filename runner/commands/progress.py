@@ -124,8 +124,8 @@ class Progress:
 
     def _count(self) -> str:
         if self._rounds is None:
-            return f"{self._rounds_done} rounds" if self._rounds_done else ""
-        return f"{self._rounds_done} of {max(self._rounds, self._rounds_done)} rounds"
+            return counted(self._rounds_done, "round") if self._rounds_done else ""
+        return f"{self._rounds_done} of {counted(max(self._rounds, self._rounds_done), 'round')}"
 
     def _doubts(self) -> str:
         return f"{self._doubtful} doubtful" if self._doubtful else ""

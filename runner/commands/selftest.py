@@ -104,7 +104,8 @@ def _run(
 
 
 def _table(result: AaResult) -> Table:
-    title = f"A/A test of {result.strategy}: {result.names} names, {result.rounds} rounds, {result.inputs} inputs"
+    counts = ((result.names, "name"), (result.rounds, "round"), (result.inputs, "input"))
+    title = f"A/A test of {result.strategy}: {', '.join(counted(*count) for count in counts)}"
     table = Table(title=title, title_justify="left", pad_edge=False)
     for heading in ("analysis", "pairs", "called different", "share", "nominal"):
         table.add_column(heading, justify="left" if heading == "analysis" else "right")

@@ -68,7 +68,7 @@ def _latency(catalog: Catalog, subject: Subject, slo: SloSpec) -> Iterator[str]:
             refusal = refuse(rounds=rounds, inputs=inputs, percentile=percentile)
             reason = None if refusal is None else refusal.reason
         if reason is not None:
-            measured = f"{inputs} inputs x {counted(rounds, 'round')}"
+            measured = f"{counted(inputs, 'input')} x {counted(rounds, 'round')}"
             yield f"p{percentile:g} cannot be proven with {measured} ({reason})"
 
 
@@ -97,7 +97,7 @@ def _accuracy(catalog: Catalog, subject: Subject, slo: SloSpec) -> Iterator[str]
         best: DropBound = PairedCounts(0, 0, items) if subject.task == "classification" else AlikeImages(0.0, items)
         needed = best.items_needed(drop, level)
         if needed is None or items < needed:
-            more = "" if needed is None else f"; {needed} items could"
+            more = "" if needed is None else f"; {counted(needed, 'item')} could"
             yield f"max_drop of {drop:g} cannot be proven: {_shown(items, best.upper_pp(level), 'pp')}{more}"
     if floor is not None:
         bound = 100 * (1 - upper_share(0, items, chance=1 - level))

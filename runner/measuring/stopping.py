@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from catalog.declaration.schema import ExperimentSpec
 from catalog.statistics.intervals import PercentileInterval, percentile_intervals
 from catalog.statistics.samples import Samples
-from catalog.units import duration
+from catalog.units import counted, duration
 
 # Rounds come first: they cost least, and the variance between rounds is the least certain. Then the inputs double.
 _MORE_ROUNDS = (2, 3, 4)
@@ -53,7 +53,7 @@ class Narrowness:
     def __str__(self) -> str:
         interval = self.interval
         width = "unknown" if self.half_width is None else f"± {100 * self.half_width:.1f} %"
-        samples = f"{interval.rounds} rounds, {interval.samples} samples"
+        samples = f"{counted(interval.rounds, 'round')}, {counted(interval.samples, 'sample')}"
         return f"p{interval.percentile:g} {duration(interval.estimate_s)} {width} ({samples})"
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.output_distance import percentage
-from catalog.units import duration, duration_range, rate, size
+from catalog.units import counted, duration, duration_range, limit_duration, rate, size
 from recommender.answer.wording import cannot_show, chance, how_sure, percentile_name
 from recommender.ranking.model import Budgets, Unit
 from recommender.schemas import (
@@ -122,7 +122,7 @@ def undecided_lacks(undecided: UndecidedOut) -> str:
 def _bound(missing: ShortfallOut, undecided: UndecidedOut) -> str:
     """Return the bound that is beyond its budget."""
     if missing.bound is None or (missing.estimate and missing.bound > _NO_BOUND * missing.estimate > 0):
-        return f"bound unknown after {undecided.latency.rounds} rounds"
+        return f"bound unknown after {counted(undecided.latency.rounds, 'round')}"
     if missing.budget == "max_latency_s":
         return f"bound {duration(missing.bound)}"
     return f"bound {missing.bound:.2f} {'%' if missing.budget == 'min_accuracy_pct' else 'pp'}"
@@ -305,13 +305,13 @@ def _facts(best: RecommendationOut, budgets: BudgetsOut) -> Iterator[str]:
     prefix = "predicted " if latency.predicted else ""
     measured = f"{prefix}{percentile_name(latency.percentile)} {duration(latency.percentile_s)}"
     between = "no interval, the evidence is too thin" if latency.low_s is None else f"95 % interval {interval(best)}"
-    yield f"{measured} ({between}; {latency.rounds} rounds of {latency.inputs} inputs)"
+    yield f"{measured} ({between}; {counted(latency.rounds, 'round')} of {counted(latency.inputs, 'input')})"
     if best.next_start_high_s is not None:
         name = percentile_name(latency.percentile)
         yield f"the next start keeps its {name} below {duration(best.next_start_high_s)}, at 95 %"
     if accuracy is not None:
         drop = "" if accuracy.drop_pp is None else f", drop {accuracy.drop_pp:.2f} pp"
-        yield f"{accuracy.metric} {accuracy.accuracy_pct:.2f} %{drop} ({accuracy.items} items)"
+        yield f"{accuracy.metric} {accuracy.accuracy_pct:.2f} %{drop} ({counted(accuracy.items, 'item')})"
     if budgets.any_set and best.status == "proven":
         yield f"all budgets hold with joint confidence {confidence(best.joint_confidence)}"
     sent = "" if best.sent_bytes is None else f", sends {size(round(best.sent_bytes))} per inference"
@@ -383,7 +383,7 @@ def _bullets(notes: Sequence[str], width: int, *, whole: bool) -> RenderableType
 
 def limits_in_words(budgets: BudgetsOut | Budgets) -> str:
     """Return the limits of a question, such as `p90 <= 50 ms, drop <= 1 pp`."""
-    limits = [f"{percentile_name(budget.percentile)} <= {duration(budget.max_s)}" for budget in budgets.latency]
+    limits = [f"{percentile_name(budget.percentile)} <= {limit_duration(budget.max_s)}" for budget in budgets.latency]
     if budgets.min_accuracy_pct is not None:
         limits.append(f"accuracy >= {budgets.min_accuracy_pct:g} %")
     if budgets.max_accuracy_drop_pp is not None:

@@ -18,7 +18,7 @@ from catalog.evidence.loading import StrategyLatencies
 from catalog.evidence.reading import SloStanding
 from catalog.output_distance import OutputDistance, grouped, percentage
 from catalog.statistics.looks import LOOKS
-from catalog.units import counted, counted_range, duration, duration_range, percent, points, size
+from catalog.units import counted, counted_range, duration, duration_range, limit_duration, percent, points, size
 from runner.errors import RunnerError
 from runner.reports.ranking import folded, sparkline
 
@@ -128,7 +128,7 @@ def limits_in_words(standings: Mapping[tuple[str, str], Mapping[str, SloStanding
 
 def _limits(target: SloStanding) -> str:
     """Return `p90 <= 100 ms, drop <= 1 pp`."""
-    limits = [f"p{percentile} <= {duration(limit)}" for percentile, limit in target.latency.items()]
+    limits = [f"p{percentile} <= {limit_duration(limit)}" for percentile, limit in target.latency.items()]
     forms = {"max_drop_pp": "drop <= {:g} pp", "min_pct": "accuracy >= {:g} %"}
     return ", ".join([*limits, *(forms[name].format(value) for name, value in target.accuracy.items())])
 

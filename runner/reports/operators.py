@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from catalog.units import size
+from catalog.units import counted, size
 from runner.graph.analysis import Cut, Exit, GraphAnalysis, GraphTensor
 from runner.operators.registry import Prospects
 
@@ -38,7 +38,11 @@ def _summary(analysis: GraphAnalysis) -> Table:
     for what, tensors in (("input", analysis.inputs), ("output", analysis.outputs)):
         for tensor in tensors:
             table.add_row(what, tensor.name, tensor_text(tensor))
-    table.add_row("graph", f"{analysis.node_count} nodes", f"{len(analysis.sub_graphs)} sub-graphs, {chains} chains")
+    table.add_row(
+        "graph",
+        counted(analysis.node_count, "node"),
+        f"{counted(len(analysis.sub_graphs), 'sub-graph')}, {counted(chains, 'chain')}",
+    )
     if analysis.control_flow:
         table.add_row("control flow", ", ".join(analysis.control_flow), "")
     return table

@@ -56,7 +56,9 @@ def _spent(result: RaceResult) -> str:
     done = sum(result.rounds.values())
     deepest = max(result.rounds.values())
     fixed = deepest * len(result.rounds)
-    words = f"{counted(done, 'round')}, {result.samples} samples, {duration(result.seconds)} of measuring so far"
+    words = (
+        f"{counted(done, 'round')}, {counted(result.samples, 'sample')}, {duration(result.seconds)} of measuring so far"
+    )
     if done == fixed:
         return words
     return f"{words}; {counted(deepest, 'round')} of every strategy: {fixed}, about {duration(result.seconds_if_fixed)}"

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from catalog.output_distance import grouped
 from catalog.statistics.ranking import rank_range
-from catalog.units import counted_range, duration, duration_range, pvalue
+from catalog.units import counted, counted_range, duration, duration_range, pvalue
 
 # For annotations alone: importing the analysis would delay `runner leaderboard`, which needs two functions of here.
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _paired(pair: "PairResult") -> list[str]:
     decided, paper = pair.decided, pair.paper
     bounds = ratio_interval(decided)
     needed = decided.needed
-    settles = f" ({needed.rounds} rounds)" if needed and needed.rounds else ""
+    settles = f" ({counted(needed.rounds, 'round')})" if needed and needed.rounds else ""
     return [
         folded(paper.left, _NAME_WIDTH),
         folded(paper.right, _NAME_WIDTH),
@@ -207,7 +207,7 @@ def ratio_interval(comparison: "Comparison") -> str:
     """Return `0.41 – 0.57`, with `?` for an end that is more than tenfold away; a dash without an interval."""
     ends = comparison.readable_low, comparison.readable_high
     if ends == (None, None):
-        return "–" if comparison.refusal else f"unknown after {comparison.rounds} rounds"
+        return "–" if comparison.refusal else f"unknown after {counted(comparison.rounds, 'round')}"
     return " – ".join("?" if end is None else f"{end:.3g}" for end in ends)
 
 

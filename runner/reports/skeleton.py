@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from catalog.units import size
+from catalog.units import counted, size
 from runner.graph.analysis import Cut, Exit, GraphAnalysis, Segment
 from runner.operators.registry import Prospects
 from runner.reports.operators import tensor_text, where_text
@@ -168,7 +168,7 @@ def _drawn(row: _SkeletonRow, skipped: frozenset[str], largest: int) -> Iterator
     if not _has_text(segment):
         yield _text(_BOX + 10, row.top + 10, segment.op_types[0], "small muted")
         return
-    count = f"{len(segment.nodes)} nodes" + (f", {len(gone)} skipped" if gone and not whole else "")
+    count = counted(len(segment.nodes), "node") + (f", {len(gone)} skipped" if gone and not whole else "")
     label = segment.name if segment.number is None else f"{segment.number:>2}  {segment.name}"
     room = int((_BOX_WIDTH - 30) / _CHARACTER) - len(count)
     yield _text(_BOX + 10, row.top + 16, _shortened(label, room), "skiptext" if whole else "")
@@ -180,7 +180,8 @@ def _drawn(row: _SkeletonRow, skipped: frozenset[str], largest: int) -> Iterator
 
 
 def _header(analysis: GraphAnalysis, prospects: Prospects) -> Iterator[str]:
-    facts = f"{size(analysis.size_bytes)}, {analysis.node_count} nodes, {len(analysis.sub_graphs)} sub-graphs"
+    counts = f"{counted(analysis.node_count, 'node')}, {counted(len(analysis.sub_graphs), 'sub-graph')}"
+    facts = f"{size(analysis.size_bytes)}, {counts}"
     lines = [(facts, "muted")]
     if prospects.exit is not None:
         names = ", ".join(block.name for block in prospects.exit.blocks)

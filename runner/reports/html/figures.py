@@ -12,7 +12,7 @@ from catalog.evidence.report_rows import Breakdown
 from catalog.evidence.strategy_evidence import in_canonical_order
 from catalog.statistics.families import StrategyFamily, strategy_name
 from catalog.statistics.ranking import rank_range
-from catalog.units import duration, pvalue
+from catalog.units import counted, duration, pvalue
 from runner.reports.html.markup import (
     WIDTH,
     Axis,
@@ -136,7 +136,7 @@ def _description(result: SubjectResult) -> str:
     ordered = sorted(result.strategies, key=lambda strategy: strategy.description.median)
     first, last = ordered[0], ordered[-1]
     return (
-        f"Box plots of {len(ordered)} strategies by placement. Smallest median: {first.name}, "
+        f"Box plots of {counted(len(ordered), 'strategy')} by placement. Smallest median: {first.name}, "
         f"{duration(first.description.median)}; largest: {last.name}, {duration(last.description.median)}."
     )
 

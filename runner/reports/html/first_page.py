@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from catalog.evidence.strategy_evidence import SloEvidence
-from catalog.units import duration, points, size
+from catalog.units import duration, limit_duration, points, size
 from recommender.answer.wording import how_sure, percentile_name
 from recommender.schemas import NearMissOut, RecommendationOut, RecommendResponse, StrategyOut
 from runner.reports.answer import far_outputs, shortfall
@@ -46,7 +46,7 @@ def answers_section(answers: Sequence[SloAnswer], subject_ids: Mapping[str, str]
 
 def limits_in_words(slo: SloEvidence) -> str:
     """Return `p90 at most 100 ms, drop at most 1 pp`: what an SLO demands."""
-    limits = [f"p{percentile:g} at most {duration(limit_s)}" for percentile, limit_s in slo.latency_s.items()]
+    limits = [f"p{percentile:g} at most {limit_duration(limit_s)}" for percentile, limit_s in slo.latency_s.items()]
     limits += [f"drop at most {slo.max_drop_pp:g} pp"] if slo.max_drop_pp is not None else []
     limits += [f"accuracy at least {slo.min_pct:g} %"] if slo.min_pct is not None else []
     return ", ".join(limits) or "no limits"

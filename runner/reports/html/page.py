@@ -165,7 +165,7 @@ def verdict_section(rows: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
             for row in doubted
         )
         yield details(
-            f"{len(doubted)} measurements that are not valid, and why",
+            f"{counted(len(doubted), 'measurement')} not valid, and why",
             table("Not valid", ("measurement", "verdict", "reason"), listed, texts=(0, 1, 2)),
         )
 
@@ -282,11 +282,13 @@ def _sections_behind(report: EnvironmentReport, subjects: Mapping[str, str], ids
     for result in report.results:
         id_ = subjects[result.subject]
         body = subject_section(result, report, id_=id_, ids=ids)
-        yield _Section(id_, result.subject, f"{len(result.strategies)} strategies: figures, ranks, every pair", body)
+        yield _Section(
+            id_, result.subject, f"{counted(len(result.strategies), 'strategy')}: figures, ranks, every pair", body
+        )
     yield _Section(ids.new("effects"), "Effect sizes", "as in the study's tables", _effects(report))
     yield _Section(ids.new("accuracies"), "Accuracies", "with drops and their intervals", _accuracies(report))
     yield _Section(ids.new("conditions"), "Conditions", "machine, tiers, inputs, time", conditions(report))
-    checks = f"{len(report.verdicts)} measurements, and why some are doubted"
+    checks = f"{counted(len(report.verdicts), 'measurement')}, and why some are doubted"
     yield _Section(ids.new("checks"), "Links and verdicts", checks, _checks(report))
 
 

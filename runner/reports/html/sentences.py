@@ -8,6 +8,7 @@ from catalog.analysis import PairResult
 from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.statistics.outcomes import ComparisonOutcome, magnitude
 from catalog.statistics.study_analysis import Speedup, speedup
+from catalog.units import counted
 from runner.reports.html.markup import Html, joined, tag
 
 METRIC_NAMES = {"top1": "top-1", "top5": "top-5", "miou": "mIoU", "agreement": "agreement with identity"}
@@ -230,7 +231,7 @@ def _needed(members: Sequence[PairOfSubject]) -> str:
     needed = [member.pair.decided.needed for member in members]
     rounds = [need.rounds for need in needed if need and need.rounds is not None]
     # Only where rounds settle every one of them: some pairs need inputs, and some would stay unresolved.
-    return f"about {max(rounds)} rounds would settle it" if len(rounds) == len(members) else ""
+    return f"about {counted(max(rounds), 'round')} would settle it" if len(rounds) == len(members) else ""
 
 
 def _effects(members: Sequence[PairOfSubject]) -> str:

@@ -8,7 +8,7 @@ from catalog.evidence.report_rows import Breakdown
 from catalog.output_distance import percentage
 from catalog.statistics.intervals import PercentileInterval
 from catalog.statistics.ranking import rank_range
-from catalog.units import duration, duration_range, percent, points, pvalue, size
+from catalog.units import counted, duration, duration_range, percent, points, pvalue, size
 from runner.reports.html.figures import (
     box_plots,
     breakdown_bars,
@@ -176,8 +176,12 @@ def disagreements(result: SubjectResult) -> Html:
     decided = sum(pair.decided.refusal is None for pair in pairs.values())
     if not decided:
         reasons = sorted({pair.decided.refusal.reason for pair in pairs.values() if pair.decided.refusal})
-        return tag("p", f"The deciding analysis decides none of the {len(pairs)} pairs ({'; '.join(reasons)}).")
-    text = f"The study's tests and the analysis that decides disagree on {len(differing)} of {decided} pairs."
+        return tag(
+            "p", f"The deciding analysis decides none of the {counted(len(pairs), 'pair')} ({'; '.join(reasons)})."
+        )
+    text = (
+        f"The study's tests and the analysis that decides disagree on {len(differing)} of {counted(decided, 'pair')}."
+    )
     if not differing:
         return tag("p", text)
     items = (
@@ -190,7 +194,7 @@ def disagreements(result: SubjectResult) -> Html:
 def pair_tables(result: SubjectResult) -> Iterator[Html]:
     """Yield a folded table per family: the paper's test beside the deciding one."""
     for family in result.families:
-        yield details(f"{family.paper.family.name}: {len(family.pairs)} pairs", _pair_table(family, result))
+        yield details(f"{family.paper.family.name}: {counted(len(family.pairs), 'pair')}", _pair_table(family, result))
 
 
 def _pair_table(family: FamilyResult, result: SubjectResult) -> Html:
@@ -225,8 +229,8 @@ def _needed(pair: PairResult) -> str:
     needed = pair.decided.needed
     if needed is None or (needed.rounds is None and needed.inputs is None):
         return ""
-    ways = [f"{needed.rounds} rounds"] if needed.rounds is not None else []
-    ways += [f"{needed.inputs} inputs"] if needed.inputs is not None else []
+    ways = [counted(needed.rounds, "round")] if needed.rounds is not None else []
+    ways += [counted(needed.inputs, "input")] if needed.inputs is not None else []
     return f", settled by {' or '.join(ways)}"
 
 

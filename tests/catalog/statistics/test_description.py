@@ -43,7 +43,7 @@ def test_quantiles_and_line_are_those_of_scipy() -> None:
 
 @pytest.mark.parametrize(
     ("samples", "why"),
-    [([1.0], "1 samples; the test needs 3"), ([1.0, 2.0], "2 samples"), ([7.5] * 20, "all samples are equal")],
+    [([1.0], "1 sample; the test needs 3"), ([1.0, 2.0], "2 samples"), ([7.5] * 20, "all samples are equal")],
 )
 def test_normality_is_not_applicable_without_a_warning(samples: list[float], why: str) -> None:
     normality = describe(samples).normality

@@ -124,7 +124,7 @@ def test_one_round_is_described_and_not_decided(filling: Any, made: Any, read_pa
     said = read_page(page_of(filling.database)).text
     assert "One round alone supports description, not decisions." in said
     assert "Nothing is decided: one round" in said
-    assert "The deciding analysis decides none of the 1 pairs" in said
+    assert "The deciding analysis decides none of the 1 pair" in said
     assert "No accuracies are known." in said
 
 
