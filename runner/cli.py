@@ -25,6 +25,7 @@ from typer.main import get_group
 from catalog.errors import CatalogError
 from catalog.printable import printable
 from recommender.errors import RecommenderError
+from runner.confinement import memory_advice
 from runner.errors import RunnerError, explain
 
 
@@ -164,6 +165,12 @@ def run(arguments: Callable[[], None] = app) -> int:
     except UnicodeEncodeError as error:
         logger.debug("a text that no file or engine takes", exc_info=True)
         _print_error(_not_utf8(error))
+        return 1
+    except (MemoryError, ImportError) as error:
+        advice = memory_advice(error)
+        if advice is None and isinstance(error, ImportError):
+            raise
+        _print_error(advice or "there is not enough memory here; end other programs, or use a larger machine")
         return 1
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 0

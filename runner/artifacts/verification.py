@@ -32,6 +32,7 @@ from runner.artifacts.model_runs import (
     signature_of,
     try_model,
 )
+from runner.confinement import memory_advice
 from runner.errors import OperatorError
 from runner.graph.engine_error import brief
 from runner.graph.model_file import read_model, require_utf8
@@ -101,6 +102,8 @@ def check(path: Path, *, rigour: Rigour = Rigour.INFERRED) -> Signature:
             onnx.checker.check_model(str(path), full_check=rigour is Rigour.INFERRED)
         session = open_session(path)
     except Exception as error:
+        if advice := memory_advice(error):
+            raise OperatorError(f"{path.name} could not be loaded: {advice}") from error
         raise OperatorError(f"{path.name} is not a valid ONNX model for ONNX Runtime: {brief(error)}") from error
     return signature_of(session)
 

@@ -18,7 +18,8 @@ from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto, helper
 
 from catalog.regular_files import open_regular
-from runner.errors import ModelFileError
+from runner.confinement import memory_advice
+from runner.errors import ModelFileError, OperatorError
 from runner.graph.node_order import sort_nodes
 
 Buffer = bytes | mmap.mmap
@@ -234,6 +235,8 @@ def read_model(path: Path) -> ModelFile:
     except (WireError, DecodeError) as error:
         raise ModelFileError(path, str(error)) from error
     except OSError as error:
+        if advice := memory_advice(error):
+            raise OperatorError(f"{path.name} could not be read: {advice}") from error
         raise ModelFileError(path, error.strerror or str(error)) from error
     except ValueError as error:  # mmap refuses an empty file with it
         raise ModelFileError(path, str(error)) from error

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.regular_files import own_directory, read_own
+from runner.confinement import memory_advice
 from runner.errors import LaunchError
 from runner.host import Host, this_host
 from runner.launchers.base import (
@@ -83,6 +84,8 @@ class _Child:
             self.process.wait(timeout=2)
         code = self.process.returncode
         log_tail = self.log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
+        if advice := memory_advice(log_tail):
+            return Obituary(f"ended for lack of memory: {advice}", log_tail)
         if code is None:
             return Obituary("runs but does not answer", log_tail)
         # Popen reports a signal as its negative number, shells and containers as 128 plus the number.

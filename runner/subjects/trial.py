@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.confinement import memory_advice
 from runner.errors import SubjectError
 from runner.graph.model_digest import model_sha256
 from runner.sealed import remove, seal, unseal
@@ -77,11 +78,15 @@ def _ask(model: Path, encoded: bytes, file: Path) -> dict[str, object]:
         # The last line: the engine may print before it.
         answered: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError) as error:
+        if advice := memory_advice(done.stderr):
+            raise SubjectError(f"{model.name} could not be run once: {advice}") from error
         raise SubjectError(
             f"{model.name} crashes ONNX Runtime {VERSION} (exit {done.returncode}); allowed: a model that it runs. "
             "Export it again, or with another opset"
         ) from error
     if "error" in answered:
+        if advice := memory_advice(str(answered["error"])):
+            raise SubjectError(f"{model.name} could not be run once: {advice}")
         raise SubjectError(f"{answered['error']}; {_advice(str(answered['error']))}")
     return answered
 

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from runner.confinement import memory_advice
 from runner.errors import OperatorError
 from runner.graph.engine_error import brief
 from runner.operators.base import PassRefusal
@@ -139,6 +140,8 @@ def _translated() -> Iterator[None]:
         yield
     except Exception as error:
         reason = f"onnxruntime.quantization could not quantize the model: {_described(error)}"
+        if advice := memory_advice(error):
+            raise OperatorError(f"the model could not be quantized: {advice}") from error
         if isinstance(error, OSError | MemoryError):
             raise OperatorError(reason) from error
         node = _node_behind(error)
@@ -155,6 +158,8 @@ def run_once(model: Path, feeds: Feeds) -> None:
         session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         session.run(None, dict(next(iter(feeds))))
     except Exception as error:
+        if advice := memory_advice(error):
+            raise OperatorError(f"the quantized model could not be run once: {advice}") from error
         reason = f"what onnxruntime.quantization made of the model does not run: {_described(error)}; {_ADVICE}"
         raise ToolFailure(reason, frozenset(_ORIGINAL.sub("", name) for name in _NAMED.findall(str(error)))) from error
 
