@@ -36,10 +36,14 @@ def content_key(mapping: Mapping[str, object]) -> str:
     >>> content_key({"b": 1.0, "a": (True, None)}) == content_key({"a": [True, None], "b": 1})
     True
     """
-    # Every stored key depends on these bytes: another spelling would make all evidence look missing.
-    text = json.dumps(_canonical_other(mapping, "$"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     # File names that are no UTF-8 come as lone surrogates, which strict UTF-8 refuses.
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(canonical_json(mapping).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def canonical_json(value: object) -> str:
+    """Return the text that a content key is the hash of; raises as `content_key` does."""
+    # Every stored key depends on these bytes: another spelling would make all evidence look missing.
+    return json.dumps(_canonical_other(value, "$"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 # By exact type: a subclass may be written otherwise.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, StringConstraints
 from sqlalchemy import JSON, BigInteger, String
 from sqlmodel import Field as ColumnField
 
@@ -109,6 +109,15 @@ def _check_json(value: Any, depth: int) -> None:
         raise ValueError("holds an integer of more than 64 bits")
 
 
+class _FirstWrong(FailFast):
+    """pydantic's mark in a form that may be part of a union."""
+
+    __hash__ = object.__hash__
+
+
+# The first wrong value of a list says enough; a problem of each of millions would fill the memory.
+FIRST_WRONG = _FirstWrong()
+
 # How a table stores a value whose Python type does not tell: a limit of length is ours, not the database's.
 _TEXT_COLUMN: Any = ColumnField(sa_type=String)
 _BIG_COLUMN: Any = ColumnField(sa_type=BigInteger)
@@ -154,8 +163,8 @@ Cpus = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 BitRate = Annotated[float, Field(ge=1, le=_MAX_BIT_PER_S, allow_inf_nan=False)]
 MeasuredBitRate = Annotated[float, Field(ge=0, le=_MAX_BIT_PER_S, allow_inf_nan=False)]
-OptionalBitRates = Annotated[list[MeasuredBitRate] | None, _JSON_COLUMN]
-OptionalSeconds = Annotated[list[Seconds] | None, _JSON_COLUMN]
+OptionalBitRates = Annotated[Annotated[list[MeasuredBitRate], FIRST_WRONG] | None, _JSON_COLUMN]
+OptionalSeconds = Annotated[Annotated[list[Seconds], FIRST_WRONG] | None, _JSON_COLUMN]
 Direction = Annotated[Literal["up", "down"], _TEXT_COLUMN]
 Verdict = Literal["VALID", "DOUBTFUL", "INVALID"]
 RoundVerdict = Annotated[Verdict, _TEXT_COLUMN]
@@ -174,7 +183,7 @@ Json = Annotated[dict[str, Any], AfterValidator(_bounded)]
 JsonList = Annotated[list[Any], AfterValidator(_bounded)]
 JsonObject = Annotated[Json, _OBJECT_COLUMN]
 OptionalJson = Annotated[Json | None, _JSON_COLUMN]
-OptionalJsonObjects = Annotated[list[Json] | None, _JSON_COLUMN]
+OptionalJsonObjects = Annotated[Annotated[list[Json], FIRST_WRONG] | None, _JSON_COLUMN]
 ClassCounts = Annotated[
     dict[ClassNumber, Summed] | None,
     ColumnField(
@@ -300,12 +309,12 @@ def _different(values: Sequence[str]) -> Sequence[str]:
     return values
 
 
-Passes = Annotated[list[Annotated[Json, _formed(_Pass)]], _JSON_COLUMN]
-ArtifactFiles = Annotated[list[Annotated[Json, _formed(_ArtifactFile)]], _LIST_COLUMN]
+Passes = Annotated[list[Annotated[Json, _formed(_Pass)]], FIRST_WRONG, _JSON_COLUMN]
+ArtifactFiles = Annotated[list[Annotated[Json, _formed(_ArtifactFile)]], FIRST_WRONG, _LIST_COLUMN]
 ArtifactDetails = Annotated[Json, _formed(_ArtifactDetails), _OBJECT_COLUMN]
 EnvironmentDetails = Annotated[Json, _formed(_EnvironmentDetails), _OBJECT_COLUMN]
 Conditions = Annotated[Json, _formed(_Conditions), _OBJECT_COLUMN]
 Protocol = Annotated[Json, _formed(_Protocol), _OBJECT_COLUMN]
-Tiers = Annotated[list[Name], Field(min_length=1, max_length=64), AfterValidator(_different), _JSON_COLUMN]
+Tiers = Annotated[list[Name], FIRST_WRONG, Field(min_length=1, max_length=64), AfterValidator(_different), _JSON_COLUMN]
 SloLatency = Annotated[dict[str, Annotated[float, Field(gt=0, le=_MAX_S)]], AfterValidator(_percentiles), _JSON_COLUMN]
 SloAccuracy = Annotated[dict[str, float], _formed(_SloAccuracy), _JSON_COLUMN]

@@ -1,12 +1,13 @@
 """Evidence that comes and goes as files: documents (`runner export`, `runner import`) and rows from elsewhere."""
 
+from catalog.exchange.content import decompressed
 from catalog.exchange.document import Document
 from catalog.exchange.export_document import collect, rows_csv
 from catalog.exchange.forget import RemovalOutcome, forget_file
 from catalog.exchange.import_document import ImportOutcome, store_document
 from catalog.exchange.import_files import Imported, import_files
 from catalog.exchange.lineage import imported_key
-from catalog.exchange.serialization import decompressed, document_bytes, parse_document
+from catalog.exchange.serialization import document_bytes, parse_document
 
 __all__ = [
     "Document",

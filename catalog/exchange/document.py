@@ -8,11 +8,12 @@ validated here, so that what is stored can be read. What an entry has in common 
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 
 from catalog.evidence.allowed import (
+    FIRST_WRONG,
     Bytes,
     ClassId,
     Count,
@@ -49,10 +50,42 @@ VERSION = 1
 _MAX_CELLS = 100_000_000
 
 
+_MAX_FIELDS = 1000
+# Of an object within an entry: a data set may have thousands of classes (ImageNet-21k has 21 843).
+_MAX_MEMBERS = 25_000
+ItemT = TypeVar("ItemT")
+FailingFast = Annotated[list[ItemT], FIRST_WRONG]
+
+
+def _few(value: Any) -> Any:
+    """Refuse an object of very many members before each of them becomes a problem."""
+    if isinstance(value, dict) and len(value) > _MAX_FIELDS:
+        raise ValueError(f"has {len(value)} members; allowed are {_MAX_FIELDS}")
+    return value
+
+
+def _members_few(value: Any) -> Any:
+    """Refuse an entry that has very many members, or of which a field has."""
+    if isinstance(value, dict):
+        _few(value)
+        for name, field in value.items():
+            if isinstance(field, dict) and len(field) > _MAX_MEMBERS:
+                raise ValueError(f"{name} has {len(field)} members; allowed are {_MAX_MEMBERS}")
+    return value
+
+
+_FEW = BeforeValidator(_few)
+
+
 class Entry(BaseModel):
     """Root of everything in the document: no unknown fields, no conversions, no NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, value: Any) -> Any:
+        return _members_few(value)
 
 
 class FileEntry(Entry, FileRecord):  # type: ignore[misc]
@@ -91,11 +124,11 @@ class LinkProbeEntry(Entry, LinkProbeRecord):  # type: ignore[misc]
 class PartColumns(Entry):
     """A tier's own durations; `at` has the positions of the samples that have them, none where all do."""
 
-    at: list[Count] | None = None
-    preprocess_s: list[Seconds]
-    compute_s: list[Seconds]
-    postprocess_s: list[Seconds]
-    serialise_s: list[Seconds]
+    at: FailingFast[Count] | None = None
+    preprocess_s: FailingFast[Seconds]
+    compute_s: FailingFast[Seconds]
+    postprocess_s: FailingFast[Seconds]
+    serialise_s: FailingFast[Seconds]
 
     @property
     def columns(self) -> Sequence[Sequence[float]]:
@@ -106,9 +139,9 @@ class PartColumns(Entry):
 class LinkColumns(Entry):
     """Bytes over one link; `at` as for parts."""
 
-    at: list[Count] | None = None
-    sent_bytes: list[Summed]
-    received_bytes: list[Summed]
+    at: FailingFast[Count] | None = None
+    sent_bytes: FailingFast[Summed]
+    received_bytes: FailingFast[Summed]
 
     @property
     def columns(self) -> Sequence[Sequence[float]]:
@@ -121,8 +154,8 @@ class PoolColumns(Entry):
 
     unit: SizeUnit
     ids: Key
-    size: Annotated[list[Bytes], Field(min_length=1)]
-    media: list[OptionalLabel] | None = None
+    size: Annotated[FailingFast[Bytes], Field(min_length=1)]
+    media: FailingFast[OptionalLabel] | None = None
 
     @model_validator(mode="after")
     def _aligned(self) -> Self:
@@ -138,13 +171,13 @@ class SampleColumns(Entry):
     """
 
     ids: Key
-    input: list[Count]
-    repetition: list[Round]
-    latency_s: Annotated[list[LatencySeconds], Field(min_length=1)]
-    transmission_s: list[Seconds]
-    stratum: list[Stratum | None] | None = None
-    parts: dict[Name, PartColumns] = {}
-    links: dict[Name, LinkColumns] = {}
+    input: FailingFast[Count]
+    repetition: FailingFast[Round]
+    latency_s: Annotated[FailingFast[LatencySeconds], Field(min_length=1)]
+    transmission_s: FailingFast[Seconds]
+    stratum: FailingFast[Stratum | None] | None = None
+    parts: Annotated[dict[Name, PartColumns], _FEW] = {}
+    links: Annotated[dict[Name, LinkColumns], _FEW] = {}
 
     @model_validator(mode="after")
     def _aligned(self) -> Self:
@@ -168,8 +201,8 @@ class MeasurementEntry(Entry, MeasurementBase, Period):  # type: ignore[misc]
     """One strategy in one round, also a failed or an invalid one."""
 
     environment: Key
-    tier_runs: list[TierRunEntry] = []
-    link_probes: list[LinkProbeEntry] = []
+    tier_runs: FailingFast[TierRunEntry] = []
+    link_probes: FailingFast[LinkProbeEntry] = []
     samples: SampleColumns | None = None
 
     @model_validator(mode="after")
@@ -195,10 +228,10 @@ class PixelColumns(Entry):
     """Intersections and unions of the classes that occur; `item` counts into the named list of ids."""
 
     ids: Key
-    item: list[Count]
-    class_id: list[ClassId]
-    intersection_px: list[Summed]
-    union_px: list[Summed]
+    item: FailingFast[Count]
+    class_id: FailingFast[ClassId]
+    intersection_px: FailingFast[Summed]
+    union_px: FailingFast[Summed]
 
     @model_validator(mode="after")
     def _aligned(self) -> Self:
@@ -246,6 +279,22 @@ class Document(Entry):
     pools: dict[Key, PoolColumns] = {}
     measurements: list[MeasurementEntry] = []
     accuracies: list[AccuracyEntry] = []
+
+
+# Sections that are lists, and those that are mappings, with what is in them: a document is read entry by entry.
+LISTS: Mapping[str, TypeAdapter[Any]] = {
+    "files": TypeAdapter(FileEntry),
+    "environments": TypeAdapter(EnvironmentEntry),
+    "artifacts": TypeAdapter(ArtifactEntry),
+    "strategies": TypeAdapter(StrategyEntry),
+    "slos": TypeAdapter(SloEntry),
+    "measurements": TypeAdapter(MeasurementEntry),
+    "accuracies": TypeAdapter(AccuracyEntry),
+}
+MAPPINGS: Mapping[str, TypeAdapter[Any]] = {
+    "ids": TypeAdapter(dict[Key, FailingFast[Id]]),
+    "pools": TypeAdapter(dict[Key, PoolColumns]),
+}
 
 
 def _check_order(started_at: str, finished_at: str) -> None:

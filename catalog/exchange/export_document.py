@@ -57,9 +57,11 @@ from catalog.exchange.document import (
     neutral,
     ordered_strategies,
 )
+from catalog.exchange.row_collector import default_passes
 from catalog.exchange.rows import REQUIRED, Kind
 from catalog.exchange.rows_to_document import LAUNCHER
 from catalog.exchange.serialization import ids_name, pack_bits, pool_digest, problems_of
+from catalog.statistics.families import KNOWN_PASSES
 
 EntryT = TypeVar("EntryT", bound=Entry)
 
@@ -307,7 +309,9 @@ def rows_csv(document: Document, kind: Kind) -> str:
     names = {environment.key: _place(environment) for environment in document.environments}
     rows = list(_latencies(document, names) if kind == "latencies" else _accuracies(document, names))
     sized = ("input_bytes",) if any("input_bytes" in row for row in rows) else ()
-    fixed = [*REQUIRED[kind], *(("round",) if kind == "latencies" else ()), "environment", *sized]
+    # What the study's names say by themselves is left out.
+    passed = ("passes",) if any("passes" in row for row in rows) else ()
+    fixed = [*REQUIRED[kind], *(("round",) if kind == "latencies" else ()), "environment", *sized, *passed]
     links = sorted({name for row in rows for name in row} - set(fixed))
     text = io.StringIO(newline="")
     # The module's default ends lines with \r\n on every system.
@@ -324,7 +328,7 @@ def _place(environment: EnvironmentEntry) -> str:
 
 
 def _latencies(document: Document, names: dict[str, str]) -> Iterator[dict[str, Any]]:
-    declared = {strategy.latency_key for strategy in document.strategies if strategy.declared}
+    declared = {strategy.latency_key: _passes(strategy) for strategy in document.strategies if strategy.declared}
     for measurement in document.measurements:
         if not measurement.counts or measurement.samples is None or measurement.latency_key not in declared:
             continue
@@ -342,6 +346,7 @@ def _latencies(document: Document, names: dict[str, str]) -> Iterator[dict[str, 
                 "round": measurement.round,
                 "environment": names[measurement.environment],
                 **({"input_bytes": sizes[ids[position]]} if ids[position] in sizes else {}),
+                **declared[measurement.latency_key],
                 **links,
             }
 
@@ -369,4 +374,12 @@ def _accuracies(document: Document, names: dict[str, str]) -> Iterator[dict[str,
                     "metric": metric,
                     "value_pct": value,
                     "environment": names[strategy.environment],
+                    **_passes(strategy),
                 }
+
+
+def _passes(strategy: StrategyEntry) -> dict[str, str]:
+    """Return the cell of an operator's passes; none where its name says them, or where rows could not."""
+    names = tuple(str(step.get("name")) for step in strategy.passes)
+    said = names == tuple(default_passes(strategy.operator)) or not set(names) <= set(KNOWN_PASSES)
+    return {} if said else {"passes": "+".join(names) or "none"}

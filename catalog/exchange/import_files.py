@@ -1,12 +1,12 @@
 """Importing files: which kind each is, and all of them in one transaction or none."""
 
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import ValidationError
 from sqlmodel import Session
@@ -18,22 +18,21 @@ from catalog.evidence.records import FileRecord
 from catalog.evidence.soundness import sound_rows
 from catalog.evidence.stored_rows import imported_file, stored_rows, stored_values
 from catalog.evidence.tables import Environment, ImportedFile, Strategy
+from catalog.exchange.content import ContentStream
 from catalog.exchange.document import FORMAT, VERSION, Document
 from catalog.exchange.import_document import ImportOutcome, store_document
 from catalog.exchange.lineage import imported_key
-from catalog.exchange.rows import read_rows
+from catalog.exchange.row_collector import NAME_RULE, gather_rows, is_name
+from catalog.exchange.rows import first_character, read_rows
 from catalog.exchange.rows_to_document import (
-    NAME_RULE,
     ForeignRows,
     ImportedStrategy,
     environment_key,
     foreign_document,
-    gather_rows,
-    is_name,
     renamed,
     rows_digest,
 )
-from catalog.exchange.serialization import MAX_BYTES, decompressed, parse_document, problems_of
+from catalog.exchange.serialization import problems_of, read_document
 from catalog.keys import content_key
 from catalog.printable import printable
 from catalog.regular_files import open_regular
@@ -113,32 +112,32 @@ class _Command:
 
     def import_file(self, file: Path) -> Imported:
         """Import one file into the command's transaction."""
-        raw = read_bytes(file)
-        content = decompressed(raw, file=str(file))
-        # A document is an object; rows are CSV, or a list.
-        if content.lstrip()[:1] == b"{":
-            return self._import_document(file, raw, content)
-        return self._import_rows(file, raw, content)
+        with opened(file) as raw:
+            stream = ContentStream(raw, file=str(file))
+            # A document is an object; rows are CSV, or a list.
+            if first_character(stream) == b"{":
+                return self._import_document(file, stream)
+            return self._import_rows(file, stream)
 
-    def _import_document(self, file: Path, raw: bytes, content: bytes) -> Imported:
+    def _import_document(self, file: Path, stream: ContentStream) -> Imported:
         if self.environment is not None:
             raise ExchangeError(str(file), ["names its environments itself; leave out --environment"])
-        document = parse_document(content, file=str(file))
+        document = read_document(stream, file=str(file))
         # Of the content, so that an export is the same file whether compressed or not.
-        key = content_key({"kind": "imported file", "sha256": hashlib.sha256(content).hexdigest()})
-        record = self._record(file, key, raw, f"{FORMAT} {VERSION}", _chain(document))
+        key = content_key({"kind": "imported file", "sha256": stream.content_sha256})
+        record = self._record(file, key, stream, f"{FORMAT} {VERSION}", _chain(document))
         stored = store_document(self.session, document, record, progress=partial(self.progress, file))
         return Imported(file, record.format, record.sha256, stored)
 
-    def _import_rows(self, file: Path, raw: bytes, content: bytes) -> Imported:
-        rows = read_rows(content, file=str(file))
+    def _import_rows(self, file: Path, stream: ContentStream) -> Imported:
+        rows = read_rows(stream, file=str(file))
         gathered = gather_rows(rows, self.environment or self.default, file=str(file))
         digest = rows_digest(gathered)
         claimed = sorted({strategy.environment for strategy in gathered})
         # Of the rows, not of the file: in another order or spelling they are the same import.
         key = content_key({"kind": "imported rows", "digest": digest})
         # Before, the order of the rows was in the key.
-        former = {"kind": "imported file", "sha256": hashlib.sha256(content).hexdigest(), "environments": claimed}
+        former = {"kind": "imported file", "sha256": stream.content_sha256, "environments": claimed}
         present = imported_file(self.session, key) or imported_file(self.session, content_key(former))
         if present is not None:
             # Later files of the command join the environments that this one got when it was imported.
@@ -156,16 +155,14 @@ class _Command:
         details: dict[str, object] = {"environments": sorted(entry.host for entry in document.environments)}
         if apart:
             details["named"] = {name: self.names[name] for name in claimed}
-        record = self._record(file, key, raw, rows.kind, details)
+        record = self._record(file, key, stream, rows.kind, details)
         storing = partial(self.progress, file)
         stored = store_document(self.session, document, record, named_by_user=True, progress=storing)
         return Imported(file, rows.kind, record.sha256, replace(stored, apart=apart))
 
-    def _record(self, file: Path, key: str, raw: bytes, kind: str, details: dict[str, object]) -> FileRecord:
-        digest = hashlib.sha256(raw).hexdigest()
-        return FileRecord(
-            key=key, name=printable(file.name), sha256=digest, format=kind, imported_at=self.at, details=details
-        )
+    def _record(self, file: Path, key: str, stream: ContentStream, kind: str, details: dict[str, object]) -> FileRecord:
+        name, sha256 = printable(file.name), stream.sha256
+        return FileRecord(key=key, name=name, sha256=sha256, format=kind, imported_at=self.at, details=details)
 
     def _named_apart(self, claimed: Sequence[str], digest: str) -> tuple[str, ...]:
         """Find a name for every claimed one; says which are not the claimed ones because these are taken."""
@@ -190,12 +187,10 @@ class _Command:
         return tuple(said)
 
 
-def read_bytes(file: Path) -> bytes:
-    """Return the file's bytes, no more than may be imported; raises ExchangeError where it cannot be read."""
+def opened(file: Path) -> BinaryIO:
+    """Open a file to be read; raises ExchangeError where it cannot be."""
     try:
-        with open_regular(file) as reading:
-            # One byte more than allowed, by which `decompressed` sees that there are too many.
-            return reading.read(MAX_BYTES + 1)
+        return open_regular(file)
     except IsADirectoryError as error:
         raise ExchangeError(str(file), ["is a directory; name a file in it"]) from error
     except OSError as error:
@@ -224,7 +219,12 @@ def _imported_strategies(session: Session) -> dict[tuple[str, str, str, str], Im
     keys = {row.id: row.key for row in stored_rows(session, Environment) if row.imported_file_id}
     return {
         (keys[row.environment_id], row.subject, row.operator, row.placement): ImportedStrategy(
-            row.latency_key, row.accuracy_key, row.task, row.rounds
+            row.latency_key,
+            row.accuracy_key,
+            row.task,
+            row.rounds,
+            row.artifact_key,
+            tuple(str(step.get("name")) for step in row.passes),
         )
         for row in stored_rows(session, Strategy)
         if row.environment_id in keys

@@ -1,55 +1,85 @@
 """Rows from elsewhere: CSV with a header, or a JSON list of objects with the same names; every cell is text here.
 
-What may be wrong with the file as a whole is found here, what may be wrong with a row in `rows_to_document.py`.
+Rows are read one at a time. What may be wrong with the file as a whole is found here, what may be wrong with a row in
+`row_collector.py`.
 """
 
+import codecs
 import csv
-import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Literal, NamedTuple, TextIO
 
 from catalog.declaration.checks import nearest
 from catalog.errors import ExchangeError
+from catalog.exchange.content import ContentStream
+from catalog.exchange.json_stream import JsonReader, MalformedJson
 
 Kind = Literal["latencies", "accuracies"]
 REQUIRED: Mapping[Kind, tuple[str, ...]] = {
     "latencies": ("subject", "operator", "placement", "input_id", "repetition", "latency_s"),
     "accuracies": ("subject", "operator", "placement", "metric", "value_pct"),
 }
+# What a tier does within a sample, as `PartTimes` names it.
+PART_NAMES = ("preprocess_s", "compute_s", "postprocess_s", "serialise_s")
+_SHARED = ("environment", "passes", "size_bytes", "measured_at")
 OPTIONAL: Mapping[Kind, tuple[str, ...]] = {
-    "latencies": ("round", "environment", "input_bytes"),
-    "accuracies": ("environment", "items"),
+    "latencies": ("round", *_SHARED, "input_bytes", "sent_bytes", *PART_NAMES),
+    "accuracies": ("items", *_SHARED),
 }
 LINK_COLUMN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9_.]*-[A-Za-z0-9_.-]+)_bit_per_s$")
-_MAX_FIELD = 10_000
+_MAX_LINE = 2**20
+# Of columns that nothing declares; a link or a tier has a few.
+_MAX_COLUMNS = 1000
+# A wrong column makes a problem of every row: after so many the rest is not read.
+MAX_PROBLEMS = 1000
+_EXPECTED = "expected CSV with a header, JSON, or either as .gz (docs/exchange.md)"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row: where it stands (`line 7`) and its cells by column; a missing or empty cell is empty text."""
+class Row(NamedTuple):
+    """One row: its number, and its cells in the order of the columns; empty text is an empty cell.
 
-    place: str
-    cells: Mapping[str, str]
+    A row of JSON may have fewer cells than there are columns: the last ones are empty.
+    """
+
+    number: int
+    cells: Sequence[str]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Rows:
-    """A file's rows, of one kind."""
+    """A file's rows, of one kind, which can be gone through once; `place` is what a row's number counts.
+
+    Going through them notes in `problems` what is wrong with single rows. A column of JSON is added to `columns` when
+    the first row has it.
+    """
 
     kind: Kind
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    place: str
+    columns: list[str]
+    rows: Iterator[Row] = field(default_factory=lambda: iter(()))
+    problems: list[str] = field(default_factory=list)
+
+    def problem(self, row: Row, what: str) -> None:
+        """Note what is wrong with a row."""
+        self.problems.append(f"{self.place} {row.number}: {what}")
+
+    @property
+    def too_many_problems(self) -> bool:
+        """Whether to read on would only find more of the same."""
+        return len(self.problems) >= MAX_PROBLEMS
 
 
-def read_rows(content: bytes, *, file: str) -> Rows:
+def read_rows(stream: ContentStream, *, file: str) -> Rows:
     """Read CSV or JSON rows.
 
     Parameters
     ----------
-    content : bytes
+    stream : ContentStream
         UTF-8, with or without a byte order mark; any line endings.
     file : str
         What errors call it.
@@ -61,101 +91,207 @@ def read_rows(content: bytes, *, file: str) -> Rows:
     Raises
     ------
     ExchangeError
-        Not text, not comma-separated, a column missing, unknown (with the nearest spelling) or there twice, a row with
-        more or fewer cells than the header, no rows.
+        Now or while the rows are read: not text, not comma-separated, a column missing, unknown (with the nearest
+        spelling) or there twice, no rows.
     """
+    read = _json_rows if first_character(stream) == b"[" else _csv_rows
+    # Spreadsheets begin with a byte order mark, which would become part of the first column's name. Any line ending
+    # counts as one, so that the numbers in messages are those that an editor shows.
+    text = stream.text("utf-8-sig")
+    with _text_errors(stream, file):
+        rows = read(text, file)
+    source = rows.rows
+    rows.rows = _checked(rows, source, stream, file)
+    return rows
+
+
+def first_character(stream: ContentStream) -> bytes:
+    """Return the first character that is not blank: by it, a document, a list and CSV are told apart."""
+    return bytes(stream.peek()).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+
+
+@contextmanager
+def _text_errors(stream: ContentStream, file: str) -> Iterator[None]:
     try:
-        # Spreadsheets begin with a byte order mark, which would become part of the first column's name.
-        text = content.decode("utf-8-sig")
+        yield
     except UnicodeDecodeError as error:
-        raise ExchangeError(file, [f"not UTF-8 text (byte {error.start}); {_EXPECTED}"]) from error
-    if "\0" in text:
-        raise ExchangeError(file, [f"holds NUL characters: not a text file; {_EXPECTED}"])
-    # One line ending, so that the numbers in messages are those that an editor shows.
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    problems: list[str] = []
-    read = _json_rows if text.lstrip()[:1] == "[" else _csv_rows
-    columns, rows = read(text, file, problems)
-    kind: Kind = "accuracies" if {"value_pct", "metric"} & set(columns) else "latencies"
-    if columns or not problems:
-        problems = list(_column_problems(columns, kind)) or problems
-    if not problems and not rows:
-        problems = ["has no rows"]
-    if problems:
-        raise ExchangeError(file, problems)
-    return Rows(kind, tuple(columns), tuple(rows))
+        raise ExchangeError(file, [f"{stream.not_text(error)}; {_EXPECTED}"]) from error
 
 
-_EXPECTED = "expected CSV with a header, JSON, or either as .gz (docs/exchange.md)"
+def _checked(rows: Rows, source: Iterator[Row], stream: ContentStream, file: str) -> Iterator[Row]:
+    """Go through the rows; raise ExchangeError where there are none or the text is none."""
+    row = None
+    with _text_errors(stream, file):
+        for row in source:
+            yield row
+    if row is None and not rows.problems:
+        raise ExchangeError(file, ["has no rows"])
+
+
+def _allowed(name: str, kind: Kind) -> bool:
+    if name in REQUIRED[kind] or name in OPTIONAL[kind]:
+        return True
+    named = LINK_COLUMN.match(name), sent_link(name), part_column(name)
+    return kind == "latencies" and any(match is not None for match in named)
+
+
+def sent_link(column: str) -> str | None:
+    """Return the link of a column of bytes, `mobile-edge_sent_bytes`; empty text for the only one, `sent_bytes`."""
+    if column == "sent_bytes":
+        return ""
+    link = column.removesuffix("_sent_bytes")
+    return link if link != column and "-" in link else None
+
+
+def part_column(column: str) -> tuple[str, str] | None:
+    """Return tier and duration of a column such as `edge_compute_s`; the tier is empty where it is the only one."""
+    for name in PART_NAMES:
+        if column == name:
+            return "", name
+        if column.endswith(f"_{name}") and len(column) > len(name) + 1:
+            return column.removesuffix(f"_{name}"), name
+    return None
+
+
+def _unknown(name: str, kind: Kind) -> str:
+    links = "; or a link such as mobile-edge_bit_per_s" if kind == "latencies" else ""
+    return f"unknown column {name!r}; {nearest(name, (*REQUIRED[kind], *OPTIONAL[kind]))}{links}"
+
+
+def _missing(columns: Sequence[str], kind: Kind) -> Iterator[str]:
+    missing = [name for name in REQUIRED[kind] if name not in columns]
+    if missing:
+        yield f"missing column{'s' * (len(missing) > 1)} {', '.join(missing)}; {kind} need {', '.join(REQUIRED[kind])}"
+
+
+def _kind(columns: Sequence[str]) -> Kind:
+    return "accuracies" if {"value_pct", "metric"} & set(columns) else "latencies"
 
 
 def _column_problems(columns: Sequence[str], kind: Kind) -> Iterator[str]:
     if len(columns) == 1 and (separator := next((mark for mark in (";", "\t", "|") if mark in columns[0]), None)):
         yield f"line 1: comma expected between columns, found {separator!r}; export it as comma-separated"
         return
-    allowed = (*REQUIRED[kind], *OPTIONAL[kind])
+    if len(columns) > _MAX_COLUMNS:
+        yield f"has {len(columns)} columns; allowed are {_MAX_COLUMNS}"
+        return
     for name in dict.fromkeys(columns):
         if columns.count(name) > 1:
             yield f"column {name!r} is there {columns.count(name)} times; keep one"
-        if name not in allowed and not (kind == "latencies" and LINK_COLUMN.match(name)):
-            links = "; or a link such as mobile-edge_bit_per_s" if kind == "latencies" else ""
-            yield f"unknown column {name!r}; {nearest(name, allowed)}{links}"
-    missing = [name for name in REQUIRED[kind] if name not in columns]
-    if missing:
-        yield f"missing column{'s' * (len(missing) > 1)} {', '.join(missing)}; {kind} need {', '.join(REQUIRED[kind])}"
+        if not _allowed(name, kind):
+            yield _unknown(name, kind)
+    yield from _missing(columns, kind)
 
 
-def _csv_rows(text: str, file: str, problems: list[str]) -> tuple[list[str], list[Row]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[Row] = []
+def _csv_rows(text: TextIO, file: str) -> Rows:
+    reader = csv.reader(_lines(text, file), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
-        if not any(header):
-            raise ExchangeError(file, [f"the file is empty or has no header; {_EXPECTED}"])
-        # A quoted cell may span lines: `line_num` is where a row ends.
-        start = reader.line_num + 1
+    except csv.Error as error:
+        raise ExchangeError(file, [f"line 1: {error}"]) from error
+    if not any(header):
+        raise ExchangeError(file, [f"the file is empty or has no header; {_EXPECTED}"])
+    kind = _kind(header)
+    if problems := list(_column_problems(header, kind)):
+        raise ExchangeError(file, problems)
+    rows = Rows(kind, "line", header)
+    # A quoted cell may span lines: `line_num` is where a row ends.
+    rows.rows = _csv_body(reader, rows, file, reader.line_num + 1)
+    return rows
+
+
+def _lines(text: TextIO, file: str) -> Iterator[str]:
+    number, rest = 0, ""
+    # Many lines at once: to read each by itself takes as long as all that follows.
+    while chunk := text.read(_MAX_LINE):
+        if "\0" in chunk:
+            raise ExchangeError(file, [f"holds NUL characters: not a text file; {_EXPECTED}"])
+        *lines, rest = (rest + chunk).split("\n")
+        number += len(lines)
+        if len(rest) > _MAX_LINE:
+            raise ExchangeError(file, [f"line {number + 1} is longer than {_MAX_LINE} characters; {_EXPECTED}"])
+        # A quoted cell may go on in the next line.
+        yield from [f"{line}\n" for line in lines]
+    if rest:
+        yield rest
+
+
+def _csv_body(reader: Any, rows: Rows, file: str, start: int) -> Iterator[Row]:
+    width = len(rows.columns)
+    try:
         for cells in reader:
-            if len(cells) == len(header):
-                rows.append(_row(f"line {start}", dict(zip(header, map(str.strip, cells), strict=True)), problems))
+            if len(cells) == width:
+                yield Row(start, list(map(str.strip, cells)))
             # csv reads an empty line as a row without cells.
             elif cells:
-                problems.append(f"line {start}: {len(cells)} cells where the header has {len(header)}")
+                rows.problem(Row(start, ()), f"{len(cells)} cells where the header has {width}")
+            if rows.too_many_problems:
+                return
             start = reader.line_num + 1
     except csv.Error as error:
-        raise ExchangeError(file, [*problems, f"line {max(reader.line_num, 1)}: {error}"]) from error
-    return header, rows
+        raise ExchangeError(file, [*rows.problems, f"line {max(reader.line_num, 1)}: {error}"]) from error
 
 
-def _json_rows(text: str, file: str, problems: list[str]) -> tuple[list[str], list[Row]]:
+def _json_rows(text: TextIO, file: str) -> Rows:
+    # Numbers stay text: a cell is checked once, whatever it was written in.
+    reader = JsonReader(text, json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str))
+    source = _json_values(reader, file)
+    # The first row says of which kind the file is.
+    first = next(source, None)
+    kind = _kind(list(first) if isinstance(first, dict) else [])
+    rows = Rows(kind, "row", list(REQUIRED[kind]))
+    rows.rows = iter(()) if first is None else _json_body(chain((first,), source), rows, file)
+    return rows
+
+
+def _json_values(reader: JsonReader, file: str) -> Iterator[Any]:
     try:
-        # Numbers stay text: a cell is checked once, whatever it was written in.
-        values = json.loads(text, parse_float=str, parse_int=str, parse_constant=str)
-    except json.JSONDecodeError as error:
-        raise ExchangeError(file, [f"line {error.lineno}: malformed JSON: {error.msg}"]) from error
-    except RecursionError as error:
-        raise ExchangeError(file, ["nested too deeply; expected a list of flat objects"]) from error
-    rows: list[Row] = []
-    columns: dict[str, None] = {}
-    for number, value in enumerate(values, 1):
+        for _ in reader.elements():
+            yield reader.value()
+        reader.end()
+    except MalformedJson as error:
+        if error.what == "recursion limit exceeded":
+            raise ExchangeError(file, ["nested too deeply; expected a list of flat objects"]) from error
+        raise ExchangeError(file, [f"line {error.line}: malformed JSON: {error.what}"]) from error
+
+
+def _json_body(source: Iterable[Any], rows: Rows, file: str) -> Iterator[Row]:
+    wrong: dict[str, None] = {}
+    there: dict[str, None] = {}
+    positions = {name: position for position, name in enumerate(rows.columns)}
+    for number, value in enumerate(source, 1):
         if not isinstance(value, dict):
-            problems.append(f'row {number}: expected an object such as {{"subject": …}}, got {type(value).__name__}')
+            got = f'expected an object such as {{"subject": …}}, got {type(value).__name__}'
+            rows.problem(Row(number, ()), got)
+            if rows.too_many_problems:
+                break
             continue
-        columns |= dict.fromkeys(value)
-        rows.append(_row(f"row {number}", _cells(f"row {number}", value, problems), problems))
-    return list(columns), [Row(row.place, dict.fromkeys(columns, "") | dict(row.cells)) for row in rows]
+        if len(value) > _MAX_COLUMNS or len(positions) > _MAX_COLUMNS:
+            raise ExchangeError(file, [f"row {number}: has more than {_MAX_COLUMNS} columns"])
+        for name in value.keys() - there.keys():
+            there[name] = None
+            if name not in positions:
+                positions[name] = len(positions)
+                rows.columns.append(name)
+            if not _allowed(name, rows.kind):
+                wrong[_unknown(name, rows.kind)] = None
+        row = _json_row(number, value, positions, rows)
+        # A column that nothing knows makes the rows something else.
+        if not wrong:
+            yield row
+        if rows.too_many_problems:
+            break
+    # Problems of columns come first: they make problems of every row.
+    if there and (problems := [*wrong, *_missing(list(there), rows.kind)]):
+        raise ExchangeError(file, problems)
 
 
-def _cells(place: str, value: Mapping[str, Any], problems: list[str]) -> dict[str, str]:
-    cells = {}
+def _json_row(number: int, value: Mapping[str, Any], positions: Mapping[str, int], rows: Rows) -> Row:
+    cells = [""] * len(positions)
+    row = Row(number, cells)
     for name, cell in value.items():
-        if not isinstance(cell, str | None):
-            problems.append(f"{place}: {name} is a {type(cell).__name__}; expected text or a number")
-        cells[name] = cell.strip() if isinstance(cell, str) else ""
-    return cells
-
-
-def _row(place: str, cells: Mapping[str, str], problems: list[str]) -> Row:
-    for name, cell in cells.items():
-        if len(cell) > _MAX_FIELD:
-            problems.append(f"{place}: {name} is {len(cell)} characters long, {_MAX_FIELD} are allowed")
-    return Row(place, cells)
+        if isinstance(cell, str):
+            cells[positions[name]] = cell.strip()
+        elif cell is not None:
+            rows.problem(row, f"{name} is a {type(cell).__name__}; expected text or a number")
+    return row

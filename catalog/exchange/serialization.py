@@ -4,18 +4,22 @@ import base64
 import binascii
 import gzip
 import hashlib
+import io
 import json
-import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from catalog.errors import ExchangeError
 from catalog.evidence.records import PoolInputRecord, PoolRecord
-from catalog.exchange.document import FORMAT, VERSION, AccuracyEntry, Document, duplicates
+from catalog.exchange.content import ContentStream
+from catalog.exchange.document import FORMAT, LISTS, MAPPINGS, VERSION, AccuracyEntry, Document, duplicates
+from catalog.exchange.json_stream import JsonReader, MalformedJson
+from catalog.exchange.rows import MAX_PROBLEMS
 from catalog.statistics.input_draw import Pool, PoolInput
 
 
@@ -209,15 +213,8 @@ def _indices(document: Document, where: str, name: str, indices: Sequence[int]) 
         yield f"{where}: counts up to {max(indices)} in a list of {len(ids)} ids"
 
 
-_GZIP = b"\x1f\x8b"
-MAX_BYTES = 2**29
-
-
-class _Head(BaseModel):
-    """What tells a document of ours from any other JSON."""
-
-    format: Any = None
-    version: Any = None
+# Of what a document refers to by name: lists of ids, pools.
+_MAX_MEMBERS = 100_000
 
 
 def document_bytes(document: Document, *, compress: bool = False) -> bytes:
@@ -244,12 +241,17 @@ def document_bytes(document: Document, *, compress: bool = False) -> bytes:
 
 
 def parse_document(content: bytes, *, file: str) -> Document:
+    """Read what `document_bytes` wrote from memory; raises as `read_document` does."""
+    return read_document(ContentStream(io.BytesIO(content), file=file), file=file)
+
+
+def read_document(stream: ContentStream, *, file: str) -> Document:
     """Read what `document_bytes` wrote, or anyone who follows docs/exchange.md.
 
     Parameters
     ----------
-    content : bytes
-        JSON, not compressed.
+    stream : ContentStream
+        JSON.
     file : str
         What errors call it.
 
@@ -262,62 +264,102 @@ def parse_document(content: bytes, *, file: str) -> Document:
     ExchangeError
         With each problem's place: malformed JSON, another format, a later version, a field that is missing, unknown or
         out of range, a reference that leads nowhere.
+
+    Notes
+    -----
+    Entries are read and checked one at a time, so that only what they hold is in memory, and not the text as well.
     """
+    reading = _DocumentReading(JsonReader(stream.text("utf-8"), json.JSONDecoder()))
     try:
-        # First, because every field that another version has would be reported as unknown.
-        head = _Head.model_validate_json(content)
-        if head.format != FORMAT:
-            raise ExchangeError(file, [f"format is {_shown(head.format)}; expected {FORMAT!r} (docs/exchange.md)"])
-        if head.version != VERSION:
-            message = f"version is {_shown(head.version)}; this Tierwise reads {VERSION}. Upgrade it, or export again"
-            raise ExchangeError(file, [message])
-        document = Document.model_validate_json(content)
-    except ValidationError as error:
-        raise ExchangeError(file, problems_of(error)) from error
-    problems = list(inconsistencies(document))
+        reading.read()
+    except UnicodeDecodeError as error:
+        raise ExchangeError(file, [f"the document: Invalid JSON: {stream.not_text(error)}"]) from error
+    except MalformedJson as error:
+        raise ExchangeError(file, [f"the document: Invalid JSON: {error}"]) from error
+    # First, because every field that another version has would be reported as unknown.
+    form, version = reading.head.get("format"), reading.head.get("version")
+    if form != FORMAT:
+        raise ExchangeError(file, [f"format is {_shown(form)}; expected {FORMAT!r} (docs/exchange.md)"])
+    if version != VERSION or isinstance(version, bool):
+        message = f"version is {_shown(version)}; this Tierwise reads {VERSION}. Upgrade it, or export again"
+        raise ExchangeError(file, [message])
+    document = Document.model_construct(None, format=FORMAT, version=VERSION, **reading.sections)
+    problems = reading.problems or list(islice(inconsistencies(document), MAX_PROBLEMS))
     if problems:
         raise ExchangeError(file, problems)
     return document
 
 
-def problems_of(error: ValidationError) -> Sequence[str]:
+class _DocumentReading:
+    """A document while it is read: the sections that are complete, and what is wrong with entries.
+
+    After a thousand problems no further entry is checked.
+    """
+
+    def __init__(self, reader: JsonReader) -> None:
+        self._reader = reader
+        self.head: dict[str, Any] = {}
+        self.sections: dict[str, Any] = {}
+        self.problems: list[str] = []
+
+    def read(self) -> None:
+        """Go through the document."""
+        for name in self._reader.members():
+            if name in ("format", "version"):
+                self.head[name] = self._reader.value()
+            elif name in LISTS and self._reader.peek() == "[":
+                self.sections[name] = self._list(name)
+            elif name in MAPPINGS and self._reader.peek() == "{":
+                self.sections[name] = self._mapping(name)
+            else:
+                self._wrong_section(name, self._reader.value())
+        self._reader.end()
+
+    def _list(self, name: str) -> list[Any]:
+        entries: list[Any] = []
+        for position, _ in enumerate(self._reader.elements()):
+            self._check(LISTS[name], self._reader.value(), f"{name}[{position}]", entries.append)
+        return entries
+
+    def _mapping(self, name: str) -> dict[str, Any]:
+        entries: dict[str, Any] = {}
+        for count, key in enumerate(self._reader.members(), 1):
+            value = {key: self._reader.value()}
+            # As a mapping of one, so that the key is checked as well.
+            self._check(MAPPINGS[name], value, name, entries.update)
+            if count > _MAX_MEMBERS:
+                raise MalformedJson(f"{name} has more than {_MAX_MEMBERS} members", *self._reader.place)
+        return entries
+
+    def _wrong_section(self, name: str, value: Any) -> None:
+        if name in LISTS or name in MAPPINGS:
+            kind = "list" if name in LISTS else "dictionary"
+            self._note(f"{name}: Input should be a valid {kind}, got {_shown(value)}")
+        else:
+            self._note(f"{name}: Extra inputs are not permitted, got {_shown(value)}")
+
+    def _check(self, kind: TypeAdapter[Any], value: Any, place: str, keep: Callable[[Any], object]) -> None:
+        if len(self.problems) >= MAX_PROBLEMS:
+            return
+        try:
+            keep(kind.validate_python(value, strict=True))
+        except ValidationError as error:
+            for problem in problems_of(error, place):
+                self._note(problem)
+
+    def _note(self, problem: str) -> None:
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(problem)
+
+
+def problems_of(error: ValidationError, place: str = "") -> Sequence[str]:
     """Return pydantic's findings with their places, `measurements[3].samples.latency_s[4]`."""
     problems = []
     for details in error.errors(include_url=False, include_input=True):
-        place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in details["loc"]).lstrip(".")
-        got = "" if details["type"] in ("missing", "json_invalid") else f", got {_shown(details['input'])}"
-        problems.append(f"{place or 'the document'}: {details['msg']}{got}")
+        steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in details["loc"])
+        got = "" if details["type"] == "missing" else f", got {_shown(details['input'])}"
+        problems.append(f"{f'{place}{steps}'.lstrip('.') or 'the document'}: {details['msg']}{got}")
     return problems
-
-
-def decompressed(content: bytes, *, file: str) -> bytes:
-    """Return the content of a gzip file, or the bytes as they are; raises ExchangeError if damaged or far too large."""
-    if content.startswith(_GZIP):
-        content = _unzipped(content, file)
-    if len(content) > MAX_BYTES:
-        raise ExchangeError(file, [f"larger than {MAX_BYTES >> 20} MiB; export fewer subjects at once (--subject)"])
-    return content
-
-
-def _unzipped(packed: bytes, file: str) -> bytes:
-    """Return what all members of a gzip file hold: `cat a.gz b.gz` makes a file of two."""
-    content = bytearray()
-    # Zeros may follow the last member (RFC 1952 allows padding by tools that write whole blocks).
-    while packed.strip(b"\0"):
-        # 31 is the largest window (15) and a gzip header (16).
-        reading = zlib.decompressobj(wbits=31)
-        try:
-            # Never more than may be imported: a small file may expand to gigabytes.
-            content += reading.decompress(packed, MAX_BYTES + 1 - len(content))
-        except zlib.error as error:
-            raise ExchangeError(file, [f"a damaged gzip file ({error}); copy it again"]) from error
-        # Beyond the limit the end is never read; within it, its absence is a file that was cut off.
-        if len(content) > MAX_BYTES:
-            break
-        if not reading.eof:
-            raise ExchangeError(file, ["a gzip file that ends too early; copy it again"])
-        packed = reading.unused_data
-    return bytes(content)
 
 
 def _lines(section: Any) -> str:
@@ -332,5 +374,10 @@ def _compact(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    # A large value is not written out to be cut off.
+    text = repr(value if not isinstance(value, str | list | dict) or len(value) <= 60 else _start(value))
     return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _start(value: Any) -> Any:
+    return dict(islice(value.items(), 60)) if isinstance(value, dict) else value[:60]

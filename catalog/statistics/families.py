@@ -283,7 +283,7 @@ def _check(operators: Sequence[StudiedOperator], tiers: Sequence[str]) -> None:
 
 # The study's, in its order.
 KNOWN_TIERS = ("mobile", "edge", "cloud")
-_KNOWN_PASSES = ("static_ptq", "early_exit", "partition")
+KNOWN_PASSES = ("static_ptq", "early_exit", "partition")
 
 
 def tier_order(placements: Iterable[Sequence[str]], chains: Iterable[Sequence[str]] = ()) -> tuple[str, ...]:
@@ -382,7 +382,7 @@ def operator_rank(operator: str, passes: Sequence[Mapping[str, Any]]) -> tuple[o
     ['whole', 'quick', 'both', 'halves']
     """
     names = [str(step.get("name")) for step in passes]
-    pass_ranks = [_KNOWN_PASSES.index(name) if name in _KNOWN_PASSES else len(_KNOWN_PASSES) for name in names]
+    pass_ranks = [KNOWN_PASSES.index(name) if name in KNOWN_PASSES else len(KNOWN_PASSES) for name in names]
     return (_PARTITION in names, len(names), pass_ranks, names, operator)
 
 

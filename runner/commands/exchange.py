@@ -30,6 +30,9 @@ from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings,
 from runner.errors import RunnerError
 from runner.reports.slo_status import store_results
 
+# To analyse more takes longer than to import it: who asks for it waits, not who imports.
+_MOST_ANALYSED = 200_000
+
 
 class Format(StrEnum):
     """What `runner export` writes."""
@@ -140,8 +143,16 @@ def import_(
             empty = not count_rows(session, Environment)
         with import_progress(len(files)) as progress:
             imported = import_files(opened, files, environment=environment, progress=progress.store)
-            # What is there now was in the files, whose rows were checked as they came.
-            store_results(opened, settings, sound=opened if empty else None, progress=progress.derive)
+            samples = sum(file.stored.samples for file in imported)
+            if samples <= _MOST_ANALYSED:
+                # What is there now was in the files, whose rows were checked as they came.
+                store_results(opened, settings, sound=opened if empty else None, progress=progress.derive)
+    if samples > _MOST_ANALYSED:
+        err.print(
+            f"{counted(samples, 'sample')} are not analysed yet, which takes minutes: `runner leaderboard` does it; "
+            "answers do not need it",
+            soft_wrap=True,
+        )
     if as_json:
         print_json(
             [

@@ -12,8 +12,8 @@ from catalog.errors import ExchangeError
 from catalog.evidence import tables
 from catalog.evidence.allowed import printable
 from catalog.evidence.records import AccuracyRecord, LinkProbeRecord, MeasurementRecord, TierRunRecord
-from catalog.exchange import Document, document, document_bytes, parse_document
-from catalog.exchange.serialization import decompressed, ids_name, pack_bits, unpack_bits
+from catalog.exchange import Document, decompressed, document, document_bytes, parse_document
+from catalog.exchange.serialization import ids_name, pack_bits, unpack_bits
 
 AT = "2026-11-24T06:00:00.000+00:00"
 PLACE = {
@@ -293,7 +293,7 @@ def test_damaged_and_exploding_gzip_is_refused(monkeypatch: pytest.MonkeyPatch) 
         decompressed(whole[:-9], file="f")
     with pytest.raises(ExchangeError, match="damaged gzip"):
         decompressed(whole[:12] + b"\xff\xff\xff" + whole[15:], file="f")
-    monkeypatch.setattr("catalog.exchange.serialization.MAX_BYTES", 4000)
+    monkeypatch.setattr("catalog.exchange.content.MAX_BYTES", 4000)
     for content in (whole, b"x" * 5000):
         with pytest.raises(ExchangeError, match="export fewer subjects"):
             decompressed(content, file="f")

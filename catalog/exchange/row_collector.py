@@ -1,0 +1,508 @@
+"""Rows from elsewhere by strategy: every cell is checked here, and every contradiction between rows is named."""
+
+import math
+import re
+from array import array
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from catalog.errors import ExchangeError
+from catalog.evidence.allowed import is_moment, utc_text
+from catalog.exchange.rows import LINK_COLUMN, PART_NAMES, Row, Rows, part_column, sent_link
+from catalog.statistics.families import KNOWN_PASSES
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_PLACEMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9][A-Za-z0-9_.]*){0,7}")
+NAME_RULE = "letters, digits, '_', '.', '-', at most 63, a letter or digit first"
+# Nine digits fit a 32-bit column; `\d` would take the digits of other scripts, too.
+_WHOLE = re.compile(r"[0-9]{1,9}")
+# Bytes may be more: fifteen digits are exact in every format.
+_BYTES = re.compile(r"[0-9]{1,15}")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_MAX_FIELD = 10_000
+_METRICS = ("top1", "top5", "miou", "agreement")
+# Parts that are rounded to the digits of the latency may exceed it by that much.
+_ROUNDING = 1e-6
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a subject, an operator or an environment may have this name."""
+    return _NAME.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, order=True)
+class StrategyName:
+    """A strategy in an environment, by the names that rows use."""
+
+    environment: str
+    subject: str
+    operator: str
+    placement: str
+
+    def __str__(self) -> str:
+        return f"{self.subject}/{self.operator}@{self.placement} in {self.environment}"
+
+
+@dataclass
+class RoundRows:
+    """The samples of one round as columns, in the order of the rows until they are sorted.
+
+    `parts` are durations by tier and name, `sent` bytes by link; `numbers` say which row each sample was.
+    """
+
+    input_ids: list[str] = field(default_factory=list)
+    repetitions: list[int] = field(default_factory=list)
+    latency_s: list[float] = field(default_factory=list)
+    parts: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    sent: dict[str, list[int]] = field(default_factory=dict)
+    numbers: "array[int]" = field(default_factory=lambda: array("q"))
+    measured_at: str = ""
+
+    @property
+    def rows(self) -> list[tuple[str, int, float]]:
+        """Input, repetition and seconds of each sample."""
+        return list(zip(self.input_ids, self.repetitions, self.latency_s, strict=True))
+
+    def sort(self) -> Iterator[tuple[int, int]]:
+        """Sort by repetition and input; yield the numbers of rows that are of one input and repetition."""
+        keys = list(zip(self.repetitions, self.input_ids, strict=True))
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        for first, second in pairwise(order):
+            if keys[first] == keys[second]:
+                yield self.numbers[first], self.numbers[second]
+        for column in (self.input_ids, self.repetitions, self.latency_s, *self.parts.values(), *self.sent.values()):
+            column[:] = [column[position] for position in order]  # type: ignore[index]
+        self.numbers = array("q")
+
+
+@dataclass
+class StrategyRows:
+    """Rows of one strategy: samples by round, bit/s by link, percent by metric, bytes by input.
+
+    `passes` is None where the rows do not say them, `size_bytes` and `measured_at` where they are not known.
+    """
+
+    rounds: dict[int, RoundRows] = field(default_factory=lambda: defaultdict(RoundRows))
+    links: dict[str, float] | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    items: int = 0
+    sizes: dict[str, int] = field(default_factory=dict)
+    passes: tuple[str, ...] | None = None
+    size_bytes: int | None = None
+    measured_at: str = ""
+
+
+class _StatedSize(NamedTuple):
+    """The bytes of an input, None where the cell is empty: as they are written, and in which row first."""
+
+    text: str
+    size: int | None
+    number: int
+
+
+@dataclass(frozen=True)
+class _Group:
+    """What rows with the same names have in common: their strategy, and what contradicts earlier rows."""
+
+    name: StrategyName
+    rows: StrategyRows
+    sizes: dict[str, _StatedSize]
+    conflicts: tuple[str, ...]
+
+
+class RowCollector:
+    """Goes through the rows once; collects what they say, and notes in their problems what is wrong with them."""
+
+    def __init__(self, rows: Rows, environment: str) -> None:
+        self._rows = rows
+        self._environment = environment
+        self._gathered: dict[StrategyName, StrategyRows] = defaultdict(StrategyRows)
+        self._groups: dict[tuple[str, ...], _Group] = {}
+        # By environment and subject, then by input.
+        self._sizes: dict[tuple[str, str], dict[str, _StatedSize]] = defaultdict(dict)
+        # What was given for one strategy or artifact, and must be the same in all its rows.
+        self._first_values: dict[tuple[object, ...], tuple[Any, int]] = {}
+        # Inputs and small numbers recur in every round: each is checked once.
+        self._inputs: dict[str, str] = {}
+        self._repetitions: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
+        self._item_counts: dict[str, int] = {}
+        self._width = 0
+        self._at: dict[str, int] = {}
+
+    def gather(self) -> dict[StrategyName, StrategyRows]:
+        """Return all rows by strategy; the order of the rows has no meaning and leaves no trace."""
+        latencies = self._rows.kind == "latencies"
+        take = self._take_latency if latencies else self._take_accuracy
+        for row in self._rows.rows:
+            if len(row.cells) != self._width:
+                self._lay_out()
+            take(row)
+            if self._rows.too_many_problems:
+                break
+        if not self._rows.problems:
+            self._rows.problems += [*self._duplicates(), *_metric_problems(self._gathered), *self._size_problems()]
+        return {strategy: _sorted(self._gathered[strategy]) for strategy in sorted(self._gathered)}
+
+    def _lay_out(self) -> None:
+        """Look up where each column is; a row of JSON may have brought another one."""
+        columns = self._rows.columns
+        self._width = len(columns)
+        self._at = {name: position for position, name in enumerate(columns)}
+        self._links = [(match[1], at) for name, at in self._at.items() if (match := LINK_COLUMN.match(name))]
+        self._sent = [(link, at) for name, at in self._at.items() if (link := sent_link(name)) is not None]
+        self._parts = [(part, at) for name, at in self._at.items() if (part := part_column(name)) is not None]
+        shared = ("subject", "operator", "placement", "environment", "passes", "size_bytes")
+        positions = [at for name in shared if (at := self._at.get(name)) is not None]
+        self._names = itemgetter(*positions, *(at for _, at in self._links))
+        # Of accuracies, there are none: they are not looked at.
+        self._at_input, self._at_repetition, self._at_latency = (
+            self._at.get(name, -1) for name in ("input_id", "repetition", "latency_s")
+        )
+        self._at_round, self._at_size = self._at.get("round"), self._at.get("input_bytes")
+        self._details = [
+            at
+            for name, at in self._at.items()
+            if name == "measured_at" or sent_link(name) is not None or part_column(name)
+        ]
+
+    def _cell(self, row: Row, column: str) -> str:
+        at = self._at.get(column)
+        return "" if at is None else row.cells[at]
+
+    def _take_latency(self, row: Row) -> None:
+        # A row in which something is wrong is reported and not collected.
+        before = len(self._rows.problems)
+        cells = row.cells
+        # What was checked before is looked up: but for the latencies, a million rows have few different cells.
+        group = self._groups.get(self._names(cells)) or self._group(row)
+        input_id = self._inputs.get(cells[self._at_input]) or self._input_id(row)
+        repetition = self._repetitions.get(cells[self._at_repetition])
+        if repetition is None:
+            repetition = self._whole(row, "repetition", self._repetitions, minimum=0)
+        number = 1
+        if self._at_round is not None and cells[self._at_round]:
+            number = self._numbers.get(cells[self._at_round]) or self._whole(row, "round", self._numbers, minimum=1)
+        latency_s = self._number(row, self._at_latency, "seconds above 0", 1e-9, 1e9)
+        if group is None or len(self._rows.problems) > before:
+            return
+        if self._at_size is not None:
+            self._take_size(row, group, input_id)
+        samples = group.rows.rounds[number]
+        if self._details:
+            self._take_details(row, group, samples, latency_s)
+        for conflict in group.conflicts:
+            self._rows.problem(row, conflict)
+        samples.input_ids.append(input_id)
+        samples.repetitions.append(repetition)
+        samples.latency_s.append(latency_s)
+        samples.numbers.append(row.number)
+
+    def _group(self, row: Row) -> _Group | None:
+        """Return what the rows with these names have in common; None where something is wrong with a name."""
+        key = self._names(row.cells)
+        if key in self._groups:
+            return self._groups[key]
+        before = len(self._rows.problems)
+        name = self._strategy(row)
+        passes = self._passes(row)
+        size_bytes = self._bytes(row, "size_bytes")
+        links = {link: self._number(row, at, "bit/s above 0", 1, 1e15) for link, at in self._links if row.cells[at]}
+        if len(self._rows.problems) > before:
+            return None
+        members = self._gathered[name]
+        conflicts = [*self._artifact_conflicts(row, name, passes, size_bytes)]
+        # The first row of a strategy says its rates for all.
+        if self._rows.kind == "latencies" and members.links is None:
+            members.links = links
+        elif self._rows.kind == "latencies" and members.links != links:
+            conflicts.append(f"other link rates than before for {name}; that is another environment")
+        members.passes = passes if members.passes is None else members.passes
+        members.size_bytes = size_bytes if members.size_bytes is None else members.size_bytes
+        group = _Group(name, members, self._sizes[name.environment, name.subject], tuple(conflicts))
+        self._groups[key] = group
+        return group
+
+    def _artifact_conflicts(
+        self, row: Row, name: StrategyName, passes: tuple[str, ...] | None, size_bytes: int | None
+    ) -> Iterator[str]:
+        """Yield what earlier rows say otherwise of the same artifact: an operator makes one of a subject's model."""
+        artifact = (name.environment, name.subject, name.operator)
+        named = f"{name.subject}/{name.operator} in {name.environment}"
+        for column, value in (("passes", None if passes is None else "+".join(passes)), ("size_bytes", size_bytes)):
+            if value is None:
+                continue
+            former, first = self._first_values.setdefault((column, *artifact), (value, row.number))
+            if former != value:
+                shown, before = value or "none", former or "none"
+                yield f"{column} of {named} is {shown}, and {before} on {self._rows.place} {first}; keep one"
+
+    def _passes(self, row: Row) -> tuple[str, ...] | None:
+        """Return the passes that a row names, None where the cell is empty; only identity has none."""
+        text, operator = self._cell(row, "passes"), self._cell(row, "operator")
+        if not text:
+            return None
+        passes = () if text in ("none", "identity") else tuple(part.strip() for part in text.split("+"))
+        unknown = [name for name in passes if name not in KNOWN_PASSES]
+        if unknown or len(set(passes)) != len(passes):
+            self._problem(row, "passes", f"some of {', '.join(KNOWN_PASSES)}, joined by '+', or none")
+        elif (operator == "identity") != (not passes):
+            allowed = "none for identity" if operator == "identity" else "at least one; only identity has none"
+            self._problem(row, "passes", allowed)
+        return passes
+
+    def _input_id(self, row: Row) -> str:
+        input_id = self._cell(row, "input_id")
+        if not input_id or len(input_id) > 255 or not input_id.isprintable():
+            self._problem(row, "input_id", "1 to 255 printable characters")
+        else:
+            self._inputs[input_id] = input_id
+        return input_id
+
+    def _take_size(self, row: Row, group: _Group, input_id: str) -> None:
+        text = self._cell(row, "input_bytes")
+        stated = group.sizes.get(input_id)
+        if stated is None or stated.text != text:
+            before = len(self._rows.problems)
+            size = _StatedSize(text, self._bytes(row, "input_bytes"), row.number)
+            if len(self._rows.problems) > before:
+                return
+            stated = group.sizes.setdefault(input_id, size)
+            if stated.size != size.size:
+                shown, former = ("empty" if value is None else value for value in (size.size, stated.size))
+                where = f"{self._rows.place} {stated.number}"
+                self._rows.problem(row, f"input_bytes of {input_id} is {shown}, and {former} on {where}; keep one")
+                return
+        if stated.size is not None and input_id not in group.rows.sizes:
+            group.rows.sizes[input_id] = stated.size
+
+    def _take_details(self, row: Row, group: _Group, samples: RoundRows, latency_s: float) -> None:
+        """Collect what optional columns say of a sample: when it was, what its tiers took, what its links moved."""
+        moment = self._moment(row)
+        if not samples.numbers:
+            samples.measured_at = moment
+        elif moment != samples.measured_at:
+            shown, before = (text or "empty" for text in (moment, samples.measured_at))
+            what = f"measured_at of this round of {group.name} is {shown}, and {before} before; keep one"
+            self._rows.problem(row, what)
+        parts = self._part_times(row, group.name)
+        if sum(parts.values()) > latency_s * (1 + _ROUNDING):
+            took = f"the parts take {sum(parts.values()):g} s, longer than the latency of {latency_s:g} s"
+            self._rows.problem(row, took)
+        sent = self._sent_bytes(row, group)
+        for columns, values, what in ((samples.parts, parts, "parts"), (samples.sent, sent, "bytes")):
+            self._append(row, samples, columns, values, what)
+
+    def _append(
+        self, row: Row, samples: RoundRows, columns: dict[Any, list[Any]], values: Mapping[Any, Any], what: str
+    ) -> None:
+        count = len(samples.numbers)
+        if count and columns.keys() != values.keys():
+            self._rows.problem(
+                row, f"other {what} are given than in the rows of this round before; give the same in all"
+            )
+            return
+        for name, value in values.items():
+            columns.setdefault(name, []).append(value)
+
+    def _part_times(self, row: Row, name: StrategyName) -> dict[tuple[str, str], float]:
+        tiers = name.placement.split("-")
+        times: dict[tuple[str, str], float] = {}
+        for (tier, duration), at in self._parts:
+            if not row.cells[at]:
+                continue
+            column = self._rows.columns[at]
+            if (tier and tier not in tiers) or (not tier and len(tiers) > 1):
+                self._rows.problem(
+                    row, f"{column} is of no tier of {name.placement}; name one, as in {tiers[0]}_{duration}"
+                )
+                continue
+            seconds = self._number(row, at, "seconds from 0 on", 0, 1e9)
+            if (tier or tiers[0], duration) in times:
+                self._rows.problem(row, f"{column} is given twice, with and without the tier; keep one")
+            times[tier or tiers[0], duration] = seconds
+        # A tier of which anything is given did nothing in what is left out.
+        for tier in {tier for tier, _ in times}:
+            for duration in PART_NAMES:
+                times.setdefault((tier, duration), 0.0)
+        return times
+
+    def _sent_bytes(self, row: Row, group: _Group) -> dict[str, int]:
+        sent: dict[str, int] = {}
+        for named, at in self._sent:
+            if not row.cells[at]:
+                continue
+            link = named or self._only_link(group)
+            if not link:
+                self._rows.problem(
+                    row, f"sent_bytes of {group.name} is of no single link; name it, as in edge-cloud_sent_bytes"
+                )
+                continue
+            count = self._bytes(row, self._rows.columns[at], minimum=0)
+            sent[link] = count or 0
+        return sent
+
+    def _only_link(self, group: _Group) -> str:
+        """Return the link that a strategy uses: the one with a rate, or that between its two tiers."""
+        links = list(group.rows.links or ())
+        if len(links) == 1:
+            return links[0]
+        return group.name.placement if not links and group.name.placement.count("-") == 1 else ""
+
+    def _moment(self, row: Row) -> str:
+        text = self._cell(row, "measured_at")
+        if not text:
+            return ""
+        moment = (
+            f"{text}T00:00:00+00:00" if _DAY.fullmatch(text) else re.sub("[zZ]$", "+00:00", text).replace(" ", "T", 1)
+        )
+        try:
+            if is_moment(moment) and datetime.fromisoformat(moment) <= datetime.now(UTC):
+                return utc_text(datetime.fromisoformat(moment))
+        except ValueError:
+            pass
+        self._problem(
+            row, "measured_at", "a day or a moment in the past with its time zone, such as 2026-11-24T06:00:00Z"
+        )
+        return ""
+
+    def _take_accuracy(self, row: Row) -> None:
+        before = len(self._rows.problems)
+        group = self._group(row)
+        metric = self._cell(row, "metric")
+        if metric not in _METRICS:
+            self._problem(row, "metric", "top1, top5, miou or agreement")
+        value = self._number(row, self._at["value_pct"], "a percentage from 0 to 100", 0, 100)
+        items = self._whole(row, "items", self._item_counts, minimum=1) if self._cell(row, "items") else 0
+        moment = self._moment(row)
+        if group is None or len(self._rows.problems) > before:
+            return
+        strategy, members = group.name, group.rows
+        for conflict in group.conflicts:
+            self._rows.problem(row, conflict)
+        _, first = self._first_values.setdefault((metric, strategy), (value, row.number))
+        if first != row.number:
+            self._rows.problem(row, f"{metric} of {strategy} is on {self._rows.place} {first} already; keep one")
+        if members.metrics and members.items != items:
+            shown, former = (count or "empty" for count in (items, members.items))
+            self._rows.problem(row, f"items of {strategy} is {shown}, and {former} before; keep one")
+        if members.metrics and members.measured_at != moment:
+            shown, former = (text or "empty" for text in (moment, members.measured_at))
+            self._rows.problem(row, f"measured_at of {strategy} is {shown}, and {former} before; keep one")
+        members.metrics[metric], members.items, members.measured_at = value, items, moment
+
+    def _strategy(self, row: Row) -> StrategyName:
+        for column in ("subject", "operator", "environment"):
+            text = self._cell(row, column)
+            if (column != "environment" or text) and not is_name(text):
+                self._problem(row, column, NAME_RULE)
+        placement = self._cell(row, "placement")
+        if not _PLACEMENT.fullmatch(placement) or len(placement) > 255:
+            self._problem(row, "placement", "a tier, or tiers joined by '-', such as mobile-edge")
+        where = self._cell(row, "environment") or self._environment
+        return StrategyName(where, self._cell(row, "subject"), self._cell(row, "operator"), placement)
+
+    def _whole(self, row: Row, column: str, checked: dict[str, int], *, minimum: int) -> int:
+        """Return a whole number, and keep it among those that are checked."""
+        text = self._cell(row, column)
+        if _WHOLE.fullmatch(text) and int(text) >= minimum:
+            return checked.setdefault(text, int(text))
+        self._problem(row, column, f"a whole number from {minimum} on")
+        # Any allowed value will do: with a problem, nothing of the file is stored.
+        return minimum
+
+    def _bytes(self, row: Row, column: str, *, minimum: int = 1) -> int | None:
+        text = self._cell(row, column)
+        if not text:
+            return None
+        if _BYTES.fullmatch(text) and int(text) >= minimum:
+            return int(text)
+        self._problem(row, column, f"a whole number from {minimum} on")
+        return minimum
+
+    def _number(self, row: Row, at: int, allowed: str, least: float, most: float) -> float:
+        text = row.cells[at]
+        # float() takes `1_000` and the digits of other scripts as well; NaN and infinity are in no range.
+        if text.isascii() and "_" not in text:
+            try:
+                value = float(text)
+            except ValueError:
+                value = math.nan
+            if least <= value <= most:
+                return value
+        self._problem(row, self._rows.columns[at], f"{allowed}, with a decimal point" if "," in text else allowed)
+        return 1.0
+
+    def _problem(self, row: Row, column: str, allowed: str) -> None:
+        got = self._cell(row, column)
+        if len(got) > _MAX_FIELD:
+            self._rows.problem(row, f"{column} is {len(got)} characters long, {_MAX_FIELD} are allowed")
+            return
+        shown = repr(got if len(got) <= 40 else f"{got[:37]}…")
+        self._rows.problem(row, f"{column} is {shown}; expected {allowed}")
+
+    def _duplicates(self) -> Iterator[str]:
+        """Sort every round, and yield the rows that say again what another one says."""
+        place = self._rows.place
+        for members in self._gathered.values():
+            for samples in members.rounds.values():
+                for first, second in samples.sort():
+                    yield f"{place} {second}: this input, repetition and round is on {place} {first} already; keep one"
+
+    def _size_problems(self) -> Iterator[str]:
+        """Yield subjects of which some inputs have a size and others none: a pool takes those of all."""
+        for (environment, subject), sizes in self._sizes.items():
+            kinds: dict[bool, str] = {}
+            for input_id, stated in sizes.items():
+                kinds.setdefault(stated.size is None, f"{input_id} on {self._rows.place} {stated.number}")
+            if len(kinds) == 2:
+                with_size, without = kinds[False], kinds[True]
+                contradiction = (
+                    f"input_bytes of {subject} in {environment} is given for {with_size} and not for {without}"
+                )
+                yield f"{contradiction}; give it for every input, or leave the column out"
+
+
+def _sorted(members: StrategyRows) -> StrategyRows:
+    """Sort by round, links and metrics by name; the samples of each round are sorted already."""
+    members.rounds = dict(sorted(members.rounds.items()))
+    members.links = None if members.links is None else dict(sorted(members.links.items()))
+    members.metrics = dict(sorted(members.metrics.items()))
+    members.sizes = dict(sorted(members.sizes.items()))
+    return members
+
+
+def _metric_problems(gathered: Mapping[StrategyName, StrategyRows]) -> Iterator[str]:
+    for strategy, members in gathered.items():
+        primary = [name for name in members.metrics if name != "top5"]
+        if members.metrics and len(primary) != 1:
+            yield f"{strategy} has {' and '.join(members.metrics)}; expected one of top1 (with top5), miou, agreement"
+
+
+def gather_rows(rows: Rows, environment: str, *, file: str) -> Mapping[StrategyName, StrategyRows]:
+    """Check every row; raises ExchangeError with the place of each bad one."""
+    gathered = RowCollector(rows, environment).gather()
+    if rows.problems:
+        raise ExchangeError(file, rows.problems)
+    return gathered
+
+
+def default_passes(operator: str) -> Sequence[str]:
+    """Return what an operator does by its name: the study's six are known, another one is a pass of its own name."""
+    return STUDY_OPERATORS.get(operator, (operator,))
+
+
+# What the study's operators do, as the catalogs here call them.
+STUDY_OPERATORS: Mapping[str, tuple[str, ...]] = {
+    "identity": (),
+    "quantized": ("static_ptq",),
+    "early_exit": ("early_exit",),
+    "partition": ("partition",),
+    "quantized_early_exit": ("static_ptq", "early_exit"),
+    "quantized_early_exit_partition": ("static_ptq", "early_exit", "partition"),
+}

@@ -1,0 +1,170 @@
+"""What rows may say beside latencies: passes, sizes, moments, parts, bytes; and what contradicts itself."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from catalog.analysis.subject import AnalysisSettings, analyse_subject
+from catalog.errors import ExchangeError
+from catalog.evidence.database import Database
+from catalog.evidence.loading import strategy_evidence
+from catalog.evidence.strategy_evidence import StrategyEvidence
+from catalog.exchange import collect, import_files, rows_csv
+from catalog.exchange.row_collector import STUDY_OPERATORS
+from tests.catalog.exchange.study_rows import HEADER as STUDY_HEADER
+from tests.catalog.exchange.study_rows import latency_rows
+
+HEADER = "subject,operator,placement,input_id,repetition,latency_s"
+NOW = "2026-11-24T06:00:00.000+00:00"
+
+
+def stored(database: Database, directory: Path, *files: str, **options: Any) -> list[StrategyEvidence]:
+    paths = [directory / f"f{number}.csv" for number in range(len(files))]
+    for path, content in zip(paths, files, strict=True):
+        path.write_text(content)
+    import_files(database, paths, **options)
+    with database.session() as session:
+        return list(strategy_evidence(session))
+
+
+def passes_of(row: StrategyEvidence) -> list[str]:
+    return [step["name"] for step in row.passes]
+
+
+def test_the_studys_names_mean_their_passes(database: Database, tmp_path: Path) -> None:
+    """Operators without passes belonged to no research question."""
+    rows = stored(database, tmp_path, "\n".join([STUDY_HEADER, *latency_rows()]))
+    assert {row.operator: tuple(passes_of(row)) for row in rows} == STUDY_OPERATORS
+    result = analyse_subject([row for row in rows if row.subject == "a-net"], AnalysisSettings())
+    questions = {question for family in result.families for question in family.paper.family.questions}
+    assert questions == {"RQ1", "RQ2", "RQ3", "RQ4", "RQ5"}
+    assert len(result.families) == 9
+
+
+def test_other_names_say_their_passes_in_a_column(database: Database, tmp_path: Path) -> None:
+    lines = [
+        f"{HEADER},passes",
+        "net,identity,edge,1,0,0.2,none",
+        "net,q8,edge,1,0,0.1,static_ptq+early_exit",
+        "net,mine,edge,1,0,0.3,",
+    ]
+    accuracies = "subject,operator,placement,metric,value_pct\nnet,q8,edge,top1,90\n"
+    rows = {row.operator: row for row in stored(database, tmp_path, "\n".join(lines), accuracies)}
+    # Accuracies that say nothing of passes leave those of the latencies alone.
+    assert {name: passes_of(row) for name, row in rows.items()} == {
+        "identity": [],
+        "q8": ["static_ptq", "early_exit"],
+        "mine": ["mine"],
+    }
+    assert rows["q8"].accuracy is not None
+    with database.session() as session:
+        header, *written = rows_csv(collect(session), "latencies").splitlines()
+    assert header.endswith(",passes")
+    assert sorted(line.rpartition(",")[2] for line in written) == ["", "", "static_ptq+early_exit"]
+
+
+def test_sizes_moments_parts_and_bytes_are_stored(database: Database, tmp_path: Path) -> None:
+    lines = [
+        f"{HEADER},round,size_bytes,measured_at,mobile_compute_s,edge_compute_s,edge_preprocess_s,sent_bytes",
+        "net,partition,mobile-edge,1,0,0.5,1,4096,2024-02-29,0.1,0.2,0.05,1000",
+        "net,partition,mobile-edge,2,0,0.6,1,4096,2024-02-29,0.1,0.25,0.05,2000",
+        "net,partition,mobile-edge,1,0,0.5,2,4096,2024-03-01T12:00:00+02:00,0.1,0.2,0.05,1000",
+    ]
+    (row,) = stored(database, tmp_path, "\n".join(lines))
+    assert row.size_bytes == 4096
+    assert [measured.started_at for measured in row.rounds] == [
+        "2024-02-29T00:00:00.000+00:00",
+        "2024-03-01T10:00:00.000+00:00",
+    ]
+    assert {link: counts.tolist() for link, counts in row.sent_bytes_by_link.items()} == {
+        "mobile-edge": [1000, 2000, 1000]
+    }
+    with database.session() as session:
+        parts = session.execute(text("SELECT tier, preprocess_s, compute_s, postprocess_s FROM sample_part")).all()
+        waited = session.execute(text("SELECT transmission_s FROM sample ORDER BY id")).scalars().all()
+    assert sorted(map(tuple, parts))[:2] == [("edge", 0.05, 0.2, 0.0), ("edge", 0.05, 0.2, 0.0)]
+    assert [round(seconds, 9) for seconds in waited] == [0.15, 0.2, 0.15]
+
+
+def test_a_part_of_the_only_tier_needs_no_name(database: Database, tmp_path: Path) -> None:
+    lines = [f"{HEADER},compute_s,edge-cloud_bit_per_s,sent_bytes", "net,identity,cloud,1,0,0.5,0.25,1e7,700"]
+    (row,) = stored(database, tmp_path, "\n".join(lines))
+    assert {link: counts.tolist() for link, counts in row.sent_bytes_by_link.items()} == {"edge-cloud": [700]}
+    with database.session() as session:
+        assert session.execute(text("SELECT tier, compute_s FROM sample_part")).all() == [("cloud", 0.25)]
+
+
+EDGE = "net,quantized,edge,{item},0,0.1"
+BAD: dict[str, tuple[str, str, str]] = {
+    "no such pass": ("passes", "{},ptq", "line 2: passes is 'ptq'; expected some of static_ptq, early_exit, partition"),
+    "a pass twice": ("passes", "{},partition+partition", "line 2: passes is 'partition.partition'"),
+    "nothing done": ("passes", "{},none", "line 2: passes is 'none'; expected at least one"),
+    "other passes": (
+        "passes",
+        "{},static_ptq\n{},early_exit",
+        "line 3: passes of net/quantized in f0 is early_exit, and static_ptq on line 2",
+    ),
+    "two sizes": (
+        "size_bytes",
+        "{},10\n{},11",
+        "line 3: size_bytes of net/quantized in f0 is 11, and 10 on line 2",
+    ),
+    "size of zero": ("size_bytes", "{},0", "line 2: size_bytes is '0'; expected a whole number from 1 on"),
+    "huge size": ("size_bytes", "{}," + "9" * 40, "line 2: size_bytes is '99"),
+    "two dates": (
+        "measured_at",
+        "{},2024-01-01\n{},2024-01-02",
+        "line 3: measured_at of this .* is 2024-01-02.*; keep one",
+    ),
+    "a date and none": ("measured_at", "{},2024-01-01\n{},", "line 3: measured_at .* is empty, and 2024-01-01"),
+    "no time zone": (
+        "measured_at",
+        "{},2024-01-01T10:00:00",
+        "line 2: measured_at is '2024-01-01T10:00:00'; exp",
+    ),
+    "in the future": (
+        "measured_at",
+        "{},2999-01-01",
+        "measured_at is '2999-01-01'; expected a day or a moment in the past",
+    ),
+    "no such day": ("measured_at", "{},2023-02-29", "line 2: measured_at is '2023-02-29'"),
+    "no date": ("measured_at", "{},yesterday", "line 2: measured_at is 'yesterday'"),
+    "too long a part": ("compute_s", "{},0.2", "line 2: the parts take 0.2 s, longer than the latency of 0.1 s"),
+    "a negative part": ("compute_s", "{},-1", "line 2: compute_s is '-1'; expected seconds from 0 on"),
+    "a part of another tier": ("cloud_compute_s", "{},0.01", "line 2: cloud_compute_s is of no tier of edge"),
+    "parts of some": (
+        "compute_s",
+        "{},0.01\n{},",
+        "line 3: other parts are given than in the rows of",
+    ),
+    "bytes of no link": ("sent_bytes", "{},7", "line 2: sent_bytes of .* is of no single link; name it"),
+    "a rate of zero": ("mobile-edge_bit_per_s", "{},0", "mobile-edge_bit_per_s is '0'; expected bit/s above 0"),
+}
+
+
+@pytest.mark.parametrize(("column", "rows", "message"), BAD.values(), ids=BAD)
+def test_each_contradiction_is_named_and_nothing_is_stored(
+    database: Database, tmp_path: Path, column: str, rows: str, message: str
+) -> None:
+    lines = [row.format(EDGE.format(item=item)) for item, row in enumerate(rows.split("\n"))]
+    with pytest.raises(ExchangeError, match=message):
+        stored(database, tmp_path, "\n".join([f"{HEADER},{column}", *lines]))
+    with database.session() as session:
+        for table in ("environment", "strategy", "measurement", "artifact", "imported_file"):
+            assert session.execute(text(f"SELECT COUNT(*) FROM {table}")).scalar_one() == 0
+
+
+def test_each_of_many_contradicting_rows_is_named(database: Database, tmp_path: Path) -> None:
+    rows = [f"net,quantized,edge,{item},0,0.1,{10 if item < 2 else 11}" for item in range(6)]
+    with pytest.raises(ExchangeError) as caught:
+        stored(database, tmp_path, "\n".join([f"{HEADER},size_bytes", *rows]))
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["line 4", "line 5", "line 6", "line 7"]
+
+
+def test_passes_of_two_files_must_agree(database: Database, tmp_path: Path) -> None:
+    latencies = f"{HEADER},passes\nnet,q8,edge,1,0,0.1,static_ptq\n"
+    accuracies = "subject,operator,placement,metric,value_pct,passes\nnet,q8,edge,top1,90,early_exit\n"
+    with pytest.raises(ExchangeError, match="passes of net/q8@edge in f0 are early_exit, and static_ptq in an"):
+        stored(database, tmp_path, latencies, accuracies)
