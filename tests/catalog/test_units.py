@@ -199,7 +199,6 @@ _BY_HAND = {
     "catalog/validity/findings.py": "stored with the verdict",
     "catalog/validity/rules.py": "stored with the verdict",
     "runner/operators/quantizers/preparation.py": "stored as the reason of an inapplicable operator",
-    "catalog/exchange/serialization.py": "a constant",
     "runner/graph/model_file.py": "a constant",
     "runner/reports/html/markup.py": "ticks of an axis, which are round",
     "tierserver/limits.py": "ships into a tier alone",
