@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench serve clean help
+.PHONY: demo test lint bench samples serve clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -52,6 +52,10 @@ bench: .venv/.ready  ## print the benchmarks' ratios (minutes; Docker for the tr
 	$(BIN)/python -m benchmarks.transport
 	$(BIN)/python -m benchmarks.whatif
 	$(BIN)/python -m benchmarks.recommend
+
+samples: .venv/.ready  ## renew what README and docs show of commands
+	$(BIN)/python -m tests.doc_samples
+	$(BIN)/python -m tests.recommender.test_example
 
 serve: .venv/.installed  ## serve the recommender on loopback
 	@$(BIN)/recommender
