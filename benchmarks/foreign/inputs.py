@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from benchmarks.foreign.models import ForeignModel, Pictures, TensorInput
 
@@ -60,20 +60,36 @@ def _drawn(tensor: TensorInput, rng: np.random.Generator) -> Array:
 
 
 def _write_pictures(pictures: Pictures, folder: Path, rng: np.random.Generator) -> ModelData:
-    """Write noise in coarse and fine grains, which compresses about as a photo does."""
+    """Write pictures of text or noise."""
     data = folder / "pictures"
     data.mkdir()
     feeds: list[Feeds] = []
     for index in range(SAMPLES):
-        coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((pictures.width, pictures.height))
-        fine = rng.integers(-20, 21, (pictures.height, pictures.width, 3))
-        pixels = np.clip(np.asarray(coarse, np.int16) + fine, 0, 255).astype(np.uint8)
+        pixels = (_text if pictures.text else _noise)(pictures.height, pictures.width, rng)
         Image.fromarray(pixels).save(data / f"{index:02d}.png")
         values = (pixels / 255).astype(np.float32)
         feeds.append({pictures.name: (values if pictures.layout == "nhwc" else values.transpose(2, 0, 1))[None]})
     calibration = folder / "calibration.npz"
     _save(calibration, {"pictures": np.concatenate([feed[pictures.name] for feed in feeds])})
     return ModelData(data, calibration, feeds)
+
+
+def _noise(height: int, width: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Draw coarse and fine grains, which compress about as a photo does."""
+    coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((width, height))
+    fine = rng.integers(-20, 21, (height, width, 3))
+    pixels: NDArray[np.uint8] = np.clip(np.asarray(coarse, np.int16) + fine, 0, 255).astype(np.uint8)
+    return pixels
+
+
+def _text(height: int, width: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Draw lines of capital letters and figures, dark on a light ground."""
+    picture = Image.new("RGB", (width, height), tuple(int(value) for value in rng.integers(200, 256, 3)))
+    pen = ImageDraw.Draw(picture)
+    for top in range(8, height - 24, 32):
+        letters = "".join(rng.choice(list("ABCDEFGHKLMNPRSTUVW 0123456789"), width // 16))
+        pen.text((int(rng.integers(4, 24)), top), letters, fill=(20, 20, 40), font_size=int(rng.integers(16, 26)))
+    return np.asarray(picture)
 
 
 def _save(path: Path, arrays: Feeds) -> None:

@@ -42,12 +42,16 @@ class TensorInput:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures for a model's one input; the model takes them as `layout` with this height and width."""
+    """Pictures for a model's one input; the model takes them as `layout` with this height and width.
+
+    With `text` they are lines of letters, on which a detector of text finds something, and noise otherwise.
+    """
 
     name: str
     height: int
     width: int
     layout: Literal["nchw", "nhwc"] = "nchw"
+    text: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ MODELS = (
         "1.4.4",
         "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
         "text detector, map of scores",
-        Pictures("x", 224, 224),
+        Pictures("x", 224, 224, text=True),
         _limits("unlike the one before", "its head joins four depths, and nothing repeats before them", *_SHORTENED),
     ),
     ForeignModel(

@@ -59,6 +59,12 @@ def _model_input(value: onnx.ValueInfoProto, path: Path) -> ModelInput:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
     except KeyError as error:
         raise SubjectError(f"{path.name}: the input {value.name!r} has an unknown type; allowed: numbers") from error
+    if dtype.kind not in "biuf":
+        kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+        raise SubjectError(
+            f"{path.name}: the input {value.name!r} takes {kind}; allowed: numbers and booleans that numpy has. Export "
+            "the model with such inputs: one that takes text, behind its tokenizer, with token numbers"
+        )
     return ModelInput(value.name, dtype, tuple(map(declared_size, tensor.shape.dim)))
 
 

@@ -93,10 +93,11 @@ def _ask(model: Path, encoded: bytes, file: Path) -> dict[str, object]:
 
 def _advice(error: str) -> str:
     """Return what is allowed and what to do: about the input where the model ran on it, else about the model."""
-    if any(f" is a {kind}(" in error for kind in ("seq", "map", "optional")):
+    # Of an input or output that is a sequence, a map or text, the engine lists what it takes instead.
+    if "; served are " in error:
         return (
-            "allowed: models whose inputs and outputs are tensors. Export the model without that output, or with a "
-            "tensor in its place: skl2onnx does so for classifiers with options={'zipmap': False}"
+            "allowed: models whose inputs and outputs are such tensors. Export the model without that output, or with "
+            "numbers in its place: skl2onnx does so for classifiers with options={'zipmap': False}"
         )
     # A model that needs more memory than there is says so only when it runs.
     if error.startswith("the model cannot run on this input") and "allocate memory" not in error:

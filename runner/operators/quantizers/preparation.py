@@ -49,7 +49,9 @@ class NextPart:
 
     def __iter__(self) -> Iterator[Feed]:
         # Opened for each iteration and gone with it, so that the part before need not stay in memory.
-        session = onnxruntime.InferenceSession(str(self.before), providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors, and no warnings about the user's model
+        session = onnxruntime.InferenceSession(str(self.before), options, providers=["CPUExecutionProvider"])
         names = [value.name for value in session.get_outputs()]
         return (dict(zip(names, session.run(names, feed), strict=True)) for feed in self.feeds)
 

@@ -253,6 +253,18 @@ def test_parts_are_quantized_each_with_what_the_part_before_makes(tmp_path: Path
     assert close(run(parts, image), run([whole(tmp_path / "m.onnx")], image))
 
 
+def test_what_onnx_runtime_warns_of_in_a_model_is_not_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A weight that is listed among the inputs as well, as old exporters did."""
+    model = onnx.load(whole(tmp_path / "m.onnx"))
+    stored = model.graph.initializer[0]
+    model.graph.input.append(helper.make_tensor_value_info(stored.name, stored.data_type, list(stored.dims)))
+    onnx.save(model, tmp_path / "listed.onnx")
+    quantize([tmp_path / "listed.onnx"], tmp_path / "work")
+    assert capfd.readouterr().err == ""
+
+
 def test_a_quantized_model_is_not_quantized_again(tmp_path: Path) -> None:
     (quantized,) = quantize([whole(tmp_path / "m.onnx")], tmp_path / "one")
     with pytest.raises(PassRefusal, match=r"quantized already .*QuantizeLinear"):

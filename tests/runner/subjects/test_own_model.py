@@ -298,8 +298,29 @@ def sequence(path: Path) -> None:
     onnx.save(model, path)
 
 
+def names(path: Path) -> None:
+    """The name of the class, beside the scores."""
+    model = onnx.load(classifier(path))
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    model.graph.node.append(helper.make_node("ArgMax", ["scores"], ["best"], axis=1, keepdims=0))
+    encoder = helper.make_node(
+        "LabelEncoder",
+        ["best"],
+        ["name"],
+        domain="ai.onnx.ml",
+        keys_int64s=[0, 1, 2],
+        values_strings=["cat", "cow", "dog"],
+    )
+    model.graph.node.append(encoder)
+    model.graph.output.append(helper.make_tensor_value_info("name", TensorProto.STRING, [1]))
+    onnx.save(model, path)
+
+
 MODELS = {
-    "gives a sequence": (sequence, r"outputs are tensors.*'zipmap': False"),
+    "gives a sequence": (sequence, r"outputs are such tensors.*'zipmap': False"),
+    "gives text": (names, r"tensor\(string\).*outputs are such tensors"),
+    "takes text": (lambda path: classifier(path, kind=TensorProto.STRING), r"takes string; .*with token numbers"),
+    "takes bfloat16": (lambda path: classifier(path, kind=TensorProto.BFLOAT16), "takes bfloat16; allowed: numbers"),
     "truncated": (truncated, "not a readable ONNX model"),
     "not ONNX": (lambda path: path.write_bytes(b"<html>not found</html>"), "not a readable ONNX model"),
     "empty": (lambda path: path.write_bytes(b""), "not a readable ONNX model"),
