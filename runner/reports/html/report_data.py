@@ -10,6 +10,7 @@ from sqlmodel import Session
 from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
 from catalog.evidence.database import Database
 from catalog.evidence.loading import slo_evidence, strategy_evidence
+from catalog.evidence.reading import race_departures
 from catalog.evidence.report_rows import (
     Breakdown,
     link_checks,
@@ -36,7 +37,10 @@ from runner.reports.html.first_page import SloAnswer
 
 @dataclass(frozen=True, eq=False)
 class EnvironmentReport:
-    """All subjects measured in one environment: the answers, the analyses, links, tiers, verdicts and costs."""
+    """All subjects measured in one environment: the answers, the analyses, links, tiers, verdicts and costs.
+
+    `departures` are the strategies that left the last race of their subject and were not measured since.
+    """
 
     environment: EnvironmentEvidence
     answers: tuple[SloAnswer, ...]
@@ -48,6 +52,7 @@ class EnvironmentReport:
     links: tuple[Mapping[str, Any], ...]
     verdicts: tuple[Mapping[str, Any], ...]
     tiers: tuple[Mapping[str, Any], ...]
+    departures: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,17 @@ def _report(
         # The query gives the rounds of every subject, and a report may be of one.
         verdicts=tuple(_unnamed(row) for row in round_verdicts(session, environment.id) if row["subject"] in subjects),
         tiers=tier_limits(session, environment.id),
+        departures=tuple(_departures(session, members)),
     )
+
+
+def _departures(session: Session, members: Sequence[StrategyEvidence]) -> Iterator[Mapping[str, Any]]:
+    """Yield who left the race of these strategies, by subject and rounds; not who was measured after all."""
+    departures = race_departures(session)
+    for member in members:
+        row = departures.get((member.subject, member.environment.key, member.operator, member.placement))
+        if row is not None and len(member.rounds) <= row["rounds"]:
+            yield row
 
 
 def _answers(

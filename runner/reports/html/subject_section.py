@@ -191,6 +191,24 @@ def disagreements(result: SubjectResult) -> Html:
     return tag("div", tag("p", text), tag("ul", items))
 
 
+def departures_table(rows: Sequence[Mapping[str, Any]]) -> Html:
+    """Return which strategies a race measured no further: after how many rounds, at which look, why, by how much."""
+    heads = ("strategy", "rounds", "look", "why", "at least by")
+    cells = (
+        [
+            f"{row['operator']}@{row['placement']}",
+            str(row["rounds"]),
+            str(row["look"]),
+            f"slower than {row['by_operator']}@{row['by_placement']}"
+            if row["reason"] == "beaten"
+            else f"beyond every SLO, the nearest {row['slo']}",
+            percentage(float(row["margin"])),
+        ]
+        for row in sorted(rows, key=lambda row: (row["rounds"], row["operator"], row["placement"]))
+    )
+    return table("Left the race before the others, after so many rounds", heads, cells, texts=(0, 3))
+
+
 def pair_tables(result: SubjectResult) -> Iterator[Html]:
     """Yield a folded table per family: the paper's test beside the deciding one."""
     for family in result.families:
@@ -237,10 +255,12 @@ def _needed(pair: PairResult) -> str:
 def subject_section(result: SubjectResult, report: EnvironmentReport, *, id_: str, ids: Ids) -> Html:
     """Return figures first and numbers below them."""
     costs = [row for row in report.costs if row["subject"] == result.subject]
+    left = [row for row in report.departures if row["subject"] == result.subject]
     breakdowns = report.breakdowns
     return joined(
         tag("div", _figures(result, report, id_, ids), class_="figures"),
         ranking_table(result),
+        departures_table(left) if left else None,
         tag("h4", "Where the two analyses disagree"),
         disagreements(result),
         tag("h4", "Every pair, as in the paper and decided"),

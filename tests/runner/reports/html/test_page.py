@@ -10,6 +10,7 @@ import pytest
 
 from catalog.evidence.database import Database, open_database
 from catalog.evidence.records import MeasurementRecord
+from catalog.evidence.stored_rows import replace_departures
 from catalog.evidence.writing import record_measurement
 from runner.errors import RunnerError
 from runner.reports.html import gather_report, render_report
@@ -192,3 +193,22 @@ def test_a_report_names_no_other_process_of_the_host(studied: Path, tmp_path: Pa
             session.commit()
         page_text = page_of(database)
     assert "75 % (1 other process: 1.50 CPUs)" in page_text and "payroll" not in page_text
+
+
+def test_who_left_a_race_is_shown_with_rounds_look_and_margin(filling: Any, made: Any, read_page: Any) -> None:
+    subject, strategies = made.Subject("net"), [("identity", "edge"), ("quantized", "edge"), ("quantized", "mobile")]
+    environment = filling.environment()
+    filling.declare(environment, [subject], strategies, rounds=2)
+    filling.measure(environment, [subject], strategies, rounds=2, inputs=10)
+    row = {"operator": "quantized", "look": 1, "created_at": "2026-11-30T10:00:00.000+00:00"}
+    misses = row | {"placement": "edge", "rounds": 2, "reason": "misses", "slo": "fast", "margin": 0.5}
+    # It was measured after all, so it is no longer out of the race.
+    beaten = row | {"placement": "mobile", "rounds": 1, "reason": "beaten", "slo": None, "margin": 0.35}
+    rows = [entry | {"by_operator": None, "by_placement": None} for entry in (misses, beaten)]
+    with filling.database.writing_session() as writing:
+        replace_departures(writing, rows, environment_id=1, subject="net")
+        writing.commit()
+    said = read_page(page_of(filling.database)).text
+    assert "Left the race before the others, after so many rounds" in said
+    assert "quantized@edge 2 1 beyond every SLO, the nearest fast 50 %" in said
+    assert "quantized@mobile 1 1" not in said
