@@ -147,7 +147,8 @@ def _prepared(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelPro
         # What was inferred for free dimensions would contradict the pinned ones.
         del copy.graph.value_info[:]
         for value in copy.graph.output:
-            value.type.tensor_type.ClearField("shape")
+            if value.type.HasField("tensor_type"):
+                value.type.tensor_type.ClearField("shape")
     for value in (*copy.graph.value_info, *copy.graph.output):
         for dim in value.type.tensor_type.shape.dim:
             if declared_size(dim) is None:
@@ -168,8 +169,10 @@ def _take_declarations(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in declarations]
     del graph.value_info[:]
     for value in graph.output:
-        # The element type stays: a file whose outputs have another one is not run anyway.
-        value.type.tensor_type.ClearField("shape")
+        # The element type stays: a file whose outputs have another one is not run anyway. A sequence has no shape, and
+        # to clear that would make a tensor of it.
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
     return [value for value in copies if value.type.tensor_type.HasField("shape")]
 
 

@@ -71,11 +71,19 @@ def run_tensors(file: ModelFile, names: Sequence[str], *, sizes: Mapping[str, in
             logger.debug("the trial run of %s shows no types: %s", file.path, error)
             return ()
         answer = _ask("types", copy, pinned)
-    types = answer.get("types", {})
+    kinds = answer.get("types", {})
+    containers = {
+        name: TensorType(TensorProto.UNDEFINED, None, container=True)
+        for name, kind in kinds.items()
+        if not kind.startswith("tensor(")
+    }
     return tuple(
-        TrialRun(run["sizes"], {name: TensorType(_elem_type(types[name]), tuple(shape)) for name, shape in shapes})
+        TrialRun(
+            run["sizes"],
+            containers
+            | {name: TensorType(_elem_type(kinds[name]), tuple(shape)) for name, shape in run["shapes"].items()},
+        )
         for run in answer.get("runs", ())
-        if (shapes := run["shapes"].items())
     )
 
 
@@ -94,6 +102,8 @@ def measured_types(runs: Sequence[TrialRun]) -> dict[str, TensorType]:
     types: dict[str, TensorType] = {}
     for name, one in first.types.items():
         other = second.types.get(name)
+        if one.container:
+            types[name] = one
         if other is None or one.dims is None or other.dims is None or len(one.dims) != len(other.dims):
             continue
         pairs = zip(one.dims, other.dims, strict=True)

@@ -126,8 +126,10 @@ def _alternatives(analysis: GraphAnalysis) -> str:
         tensors = counted(analysis.unknown_tensors, "inner tensor")
         return (
             f"{counted(count, 'branching sub-graph')} cannot be compared, because the types or shapes of {tensors} are "
-            f"unknown: ONNX does not infer them, and the model does not run on inputs that could be made up{inputs}"
+            f"unknown: ONNX does not infer them, and runs on made-up inputs do not show them{inputs}"
         )
+    if count == 1:
+        return f"found one branching sub-graph ({analysis.sub_graphs[0].name}), and none like it{inputs}"
     last = ", ".join(sub_graph.name for sub_graph in analysis.sub_graphs[-4:])
     return f"found {counted(count, 'branching sub-graph')} (the last: {last}), each unlike the one before it{inputs}"
 

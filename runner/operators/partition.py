@@ -175,8 +175,8 @@ def _unknown(analysis: GraphAnalysis, before: str = "") -> str:
         return ""
     tensors = counted(analysis.unknown_tensors, "inner tensor")
     return (
-        f"{before}the types of {tensors} are unknown (ONNX does not infer them, and the model does not run on inputs "
-        "that could be made up), and a link carries known types alone"
+        f"{before}the types of {tensors} are unknown (ONNX does not infer them, and runs on made-up inputs do not show "
+        "them), and a link carries known types alone"
     )
 
 

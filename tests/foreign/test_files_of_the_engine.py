@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from runner.artifacts.store import ArtifactStore
 from runner.artifacts.verification import Rigour, sound_model
 from runner.graph.analysis import analyse
+from runner.graph.model_file import read_model, tagged
 from runner.operators.early_exit import choose_exit
 from runner.operators.registry import look_ahead
 from tests.foreign.networks import Network, applied, chained, outputs, relative_error, same_bits, samples
@@ -196,3 +197,65 @@ def test_blocks_of_free_length_are_alike_after_quantization_as_before(tmp_path: 
     expected, actual = outputs(alone / "model.onnx", feed)["block3"], outputs(made / "model.onnx", feed)["y"]
     assert relative_error(expected, actual) < 0.02
     assert relative_error(outputs(path, feed)["y"], actual) > 0.5
+
+
+def test_a_sequence_of_maps_is_no_tensor_of_unknown_type(tmp_path: Path) -> None:
+    network = Network(ai_onnx_ml=3)
+    network.add("Normalizer", network.input("x", [3, 4]), out="scores", domain="ai.onnx.ml", norm="L1")
+    network.add("ZipMap", "scores", out="maps", domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2, 3])
+    model = network.model()
+    values = helper.make_tensor_type_proto(TensorProto.FLOAT, None)
+    kind = helper.make_sequence_type_proto(helper.make_map_type_proto(TensorProto.INT64, values))
+    model.graph.output.append(helper.make_value_info("maps", kind))
+    onnx.save(model, tmp_path / "maps.onnx")
+    analysis = analyse(tmp_path / "maps.onnx")
+    assert analysis.unknown_tensors == 0
+    assert "unknown" not in str(look_ahead(analysis).refusals)
+
+
+def test_weights_that_are_written_as_a_field_each_stay_on_disk(tmp_path: Path) -> None:
+    network = Network()
+    last = network.residual(network.input("x", [1, 16, 8, 8]), 16, 4)
+    network.add("GlobalAveragePool", last, out="y")
+    network.output("y", [1, 16, 1, 1])
+    model = network.model()
+    tensors = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in model.graph.initializer]
+    del model.graph.initializer[:]
+    # Old tools write repeated numbers unpacked: the tag of float_data, field 4 of four bytes, before every number.
+    values = [np.frombuffer(tensor.raw_data, np.uint8).reshape(-1, 4) for tensor in tensors]
+    unpacked = [np.insert(octets, 0, 4 << 3 | 5, axis=1).tobytes() for octets in values]
+    for tensor in tensors:
+        tensor.ClearField("raw_data")
+    graph = model.graph.SerializeToString() + b"".join(
+        tagged(5, tensor.SerializeToString() + numbers) for tensor, numbers in zip(tensors, unpacked, strict=True)
+    )
+    model.ClearField("graph")
+    path = tmp_path / "unpacked.onnx"
+    path.write_bytes(model.SerializeToString() + tagged(7, graph))
+    file = read_model(path)
+    assert file.weights.keys() == {tensor.name for tensor in tensors if len(tensor.dims) == 4}
+    assert file.model.ByteSize() < 10_000
+    feed = {"x": np.random.default_rng(3).normal(size=(1, 16, 8, 8)).astype(np.float32)}
+    halves, _ = applied("partition", path, samples(1, 16, 8, 8))
+    assert same_bits(outputs(path, feed), chained(halves, feed))
+
+
+def test_the_numbers_and_texts_of_a_large_tree_stay_on_disk(tmp_path: Path) -> None:
+    network = Network(ai_onnx_ml=3)
+    count = 40_000
+    network.add("Scaler", network.input("x", [1, 4]), out="scaled", domain="ai.onnx.ml", offset=[0.0], scale=[1.0])
+    attributes = {
+        "nodes_treeids": list(range(count)), "nodes_nodeids": [0] * count, "nodes_featureids": [0] * count,
+        "nodes_modes": ["LEAF"] * count, "nodes_values": [0.0] * count, "nodes_truenodeids": [0] * count,
+        "nodes_falsenodeids": [0] * count, "target_treeids": list(range(count)), "target_nodeids": [0] * count,
+        "target_ids": [0] * count, "target_weights": [0.5] * count, "n_targets": 1,
+    }  # fmt: skip
+    network.add("TreeEnsembleRegressor", "scaled", out="y", domain="ai.onnx.ml", **attributes)
+    network.output("y", [1, 1])
+    path = network.save(tmp_path / "tree.onnx")
+    file = read_model(path)
+    assert file.stored_nodes.keys() == {1}
+    assert file.model.ByteSize() < 100_000 < path.stat().st_size
+    (sound,) = [node for node in file.graph.node if node.op_type == "Scaler"]
+    assert sound == network.nodes[0]
+    assert analyse(path).size_bytes == path.stat().st_size

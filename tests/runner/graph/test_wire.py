@@ -1,10 +1,13 @@
 """The wire reader against protobuf's own."""
 
+from itertools import groupby
+
 import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner.graph import model_file
 from runner.graph.model_file import Schema, WireError, fields, read_varint, varint, without_bulk
 
 SCHEMAS = {
@@ -31,6 +34,32 @@ def test_fields_cover_the_message_and_mean_what_protobuf_means(
     assert [field.start for field in all_fields] == [0, *(field.end for field in all_fields[:-1])]
     (graph,) = [field for field in all_fields if field.number == 7]
     assert onnx.GraphProto.FromString(data[graph.value : graph.end]) == message.graph
+
+
+@given(
+    st.lists(st.floats(width=32), max_size=90),
+    st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 300), max_size=120),
+    st.lists(st.binary(max_size=130), max_size=60),
+    st.sampled_from([200, 1 << 20]),
+)
+def test_neighbouring_fields_come_as_one(
+    numbers: list[float], counts: list[int], texts: list[bytes], piece: int
+) -> None:
+    attribute = onnx.AttributeProto(name="a", floats=numbers, ints=counts, strings=texts, type=onnx.AttributeProto.INTS)
+    data = attribute.SerializeToString()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model_file, "_RUN_BYTES", piece)
+        joined = list(fields(data, 0, len(data), joined=frozenset({7, 8, 9})))
+    assert [field.start for field in joined] == [0, *(field.end for field in joined[:-1])]
+    assert joined[-1].end == len(data)
+    alone = list(fields(data, 0, len(data)))
+    assert [key for key, _ in groupby(field.number for field in joined)] == [
+        key for key, _ in groupby(field.number for field in alone)
+    ]
+    assert {field.start for field in joined} <= {field.start for field in alone}
+    # A text of 128 bytes and more is never joined, and ends a run.
+    long = sum(len(text) > 127 for text in texts)
+    assert len(joined) <= 5 + 2 * long
 
 
 @given(st.binary(max_size=3000))

@@ -22,7 +22,7 @@ OPERATORS = tuple(CATALOG.operators)
 # Each dense block takes what all before it gave, and LR-ASPP's head reads two depths: nothing there repeats.
 REFUSED = {
     "densenet": "found 2 branching sub-graphs (the last: features/denseblock1, features/denseblock2), each unlike the",
-    "lraspp": "found 1 branching sub-graph (the last: inner), each unlike the one before it",
+    "lraspp": "found one branching sub-graph (inner), and none like it",
 }
 # Its two cuts of free size leave a resize in the tail: the composed parts are measured instead.
 NOT_BIT_IDENTICAL = {"lraspp"}
