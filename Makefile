@@ -46,6 +46,7 @@ bench: .venv/.ready  ## print the benchmarks' ratios (minutes; Docker for the tr
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.statistics
 	$(BIN)/python -m benchmarks.operators
+	$(BIN)/python -m benchmarks.operators_growth
 	$(BIN)/python -m benchmarks.exchange
 	$(BIN)/python -m benchmarks.quantization
 	$(BIN)/python -m benchmarks.coverage

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ from runner.artifacts.model_runs import TRIAL_INPUTS
 from runner.artifacts.store import NOT_VERIFIED, ArtifactStore
 from runner.commands.terminal import RunnerSettings
 from runner.errors import OperatorError, SubjectError
-from runner.graph.analysis import GraphAnalysis, analyse
+from runner.graph.analysis import Exit, GraphAnalysis, analyse
 from runner.operators.registry import Prospects, look_ahead
 from runner.reports.operators import operators_report, where_text
 from runner.reports.skeleton import skeleton_svg
@@ -182,7 +182,8 @@ def _write(path: Path, content: str) -> None:
 
 def _analysis_json(analysis: GraphAnalysis, prospects: Prospects) -> dict[str, Any]:
     """Return the analysis with its derived figures and the answers of the passes."""
-    content = asdict(analysis) | {"path": str(analysis.path)}
+    content = asdict(replace(analysis, exits=())) | {"path": str(analysis.path)}
+    content["exits"] = [_exit_json(analysis, exit_) for exit_ in analysis.exits]
     # Derived figures are properties, which `asdict` leaves out.
     for entry, cut in zip(content["cuts"], analysis.cuts, strict=True):
         entry |= {
@@ -193,10 +194,32 @@ def _analysis_json(analysis: GraphAnalysis, prospects: Prospects) -> dict[str, A
     content["passes"] = {
         "static_ptq": {"refusal": prospects.quantization_refusal, "quantizable": dict(prospects.quantizable)},
         # `and` keeps the None of a pass that was refused.
-        "early_exit": {"refusal": prospects.exit_refusal, "exit": prospects.exit and asdict(prospects.exit)},
+        "early_exit": {"refusal": prospects.exit_refusal, "exit": prospects.exit and _chosen_json(prospects.exit)},
         "partition": {"refusal": prospects.cut_refusal, "cut": prospects.cut and asdict(prospects.cut)},
     }
     return content
+
+
+def _exit_json(analysis: GraphAnalysis, exit_: Exit) -> dict[str, Any]:
+    """Return an exit without its blocks: how many of which run there are, the first and the last by name."""
+    first, last = exit_.run.blocks[-exit_.count].name, exit_.run.blocks[-1].name
+    place = {"run": analysis.runs.index(exit_.run), "count": exit_.count, "first": first, "last": last}
+    return place | _gain_json(exit_)
+
+
+def _chosen_json(exit_: Exit) -> dict[str, Any]:
+    """Return an exit with its blocks."""
+    return {"blocks": [asdict(block) for block in exit_.blocks]} | _gain_json(exit_)
+
+
+def _gain_json(exit_: Exit) -> dict[str, Any]:
+    return {
+        "entry": asdict(exit_.entry),
+        "result": asdict(exit_.result),
+        "saved_bytes": exit_.saved_bytes,
+        "saved_share": exit_.saved_share,
+        "weight_bytes": exit_.weight_bytes,
+    }
 
 
 def _files_table(manifest: Mapping[str, Any], output: Path) -> Table:

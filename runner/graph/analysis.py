@@ -9,10 +9,11 @@ from typing import Literal
 
 from onnx import helper
 
-from runner.graph.cuts import CutPlace, Sides, find_cuts, is_exact
+from runner.graph.cuts import CutPlace, find_cuts, is_exact
 from runner.graph.model_file import read_model
 from runner.graph.repeated_blocks import RepeatedRun, Unit, find_runs
 from runner.graph.shapes import Dimension
+from runner.graph.side_values import Sides
 from runner.graph.structure import RegionLayout, Structure, is_weighty, lay_out, read_structure
 
 
@@ -94,17 +95,24 @@ class Run:
 
 @dataclass(frozen=True)
 class Exit:
-    """An early exit past the last blocks of a run: the readers of `result` read `entry` instead.
+    """An early exit past the last `count` blocks of a run: the readers of `result` read `entry` instead.
 
     `weight_bytes` is what matrices and kernels have in `saved_bytes`; it is 0 where all of them are used elsewhere too.
     """
 
-    blocks: tuple[Block, ...]
+    run: Run
+    count: int
     entry: GraphTensor
     result: GraphTensor
     saved_bytes: int
     saved_share: float
     weight_bytes: int
+
+    # Not stored: a run of many blocks has as many exits, and together they would hold the square of them.
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The skipped blocks, in the order they run."""
+        return self.run.blocks[-self.count :]
 
 
 @dataclass(frozen=True)
@@ -350,7 +358,7 @@ class _Analyst:
             weights += _owned(self._first_weights, span, end)
             entry, result = self._tensor(unit.entry), self._tensor(repeated.units[-1].result)
             share = saved / self._structure.file.size_bytes
-            yield Exit(run.blocks[-count:], entry, result, saved, share, weights)
+            yield Exit(run, count, entry, result, saved, share, weights)
 
     def _cut(self, place: CutPlace) -> Cut:
         # The highest bit of `inside` is the last node of the head within this region.

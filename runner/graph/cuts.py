@@ -7,7 +7,6 @@ residual block is cut (paper, section 4.5.4). Sets of three and more are the liv
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from onnx import TensorProto
 
@@ -17,7 +16,7 @@ from runner.graph.structure import Region, RegionLayout, Role, Structure
 _LARGEST_REGION = 256
 _LARGEST_SET = 8
 # What a tier's engine and protocol serve; bfloat16, strings and four-bit integers are not among them.
-_SERVED = frozenset(
+SERVED_TYPES = frozenset(
     {TensorProto.BOOL, TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE}
     | {TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64}
     | {TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64}
@@ -108,7 +107,7 @@ class _CutFinder:
         if (
             tensor_type is None
             or tensor_type.dims is None
-            or tensor_type.elem_type not in _SERVED
+            or tensor_type.elem_type not in SERVED_TYPES
             # A float that becomes uint8 crosses after that. DynamicQuantizeLinear gives three tensors instead of one.
             or "QuantizeLinear" in after
         ):
@@ -227,106 +226,6 @@ def _bits(mask: int) -> Iterator[int]:
         low = mask & -mask
         yield low.bit_length() - 1
         mask ^= low
-
-
-class Sides:
-    """The shape nodes of a graph: where their values come from, and where data nodes read them."""
-
-    def __init__(self, structure: Structure) -> None:
-        self._structure = structure
-        self._position = {index: position for position, index in enumerate(structure.data)}
-        self._uses = [
-            (position, name)
-            for position, index in enumerate(structure.data)
-            for name in structure.reads[index]
-            if structure.role_of(name) is Role.SHAPE
-        ]
-        # Outputs are given by the tail, whatever computes them.
-        self._uses += [
-            (len(structure.data), name) for name in structure.outputs if structure.role_of(name) is Role.SHAPE
-        ]
-        self._sources_by_name: dict[str, dict[str, str]] = {}
-
-    def crossing(self, place: CutPlace) -> tuple[str, ...]:
-        """Return the shape values the tail lacks: late ones or the Shape nodes' own outputs, whichever are fewer.
-
-        The Shape nodes' own outputs are integers; late values of another or an unknown type do not cross.
-        """
-        pending = [name for position, name in self._uses if not place.in_head(position)]
-        late: dict[str, None] = {}
-        early: dict[str, None] = {}
-        visited: set[str] = set()
-        while pending:
-            name = pending.pop()
-            if name in visited:
-                continue
-            visited.add(name)
-            sources = self._sources(name)
-            if all(self._in_tail(place, tensor) for tensor in sources.values()):
-                continue
-            if all(not self._in_tail(place, tensor) for tensor in sources.values()):
-                late[name] = None
-                early |= dict.fromkeys(sources)
-            else:
-                pending += [read for read in self._reads(name) if self._structure.role_of(read) is Role.SHAPE]
-        return tuple(late if len(late) <= len(early) and all(map(self._is_served, late)) else early)
-
-    def read_from(self, span: range, *, beyond: int) -> bool:
-        """Return whether a shape inside these data nodes is used from position `beyond` on.
-
-        The shape of the last result before `beyond` does not count: its readers will read the shape of its replacement.
-        """
-        results = self._structure.writes[self._structure.data[beyond - 1]]
-        return any(
-            used >= beyond and tensor not in results
-            for position in span
-            for used, tensor in self._shapes_used.get(position, ())
-        )
-
-    @cached_property
-    def _shapes_used(self) -> dict[int, list[tuple[int, str]]]:
-        """By position of a node: where data nodes use a shape of its outputs, and which output."""
-        uses: dict[int, list[tuple[int, str]]] = {}
-        for used, name in self._uses:
-            for tensor in self._sources(name).values():
-                source = self._position.get(self._structure.producer.get(tensor, -1))
-                if source is not None:
-                    uses.setdefault(source, []).append((used, tensor))
-        return uses
-
-    def _is_served(self, name: str) -> bool:
-        tensor_type = self._structure.types.get(name)
-        return tensor_type is not None and tensor_type.dims is not None and tensor_type.elem_type in _SERVED
-
-    def _in_tail(self, place: CutPlace, tensor: str) -> bool:
-        """Return whether the tail has this tensor: computed there, or received."""
-        if tensor in place.tensors:
-            return True
-        source = self._position.get(self._structure.producer.get(tensor, -1))
-        return source is not None and not place.in_head(source)
-
-    def _sources(self, name: str) -> dict[str, str]:
-        """Return the Shape nodes behind a shape value: their output, and the tensor whose shape they read."""
-        if name in self._sources_by_name:
-            return self._sources_by_name[name]
-        structure = self._structure
-        sources: dict[str, str] = {}
-        waiting, seen = [name], {name}
-        while waiting:
-            current = waiting.pop()
-            index = structure.producer[current]
-            if structure.nodes[index].op_type in ("Shape", "Size"):
-                sources[current] = structure.nodes[index].input[0]
-                continue
-            for read in structure.reads[index]:
-                if structure.role_of(read) is Role.SHAPE and read not in seen:
-                    seen.add(read)
-                    waiting.append(read)
-        self._sources_by_name[name] = sources
-        return sources
-
-    def _reads(self, name: str) -> tuple[str, ...]:
-        return self._structure.reads[self._structure.producer[name]]
 
 
 # Blocks hold 8 channels on AVX2 and 16 on AVX-512; whole blocks of 16 are whole blocks of 8.

@@ -99,7 +99,7 @@ def choose_exit(analysis: GraphAnalysis, blocks: int) -> Exit:
             f"{len(run.blocks)}: {names}; set `blocks` to {len(run.blocks)} or less"
         )
     # The exits of a run end where something outside needs what a block computes, so this one may be absent.
-    chosen = next((exit_ for exit_ in analysis.exits if exit_.blocks == run.blocks[-blocks:]), None)
+    chosen = next((exit_ for exit_ in analysis.exits if exit_.run is run and exit_.count == blocks), None)
     if chosen is None:
         raise PassRefusal(f"a shape computed inside the last run of identical sub-graphs ({names}) is used outside it")
     if not chosen.weight_bytes:

@@ -11,7 +11,7 @@ from runner.graph.analysis import Cut, Exit, GraphAnalysis, GraphTensor
 from runner.operators.registry import Prospects
 
 # More would leave the screen; --json has all.
-_CUTS_SHOWN = 5
+_CUTS_SHOWN, _EXITS_SHOWN = 5, 12
 
 
 def operators_report(analysis: GraphAnalysis, prospects: Prospects) -> Group:
@@ -58,20 +58,19 @@ def _runs(analysis: GraphAnalysis) -> Table:
 
 def _exits(analysis: GraphAnalysis) -> Table:
     """Return exits of the last run, which early_exit takes."""
-    # An exit ends where its run does, so the last block tells whose it is.
-    last = [exit_ for exit_ in analysis.exits if exit_.blocks[-1] == analysis.runs[0].blocks[-1]]
-    others = len(analysis.exits) - len(last)
-    note = f" ({others} of earlier runs: --json)" if others else ""
+    last = [exit_ for exit_ in analysis.exits if exit_.run is analysis.runs[0]]
+    others = len(analysis.exits) - len(last[:_EXITS_SHOWN])
+    note = f" ({others} more: --json)" if others else ""
     table = Table("blocks", "skipped", "saved", "share", title=f"Exits in the last run{note}")
-    for exit_ in last:
+    for exit_ in last[:_EXITS_SHOWN]:
         names = _names(exit_)
-        table.add_row(str(len(exit_.blocks)), names, size(exit_.saved_bytes), f"{100 * exit_.saved_share:.1f} %")
+        table.add_row(str(exit_.count), names, size(exit_.saved_bytes), f"{100 * exit_.saved_share:.1f} %")
     return _styled(table)
 
 
 def _names(exit_: Exit) -> str:
-    first, last = exit_.blocks[0].name, exit_.blocks[-1].name
-    return first if len(exit_.blocks) == 1 else f"{first} … {last}"
+    first, last = exit_.run.blocks[-exit_.count].name, exit_.run.blocks[-1].name
+    return first if exit_.count == 1 else f"{first} … {last}"
 
 
 def _cuts(analysis: GraphAnalysis) -> Table:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import operators_growth
 from runner.cli import app, run
 
 
@@ -23,10 +24,22 @@ def test_the_analysis_as_json_holds_exits_cuts_and_the_passes_answers(capsys: py
     analysis = json.loads(capsys.readouterr().out)
     assert len(analysis["runs"][0]["blocks"]) == 4
     assert analysis["exits"][1]["saved_bytes"] > 500_000
+    assert {name: analysis["exits"][1][name] for name in ("run", "count", "first", "last")} == {
+        "run": 0, "count": 2, "first": "backbone.3.3", "last": "backbone.3.4"
+    }  # fmt: skip
+    assert [block["name"] for block in analysis["passes"]["early_exit"]["exit"]["blocks"]] == [
+        "backbone.3.3", "backbone.3.4"
+    ]  # fmt: skip
     best = min(analysis["cuts"], key=lambda cut: cut["difference_bytes"])
     assert best == analysis["cuts"][0] and best["crossing_bytes"] > 0
     assert analysis["passes"]["early_exit"]["refusal"] is None
     assert analysis["passes"]["static_ptq"]["quantizable"] == {"Conv": 45, "Gemm": 1}
+
+
+@pytest.mark.parametrize("shapes", [False, True])
+def test_the_analysis_as_json_grows_with_the_blocks_and_not_with_their_square(workdir: Path, shapes: bool) -> None:
+    before, now = (operators_growth.measure(workdir, blocks, shapes=shapes) for blocks in (40, 160))
+    assert now.output_bytes < 4.2 * before.output_bytes
 
 
 def test_the_analysis_as_tables_and_a_picture(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
