@@ -54,9 +54,11 @@ def read_regular(path: Path, *, at_most: int = -1) -> bytes:
         return file.read(at_most)
 
 
-def require_regular(path: Path) -> None:
-    """Raise OSError, as `open_regular` does, unless the path leads to a regular file."""
-    _require_regular(path.stat(), path)
+def require_regular(path: Path) -> os.stat_result:
+    """Return the status of a regular file; raise OSError, as `open_regular` does, where the path leads to none."""
+    status = path.stat()
+    _require_regular(status, path)
+    return status
 
 
 def _require_regular(status: os.stat_result, path: Path) -> None:

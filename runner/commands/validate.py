@@ -21,7 +21,7 @@ from runner.commands.terminal import (
 )
 from runner.errors import SubjectError
 from runner.operators.base import check_options
-from runner.subjects.dataset import MissingFile, Subject, one_class_remark, truth_problem
+from runner.subjects.dataset import MissingFile, Subject, judged_in_words, one_class_remark, truth_problem
 from runner.subjects.declared import resolve_declared
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
     _refuse(subjects)
     remarks = {name: remark for name, subject in subjects.items() if (remark := one_class_remark(subject)) is not None}
     here = {name: subject for name, subject in subjects.items() if name not in unchecked}
+    capped = {name: words for name, subject in here.items() if (words := judged_in_words(subject)) is not None}
     assumed = {name: subject.assumption for name, subject in here.items() if subject.assumption}
     draws, targets = _draws(declared, here), _unprovable(declared, here)
     if as_json:
@@ -58,7 +59,7 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
     counts = f"{counted(len(subjects), 'subject')}, {counted(len(strategies), 'strategy')}"
     out.print(f"{'valid as far as it could be checked' if unchecked else 'valid'}: {counts}", highlight=False)
     print_lacks({f"{name}: not checked, because": reasons for name, reasons in unchecked.items()})
-    for name, words in (*draws.items(), *assumed.items()):
+    for name, words in (*draws.items(), *assumed.items(), *capped.items()):
         out.print(f"{name}: {words}", markup=False, highlight=False)
     for line in (*(f"{name}: {remark}" for name, remark in remarks.items()), *grouped(targets)):
         err.print(f"warning: {line}", markup=False, highlight=False)

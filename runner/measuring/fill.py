@@ -53,9 +53,13 @@ from runner.measuring.keyed_strategy import KeyedStrategy
 from runner.measuring.plan import MissingAccuracy, MissingRound, Plan, assess_stored, remaining
 from runner.measuring.setups import Setups
 from runner.operators.base import Pass
+from runner.subjects.dataset import OnItem
 from runner.subjects.items import class_counts
 
 logger = logging.getLogger(__name__)
+
+# So many answers of a model may take longer than a user waits without a word.
+_MANY_ITEMS = 1000
 
 # Whether a round may start now; one that would come too late is left out.
 InTime = Callable[[MissingRound], bool]
@@ -377,7 +381,7 @@ class Filler:
 
     def _accuracy(self, keyed: KeyedStrategy, setup: Setup, started: datetime, clock: float) -> AccuracyRecord:
         """Judge an artifact on the items; `clock` is the monotonic time at the start."""
-        items = self.setups.items(keyed)
+        items = self.setups.items(keyed, self._show_prepared(keyed.strategy.subject))
         result = evaluate(
             self.launcher, setup, items=items, on_items=lambda done, total: self.watcher.advance(done / total)
         )
@@ -391,6 +395,17 @@ class Filler:
             metric=self.setups.context.subjects[keyed.strategy.subject].metric,
             class_counts=class_counts(items.path),
         )
+
+    def _show_prepared(self, subject: str) -> OnItem:
+        """Return what shows how many items are prepared: where they have no labels, identity answers each first."""
+        long = self.setups.context.subjects[subject].metric == "agreement"
+
+        def show(written: int, total: int) -> None:
+            if written == 0 and long and total >= _MANY_ITEMS:
+                self.watcher.end(f"first, identity answers for {total:,} items without labels")
+            self.watcher.advance(written / total)
+
+        return show
 
     def _measure(self, task: MissingRound, position: int, seed: int, *, again: bool = False) -> None:
         """Measure one strategy in one round and store it; `again` is set after files were changed."""

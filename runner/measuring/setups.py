@@ -25,7 +25,7 @@ from runner.measuring.keyed_strategy import KeyedStrategy, RunContext
 from runner.measuring.plan import Plan
 from runner.measuring.tiers import onnxruntime_provider, resolve_provider, route_links, route_tiers, tier_limits
 from runner.sealed import seal, unseal
-from runner.subjects.dataset import Subject
+from runner.subjects.dataset import OnItem, Subject, WatchedDataset, unwatched
 from runner.workdir import scratch, settle
 from tierserver.messages import Postprocess, Preprocess
 
@@ -98,13 +98,18 @@ class Setups:
             {name: file.sha256 for name, file in inputs.items()},
         )
 
-    def items(self, keyed: KeyedStrategy) -> ItemsFile:
-        """Return the validation items as one file, written once."""
+    def items(self, keyed: KeyedStrategy, on_item: OnItem = unwatched) -> ItemsFile:
+        """Return the validation items as one file, written once; where that may take long, each is reported."""
         dataset = self._subject(keyed).dataset
         key = dataset.fingerprint()
-        (file,) = self._kept(
-            "items", key, ["items.npz"], lambda place: dataset.write_items(place / "items.npz")
-        ).values()
+
+        def write(place: Path) -> None:
+            if isinstance(dataset, WatchedDataset):
+                dataset.write_watched_items(place / "items.npz", on_item)
+            else:
+                dataset.write_items(place / "items.npz")
+
+        (file,) = self._kept("items", key, ["items.npz"], write).values()
         return ItemsFile(file.path, key, file.sha256)
 
     def _kept(

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from catalog.regular_files import read_regular
 from runner.errors import SubjectError
+from runner.subjects.dataset import OnItem, unwatched
+from runner.subjects.folders import choose
 from runner.subjects.items import Truth
 from runner.subjects.layouts.own import Images
 from runner.subjects.tensors import TensorDataset
@@ -23,6 +25,9 @@ from tierserver.errors import TierError
 from tierserver.messages import PartSpec, Postprocess, Preprocess
 from tierserver.pipeline import ServedPart
 from tierserver.protocol import Tensor
+
+# An agreement of 99 % is known to 0.2 percentage points by then, and a model may take a tenth of a second for each.
+MOST_JUDGED = 10_000
 
 
 @dataclass(frozen=True)
@@ -109,10 +114,34 @@ class AgreeingTensors(TensorDataset):
         # Labels are identity's answers, so its model and settings determine them.
         return hashlib.sha256(super().fingerprint().encode() + self._predictor.fingerprint()).hexdigest()
 
+    @property
+    def items(self) -> list[int]:
+        """Return the samples that are judged: of very many, always the same ones."""
+        judgeable = super().items
+        return judgeable if len(judgeable) <= MOST_JUDGED else sorted(choose(judgeable, MOST_JUDGED))
+
+    def judged_in_words(self) -> str | None:
+        """Return how many samples are judged where not all are; None where all are that do not calibrate."""
+        judgeable = len(super().items)
+        if judgeable <= MOST_JUDGED:
+            return None
+        return (
+            f"{judgeable:,} samples have no labels; how often operators agree with identity is judged on "
+            f"{MOST_JUDGED:,} of them, always the same ones"
+        )
+
     def item_count(self) -> int:
         return len(self.items)
 
     def write_items(self, path: Path) -> int:
-        answers = self._predictor.classes(map(self.sample, self.items))
-        self.write_judged(path, np.fromiter(answers, np.int64))
-        return len(self.items)
+        return self.write_watched_items(path, unwatched)
+
+    def write_watched_items(self, path: Path, on_item: OnItem) -> int:
+        """Write the items file, and report each item that identity has answered."""
+        items = self.items
+        answers: list[int] = []
+        for answer in self._predictor.classes(map(self.sample, items)):
+            on_item(len(answers), len(items))
+            answers.append(answer)
+        self.write_judged(path, np.array(answers, np.int64))
+        return len(items)

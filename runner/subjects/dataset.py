@@ -1,7 +1,7 @@
 """Subjects and the datasets they are judged on; the two embedded datasets."""
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
@@ -60,6 +60,25 @@ class Dataset(Protocol):
 
     def largest(self, count: int) -> list[str]:
         """Return the ids of the largest encoded files, largest first."""
+
+
+OnItem = Callable[[int, int], None]
+"""Takes how many items are written, and how many there will be."""
+
+
+def unwatched(written: int, total: int) -> None:
+    """Report nothing."""
+
+
+@runtime_checkable
+class WatchedDataset(Protocol):
+    """A dataset whose items may take minutes to write, because a model answers for their labels."""
+
+    def write_watched_items(self, path: Path, on_item: OnItem) -> int:
+        """Write the items file as `write_items` does, and report each item."""
+
+    def judged_in_words(self) -> str | None:
+        """Return which share of the data is judged; None where all are that do not calibrate."""
 
 
 @runtime_checkable
@@ -168,6 +187,13 @@ def write_encoded(path: Path, encoded: Iterable[bytes], truth: Mapping[str, NDAr
     }
     with path.open("wb") as stream:  # a stream, because savez appends .npz to a name
         np.savez(stream, allow_pickle=False, **arrays)
+
+
+def judged_in_words(subject: Subject) -> str | None:
+    """Return which share of a subject's data is judged; None where all are, or where they are not here."""
+    if subject.metric is None or not isinstance(subject.dataset, WatchedDataset) or subject.absent():
+        return None
+    return subject.dataset.judged_in_words()
 
 
 def truth_problem(subject: Subject) -> str | None:

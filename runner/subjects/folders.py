@@ -13,15 +13,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from catalog.regular_files import read_regular, require_regular
 from catalog.units import counted
 from runner.errors import SubjectError
+from runner.subjects.dataset import OnItem, unwatched
 from runner.subjects.items import Picture, Truth, write_items
 
 if TYPE_CHECKING:
     from catalog.statistics.input_draw import Pool
+
+Value = TypeVar("Value")
 
 CALIBRATION_POOL = 512
 _RESERVED_SHARE = 10  # at most every tenth picture, if calibration has to come out of the validation part
@@ -84,14 +87,22 @@ class FolderDataset:
     If a data set may be small (`few`), calibration takes what there is.
     With `timed`, its pictures are sent and calibrate, whether or not they have a label: neither the inputs nor what is
     calibrated with them depends on labels then, so that labels may be added later.
+    Of more pictures than `at_most`, so many are judged, always the same ones.
     """
 
     def __init__(
-        self, layout: FolderLayout, *, judged: bool = True, few: bool = False, timed: FolderLayout | None = None
+        self,
+        layout: FolderLayout,
+        *,
+        judged: bool = True,
+        few: bool = False,
+        timed: FolderLayout | None = None,
+        at_most: int | None = None,
     ) -> None:
         self._layout = layout
         self._judged = judged
         self._few = few
+        self._at_most = at_most
         self._timed = layout if timed is None else timed
         self._labels_apart = timed is not None
 
@@ -111,6 +122,10 @@ class FolderDataset:
         return _hash(self._timed.kind, "calibration", _listed(self._calibration))
 
     def write_items(self, path: Path) -> int:
+        return self.write_watched_items(path, unwatched)
+
+    def write_watched_items(self, path: Path, on_item: OnItem) -> int:
+        """Write the items file, and report each item whose truth is known."""
         if not self._judged:
             raise SubjectError(f"{self._layout.root}: the subject's task is `any`, so there is nothing to judge by")
         if not self._items:
@@ -120,13 +135,22 @@ class FolderDataset:
             )
         truth = self._layout.truth([picture.path for picture in self._items])
         try:
-            write_items(path, self._items, truth)
+            write_items(path, self._items, truth, on_item)
         except OSError as error:
             # What cannot be written is another fault, with another advice.
             if error.filename is None or not Path(error.filename).is_relative_to(self._layout.root):
                 raise
             raise SubjectError(f"{error.filename} cannot be read any more: {error.strerror}; {_ADVICE}") from error
         return len(self._items)
+
+    def judged_in_words(self) -> str | None:
+        """Return how many pictures are judged where not all are; None where all are that do not calibrate."""
+        if self._at_most is None or len(self._judgeable) <= self._at_most:
+            return None
+        return (
+            f"{len(self._judgeable):,} pictures have no labels; how often operators agree with identity is judged on "
+            f"{self._at_most:,} of them, always the same ones"
+        )
 
     def item_count(self) -> int:
         return len(self._items) if self._judged else 0
@@ -206,7 +230,14 @@ class FolderDataset:
 
     @cached_property
     def _items(self) -> tuple[Picture, ...]:
-        """The pictures that are judged: all, less those that calibrate."""
+        """The pictures that are judged."""
+        if self._at_most is None or len(self._judgeable) <= self._at_most:
+            return self._judgeable
+        return tuple(self._judgeable[index] for index in sorted(choose(range(len(self._judgeable)), self._at_most)))
+
+    @cached_property
+    def _judgeable(self) -> tuple[Picture, ...]:
+        """The pictures that may be judged: all, less those that calibrate."""
         # A training part is apart from the pictures that are judged, so nothing has to be kept back.
         reserved = {picture.id for picture in self._calibration} if not self._training else set()
         pictures = self._pictures_of(self._layout) if self._labels_apart else self._inputs
@@ -259,9 +290,9 @@ def folders_in(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.is_dir()) if directory.is_dir() else []
 
 
-def choose(paths: Sequence[Path], count: int) -> list[Path]:
-    """Choose at most `count` paths, always the same ones, from anywhere in the list."""
-    return random.Random(_SEED).sample(list(paths), min(count, len(paths)))
+def choose(values: Sequence[Value], count: int) -> list[Value]:
+    """Choose at most `count` values, always the same ones, from anywhere in the list."""
+    return random.Random(_SEED).sample(list(values), min(count, len(values)))
 
 
 def _missing(layout: FolderLayout) -> str:
@@ -278,14 +309,14 @@ def _pictures(root: Path, paths: Iterable[Path]) -> Iterator[Picture]:
 def _size(path: Path) -> int:
     """Return the size of a picture; raise SubjectError for what is no file that can be sent and judged."""
     try:
-        require_regular(path)
+        size_bytes = require_regular(path).st_size
         # Ids are stored as text, and in archives of arrays.
         path.name.encode()
-        return path.stat().st_size
     except UnicodeEncodeError as error:
         raise SubjectError(f"{path}: its name is not UTF-8; rename it, or take it out") from error
     except OSError as error:
         raise SubjectError(f"{path} cannot be read: {error.strerror}; repair it, or take it out") from error
+    return size_bytes
 
 
 def _listed(pictures: Iterable[Picture]) -> list[tuple[str, int]]:

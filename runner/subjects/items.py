@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from catalog.regular_files import read_regular
 from runner.errors import SubjectError
+from runner.subjects.dataset import OnItem
 
 # A whole number of values of any kind at a time: masks may be larger than memory.
 _COUNTED_BYTES = 2**24
@@ -46,7 +47,7 @@ class Truth:
     values: Iterable[NDArray[np.generic]]
 
 
-def write_items(path: Path, pictures: Sequence[Picture], truth: Truth) -> None:
+def write_items(path: Path, pictures: Sequence[Picture], truth: Truth, on_item: OnItem) -> None:
     """Write an uncompressed npz of item_id, image, offset and label or mask, one picture at a time."""
     sizes = [picture.size_bytes for picture in pictures]
     # Stored, because encoded pictures cannot be compressed further.
@@ -59,7 +60,8 @@ def write_items(path: Path, pictures: Sequence[Picture], truth: Truth) -> None:
                 _copy(picture, stream)
         shape = (len(pictures), *truth.shape)
         with _member(archive, truth.name, shape, np.dtype(truth.dtype)) as stream:
-            for value in truth.values:
+            for written, value in enumerate(truth.values):
+                on_item(written, len(pictures))
                 stream.write(np.ascontiguousarray(value, truth.dtype).tobytes())
 
 

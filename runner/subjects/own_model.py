@@ -14,7 +14,7 @@ from runner.errors import SubjectError
 from runner.graph.model_digest import model_sha256
 from runner.graph.model_file import read_model
 from runner.graph.tensor_trial import counts_samples
-from runner.subjects.agreement import AgreeingTensors, AgreementLayout, Predictor
+from runner.subjects.agreement import MOST_JUDGED, AgreeingTensors, AgreementLayout, Predictor
 from runner.subjects.dataset import Dataset, Metric, MissingFile, Subject, Task
 from runner.subjects.folders import FolderDataset, FolderLayout
 from runner.subjects.layouts.own import Images, MaskedImages, check_picture
@@ -182,7 +182,9 @@ def _of_images(
     layout, metric = _layout(spec, path, base, settings, use.classes, use.postprocess, output)
     timed = Images(layout.root) if labels_apart else None
     # A user's folder may hold fewer pictures than a pass calibrates with.
-    dataset: Dataset = FolderDataset(layout, judged=metric is not None, few=True, timed=timed)
+    dataset: Dataset = FolderDataset(
+        layout, judged=metric is not None, few=True, timed=timed, at_most=MOST_JUDGED if metric == "agreement" else None
+    )
     shown = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.to_json().items()}
     task: Task = "any" if metric == "agreement" else spec.task
     source = PictureCheck(layout, judged=metric == "accuracy", kept=kept, timed=timed)
