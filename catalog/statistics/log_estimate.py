@@ -77,7 +77,8 @@ class LogEstimate:
     # Not given but made; a copy with other variances begins without.
     tables: Tables = field(init=False, repr=False, compare=False, default_factory=Tables)
 
-    @property
+    # Kept, because every question about the same evidence asks for it again.
+    @cached_property
     def standard_error(self) -> float:
         """The standard error of `value`."""
         return math.sqrt(sum(variance for variance, _ in self._sources))

@@ -138,11 +138,11 @@ def _slow_int8(answer: RankedAnswer, strategies: Mapping[Candidate, DeclaredStra
 
 
 def _slower(estimate: Estimate, other: Estimate, margin: float) -> bool:
+    if not estimate.percentile_s > other.percentile_s * (1 + margin):
+        return False
     # By number, because either side may lack a round; what they have in common was measured under the same conditions.
     mine, its = _by_round(estimate), _by_round(other)
-    common = mine.keys() & its.keys()
-    slower = all(mine[number] > its[number] for number in common)
-    return estimate.percentile_s > other.percentile_s * (1 + margin) and slower
+    return all(mine[number] > its[number] for number in mine.keys() & its.keys())
 
 
 def _by_round(estimate: Estimate) -> Mapping[int, float]:

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from weakref import ref
 
 import numpy as np
@@ -261,7 +262,7 @@ class _Checks:
             of_accuracy **= 1 / self.sharing
         return min(of_latency, of_accuracy)
 
-    @property
+    @cached_property
     def accuracy_confidence(self) -> float:
         """The largest level at which all budgets of accuracy hold, each by itself."""
         return min((check.confidence for check in self.accuracy), default=1.0)
@@ -278,8 +279,11 @@ class _Checks:
 
     def _effective(self, tests: int) -> int:
         """Return the number to judge by: it matters only where strategies share variance, which errs once for all."""
-        shared = any(own.estimate is not None and own.estimate.variance_shared > 0 for own in self.latency)
-        return tests if shared else self.counted
+        return tests if self._shares_variance else self.counted
+
+    @cached_property
+    def _shares_variance(self) -> bool:
+        return any(own.estimate is not None and own.estimate.variance_shared > 0 for own in self.latency)
 
     def at(self, level: float, tests: int) -> tuple[BudgetCheck, ...]:
         """Judge at the level of a step: once for all that share an accuracy, and never below the question's level."""
