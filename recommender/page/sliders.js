@@ -19,27 +19,31 @@ export function fit(strategies) {
   follow();
 }
 
-// A slider at its end says "no limit" when the number is empty.
+// A slider at its loosest end says "no limit", an empty number; numbers have the steps before it.
 export function follow() {
-  const latency = field("latency").value === "" ? latencySpan[1] : Number(field("latency").value);
-  const place = Math.log(latency / latencySpan[0]) / Math.log(latencySpan[1] / latencySpan[0]);
-  field("latency-slider").value = Math.round(LATENCY_STEPS * place);
+  const share = Math.log(Number(field("latency").value) / latencySpan[0]) / Math.log(latencySpan[1] / latencySpan[0]);
+  field("latency-slider").value = field("latency").value === "" ? LATENCY_STEPS : place(share, LATENCY_STEPS - 1);
   field("latency-slider").setAttribute("aria-valuetext", field("latency").value ? `${field("latency").value} ms` : "no limit");
-  const loosest = field("accuracy-kind").value === "floor" ? accuracySpan[0] : accuracySpan[1];
-  const accuracy = field("accuracy").value === "" ? loosest : Number(field("accuracy").value);
-  field("accuracy-slider").value = Math.round((ACCURACY_STEPS * (accuracy - accuracySpan[0])) / (accuracySpan[1] - accuracySpan[0]));
+  const floor = field("accuracy-kind").value === "floor";
+  const part = (Number(field("accuracy").value) - accuracySpan[0]) / (accuracySpan[1] - accuracySpan[0]);
+  const end = floor ? 0 : ACCURACY_STEPS;
+  field("accuracy-slider").value = field("accuracy").value === "" ? end : place(part, ACCURACY_STEPS - 1) + (floor ? 1 : 0);
   field("accuracy-slider").setAttribute("aria-valuetext", field("accuracy").value || "no limit");
 }
 
-// The loosest end of a slider is no limit at all: an empty number.
+function place(share, steps) {
+  return Math.min(steps, Math.max(0, Math.round(steps * share)));
+}
+
 export function lead(slider) {
+  const at = Number(slider.value);
   if (slider.id === "latency-slider") {
-    const share = Number(slider.value) / LATENCY_STEPS;
-    field("latency").value = share === 1 ? "" : Number((latencySpan[0] * (latencySpan[1] / latencySpan[0]) ** share).toPrecision(4));
+    const share = at / (LATENCY_STEPS - 1);
+    field("latency").value = at === LATENCY_STEPS ? "" : Number((latencySpan[0] * (latencySpan[1] / latencySpan[0]) ** share).toPrecision(4));
   } else {
-    const share = Number(slider.value) / ACCURACY_STEPS;
-    const end = field("accuracy-kind").value === "floor" ? 0 : 1;
-    field("accuracy").value = share === end ? "" : Number((accuracySpan[0] + share * (accuracySpan[1] - accuracySpan[0])).toFixed(2));
+    const floor = field("accuracy-kind").value === "floor";
+    const share = (at - (floor ? 1 : 0)) / (ACCURACY_STEPS - 1);
+    field("accuracy").value = at === (floor ? 0 : ACCURACY_STEPS) ? "" : Number((accuracySpan[0] + share * (accuracySpan[1] - accuracySpan[0])).toFixed(2));
   }
   follow();
 }

@@ -54,7 +54,7 @@ class RecommendRequest(BaseModel):
     confidence: float = Field(
         default=0.95,
         ge=0.5,
-        le=0.999999,
+        le=0.999999999999,
         allow_inf_nan=False,
         description="Joint, over all candidates and budgets, that what is called feasible is",
     )

@@ -222,7 +222,9 @@ def test_the_loosest_end_of_a_slider_is_no_limit(tmp_path: Path) -> None:
     page.write_text(
         f"""<meta charset="utf-8"><p id="shown"></p><p id="prose"></p><script>
         const fields = {{}};
-        const made = (id) => ({{ id, value: "", setAttribute(_, words) {{ this.words = words; }} }});
+        const made = (id) => ({{
+          id, text: "", get value() {{ return this.text; }}, set value(number) {{ this.text = String(number); }},
+          setAttribute(_, words) {{ this.words = words; }} }});
         const field = (name) => fields[name] ??= made(name);
         {script.replace("export ", "")}
         {prose.replace("export ", "")}
@@ -242,6 +244,8 @@ def test_the_loosest_end_of_a_slider_is_no_limit(tmp_path: Path) -> None:
     ends = shown[1].split("|")
     assert ends[::2] == [" no limit 200", " no limit 100", " no limit 0"]
     assert all("no limit" not in other and not other.startswith(" ") for other in ends[1::2])
+    # The step before it is the end of the numbers, and stays where it was put.
+    assert [other.split()[-1] for other in ends[1::2]] == ["199", "99", "1"]
     assert '<p id="prose">run <code>a b</code>, then <code>c</code>|a lone ` stays|<code>x</code>|none|' in dom
     assert "<code>a</code> and ` b|" in dom
 
