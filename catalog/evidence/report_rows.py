@@ -4,8 +4,9 @@ Where the time of an inference goes (mean durations by strategy, tier and link),
 declared rates, which verdicts the rounds have and which limits the tiers had.
 """
 
+import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,41 @@ def round_verdicts(session: Session, environment_id: int) -> tuple[Mapping[str, 
 def tier_limits(session: Session, environment_id: int) -> tuple[Mapping[str, Any], ...]:
     """Return the limits that each computing tier had, the smallest tier first."""
     return _rows(session, _TIER_LIMITS, environment=environment_id)
+
+
+_PROTOCOLS = f"""
+SELECT subject, latency_key, protocol FROM measurement
+WHERE environment_id = :environment AND {MEASUREMENT_COUNTS} ORDER BY id
+"""
+_POOLS = f"""
+SELECT DISTINCT m.subject, p.input_id, p.size FROM pool_input p JOIN input_pool i ON i.id = p.pool_id
+JOIN measurement m ON m.pool_key = i.key WHERE m.environment_id = :environment AND {MEASUREMENT_COUNTS}
+"""
+
+
+def input_sizes(session: Session, environment_id: int) -> Mapping[str, Mapping[str, int]]:
+    """Return the bytes of every input, as sent, by subject and input id; without subjects of which none is known."""
+    sizes: dict[str, dict[str, int]] = defaultdict(dict)
+    for subject, input_id, size in session.execute(text(_POOLS), {"environment": environment_id}):
+        sizes[subject][input_id] = int(size)
+    for subject, _, protocol in _protocols(session, environment_id):
+        sizes[subject].update({name: int(size) for name, size in (protocol.get("input_bytes") or {}).items()})
+    return {subject: by_id for subject, by_id in sizes.items() if by_id}
+
+
+def provider_nodes(session: Session, environment_id: int) -> Mapping[str, Mapping[str, Mapping[str, int]]]:
+    """Return by latency key and tier how many nodes each execution provider got, of the newest round that says so."""
+    return {
+        key: protocol["provider_nodes"]
+        for _, key, protocol in _protocols(session, environment_id)
+        if protocol.get("provider_nodes")
+    }
+
+
+def _protocols(session: Session, environment_id: int) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    for subject, key, protocol in session.execute(text(_PROTOCOLS), {"environment": environment_id}):
+        # SQLite keeps JSON as text.
+        yield subject, key, (json.loads(protocol) if isinstance(protocol, str) else protocol) or {}
 
 
 def _rows(session: Session, query: str, **values: object) -> tuple[Mapping[str, Any], ...]:

@@ -295,7 +295,7 @@ def _sections_behind(report: EnvironmentReport, subjects: Mapping[str, str], ids
 def _summary(report: EnvironmentReport) -> Html:
     return joined(
         _undecided(report),
-        (_question(question, report.results) for question in summarise(report.results)),
+        (_question(question, report.results) for question in summarise(report.results, report.causes)),
     )
 
 
@@ -325,6 +325,11 @@ def _question(summary: QuestionSummary, results: Sequence[SubjectResult]) -> Htm
         if summary.findings
         else None,
         others if summary.others else None,
+        details(
+            "Why: what was measured of it", tag("ul", (tag("li", text) for text in summary.reasons), class_="findings")
+        )
+        if summary.reasons
+        else None,
         _by_subject(summary, results),
         None if summary.answers or summary.findings else tag("p", "Nothing was measured that answers it."),
     )
@@ -334,10 +339,10 @@ def _by_subject(summary: QuestionSummary, results: Sequence[SubjectResult]) -> H
     """Return the medians and ratios of each subject, folded: the numbers that the sentences put together."""
     if not summary.pairs:
         return None
-    subjects = [result.subject for result in results]
+    tasks = {result.subject: result.strategies[0].evidence.task for result in results}
     return details(
         "Medians and ratios, subject by subject",
-        joined(median_table(summary.operators, results), ratio_table(summary.pairs, subjects)),
+        joined(median_table(summary.operators, results), ratio_table(summary.pairs, tasks)),
     )
 
 

@@ -13,8 +13,10 @@ from catalog.evidence.loading import slo_evidence, strategy_evidence
 from catalog.evidence.reading import race_departures
 from catalog.evidence.report_rows import (
     Breakdown,
+    input_sizes,
     link_checks,
     mean_breakdowns,
+    provider_nodes,
     round_verdicts,
     tier_costs,
     tier_limits,
@@ -33,6 +35,7 @@ from recommender.evidence.model import Evidence
 from recommender.schemas import RecommendRequest
 from runner.errors import RunnerError
 from runner.reports.html.first_page import SloAnswer
+from runner.reports.html.reasons import MeasuredCauses
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +50,21 @@ class EnvironmentReport:
     results: tuple[SubjectResult, ...]
     unmeasured: tuple[StrategyEvidence, ...]
     slos: tuple[SloEvidence, ...]
-    breakdowns: Mapping[str, Breakdown]
+    causes: MeasuredCauses
     costs: tuple[Mapping[str, Any], ...]
     links: tuple[Mapping[str, Any], ...]
     verdicts: tuple[Mapping[str, Any], ...]
-    tiers: tuple[Mapping[str, Any], ...]
     departures: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def breakdowns(self) -> Mapping[str, Breakdown]:
+        """Mean latencies by part, by latency key."""
+        return self.causes.breakdowns
+
+    @property
+    def tiers(self) -> Sequence[Mapping[str, Any]]:
+        """The limits of each computing tier, the smallest first."""
+        return self.causes.tiers
 
 
 @dataclass(frozen=True)
@@ -152,12 +164,16 @@ def _report(
         results=tuple(analyse_subject(strategies, settings) for strategies in measured.values()),
         unmeasured=tuple(member for member in members if not member.measured),
         slos=tuple(slos),
-        breakdowns=mean_breakdowns(session, members),
+        causes=MeasuredCauses(
+            mean_breakdowns(session, members),
+            input_sizes(session, environment.id),
+            provider_nodes(session, environment.id),
+            tier_limits(session, environment.id),
+        ),
         costs=tuple(row for row in costs if row["environment"] == environment.key),
         links=link_checks(session, environment.key),
         # The query gives the rounds of every subject, and a report may be of one.
         verdicts=tuple(_unnamed(row) for row in round_verdicts(session, environment.id) if row["subject"] in subjects),
-        tiers=tier_limits(session, environment.id),
         departures=tuple(_departures(session, members)),
     )
 

@@ -14,22 +14,44 @@ from catalog.units import duration, points, pvalue, size
 from runner.reports.html.accuracy_sentences import METRICS, StudyAccuracies, whole_strategies
 from runner.reports.html.figures import families_of_all
 from runner.reports.html.markup import Child, Html, joined, table, tag
-from runner.reports.html.sentences import METRIC_NAMES, Codes, PairOfSubject, SubjectOutcome, split
+from runner.reports.html.sentences import METRIC_NAMES, Codes, PairOfSubject, SubjectOutcome, extent, listed, split
 from runner.reports.html.summary import StrategyPair
 
 
-def ratio_table(pairs: Sequence[StrategyPair], subjects: Sequence[str]) -> Html:
-    """Return a row per pair and a column per subject: factor, difference of medians, effect size, decision."""
-    rows = []
+def ratio_table(pairs: Sequence[StrategyPair], tasks: Mapping[str, str]) -> Html:
+    """Return a row per pair and a column per subject: factor, difference of medians, effect size, decision.
+
+    Columns of averages follow, over the subjects of each task, in which directions agree more often than over all.
+    """
+    rows, subjects = [], list(tasks)
+    groups = [[subject for subject in subjects if tasks[subject] == task] for task in dict.fromkeys(tasks.values())]
+    averaged = [group for group in groups if 1 < len(group) < len(subjects)]
     for pair in pairs:
         members = {member.subject: member for member in pair.members}
         cells = ["–" if (member := members.get(subject)) is None else ratio_cell(member) for subject in subjects]
-        rows.append([f"{pair.spoken_of} : {pair.reference}", *cells])
+        averages = [_average_cell([members[name] for name in group if name in members]) for group in averaged]
+        rows.append([f"{pair.spoken_of} : {pair.reference}", *cells, *averages])
     caption = (
         "Ratio and difference of medians, subject by subject; Cliff's delta where the study's test is significant; "
         "what the deciding analysis says"
     )
-    return table(caption, ["pair", *subjects], rows, texts=tuple(range(len(subjects) + 1)))
+    heads = ["pair", *subjects, *(f"average of {listed(group)}" for group in averaged)]
+    return table(caption, heads, rows, texts=tuple(range(len(heads))))
+
+
+def _average_cell(members: Sequence[PairOfSubject]) -> str:
+    """Return `1.45x lower (1.29x to 1.62x)`; no average of opposite directions."""
+    if not members:
+        return "–"
+    if len({member.direction for member in members}) > 1:
+        return "opposite directions"
+    average = speedup([member.median_s for member in members], [member.reference_s for member in members])
+    factors = [speedup(member.median_s, member.reference_s).factor for member in members]
+    return (
+        "equal"
+        if average.direction == "equal"
+        else f"{average.factor:.2f}x {average.direction} ({extent(factors, 'x')})"
+    )
 
 
 def ratio_cell(member: PairOfSubject) -> str:

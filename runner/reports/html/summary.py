@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from catalog.analysis import FamilyResult, PairResult, SubjectResult
+from catalog.analysis import FamilyResult, PairResult, StrategyResult, SubjectResult
 from catalog.evidence.strategy_evidence import in_canonical_order
 from catalog.statistics.families import StrategyFamily, research_questions, strategy_name
 from runner.reports.html.accuracy_sentences import (
@@ -25,6 +25,14 @@ from runner.reports.html.operator_sentences import (
     outputs_sentence,
     tally_sentence,
 )
+from runner.reports.html.reasons import (
+    MeasuredCauses,
+    condition_sentences,
+    limit_sentences,
+    node_sentence,
+    pair_reason,
+    size_slopes,
+)
 from runner.reports.html.sentences import MissingSubject, PairOfSubject, pair_sentence, split, spoken
 
 QUESTIONS = {
@@ -41,7 +49,8 @@ QUESTIONS = {
 class QuestionSummary:
     """One question: the answer in short, the findings behind it, and all other comparisons that belong to it.
 
-    `operators` are those of the question, `pairs` the comparisons of `findings` and `others`, for tables by subject.
+    `operators` are those of the question, `pairs` the comparisons of `findings` and `others`, for tables by subject;
+    `reasons` link findings to what was measured of parts, bytes, nodes and limits.
     """
 
     question: str
@@ -51,6 +60,7 @@ class QuestionSummary:
     others: tuple[str, ...]
     operators: tuple[str, ...]
     pairs: tuple["StrategyPair", ...]
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -72,12 +82,19 @@ class _SummaryBasis:
     passes: Mapping[str, Sequence[str]]
     pairs: tuple[StrategyPair, ...]
     accuracies: StudyAccuracies | None
+    causes: MeasuredCauses
+
+    @property
+    def strategies(self) -> Mapping[tuple[str, str], StrategyResult]:
+        """The measured strategies by subject and name."""
+        return {(result.subject, row.name): row for result in self.results for row in result.strategies}
 
 
-def summarise(results: Sequence[SubjectResult]) -> tuple[QuestionSummary, ...]:
-    """Summarise every question that some operator belongs to, in order."""
+def summarise(results: Sequence[SubjectResult], causes: MeasuredCauses | None = None) -> tuple[QuestionSummary, ...]:
+    """Summarise every question that some operator belongs to, in order; without causes, no reasons are given."""
     passes = _passes(results)
-    basis = _SummaryBasis(results, passes, tuple(_pairs(results)), study_accuracies(results))
+    accuracies = study_accuracies(results)
+    basis = _SummaryBasis(results, passes, tuple(_pairs(results)), accuracies, causes or MeasuredCauses())
     summaries = []
     for question, title in QUESTIONS.items():
         mine = [pair for pair in basis.pairs if _question_of(pair, passes) == question]
@@ -93,6 +110,7 @@ def summarise(results: Sequence[SubjectResult]) -> tuple[QuestionSummary, ...]:
                 tuple(pair_finding(pair, passes) for pair in mine if pair not in key),
                 tuple(operator for operator, steps in passes.items() if _question(steps) == question),
                 tuple(mine),
+                tuple(_reasons(question, key, basis)),
             )
         )
     return tuple(summaries)
@@ -258,6 +276,21 @@ def _accuracies_and_sizes(question: str, basis: _SummaryBasis) -> Iterator[str]:
     for pair in combinations([operator for operator in passes if operator in whole], 2):
         if _later_question(pair, passes) == question and (text := size_sentence(*pair, basis.results)):
             yield text
+
+
+def _reasons(question: str, key: Sequence[StrategyPair], basis: _SummaryBasis) -> Iterator[str]:
+    """Yield what explains the findings of a question, as far as it was measured."""
+    causes, results, strategies = basis.causes, basis.results, basis.strategies
+    operators = [operator for operator, steps in basis.passes.items() if _question(steps) == question]
+    if question == "RQ1":
+        yield from condition_sentences(results, causes)
+    for operator in operators:
+        yield from node_sentence(operator, results, causes)
+        yield from limit_sentences(operator, results, causes)
+        names = dict.fromkeys(name for _, name in strategies if split(name)[0] == operator)
+        yield from size_slopes(results, list(names), causes)
+    for pair in key:
+        yield from pair_reason(pair.spoken_of, pair.reference, pair.members, strategies, causes)
 
 
 def _of_partition(operator: str, basis: _SummaryBasis) -> Iterator[str | None]:

@@ -21,6 +21,7 @@ from tests.runner.reports.html.study_truth import (
     PASSES,
     SIZES_MIB,
     SUBJECTS,
+    TASKS,
     WHOLE,
     accuracies_pct,
     median_s,
@@ -138,7 +139,7 @@ def test_sizes_of_every_pair_of_operators(left: str, right: str, summaries: dict
 def test_ratios_and_differences_stand_beside_subject_by_subject(
     summaries: dict[str, QuestionSummary], results: list[SubjectResult], read_page: Callable[[str], Any]
 ) -> None:
-    table = read_page(ratio_table(summaries["RQ1"].pairs, SUBJECTS)).text
+    table = read_page(ratio_table(summaries["RQ1"].pairs, TASKS)).text
     assert "identity@edge : identity@mobile 1.59x lower, −3.30 s, large (-1.00)" in table
     assert "2.23x lower, −15." in table and "3.27x higher, +8.52 s" in table
     medians = read_page(median_table(["identity"], results)).text
