@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from typing import TypedDict
 
 from catalog.statistics.comparison import Comparison
 from recommender.answer import reasons, wording
@@ -53,6 +54,7 @@ from recommender.schemas import (
     UndecidedOut,
 )
 from recommender.schemas.answer import AnswerStatus
+from recommender.schemas.strategy import Status as StrategyStatus
 from recommender.whatif import on_links
 
 
@@ -246,8 +248,7 @@ class _AnswerFields:
     def _recommended(self, answer: RankedAnswer, best: Prospect) -> RecommendationOut:
         return RecommendationOut(
             **self._fields(best.estimate),
-            status=best.status.value,
-            probability=best.probability,
+            **_sureness(answer, best),
             joint_confidence=best.joint_confidence,
             next_start_high_s=_next_start_s(best.estimate),
             why=reasons.why(answer),
@@ -262,8 +263,7 @@ class _AnswerFields:
         for alternative in self._answer.alternatives:
             yield AlternativeOut(
                 **self._fields(alternative.estimate),
-                status=alternative.prospect.status.value,
-                probability=alternative.prospect.probability,
+                **_sureness(self._answer, alternative.prospect),
                 latency_ratio=alternative.latency_ratio,
                 latency_ratio_low=_low(alternative.against_best),
                 latency_ratio_high=_high(alternative.against_best),
@@ -291,8 +291,7 @@ class _AnswerFields:
             if prospect.gap is not None:
                 yield UndecidedOut(
                     **self._fields(prospect.estimate),
-                    status=prospect.status.value,
-                    probability=prospect.probability,
+                    **_sureness(self._answer, prospect),
                     kind=prospect.gap.gap.value,
                     reason=wording.undecided_reason(prospect.gap),
                     to_do=self._planner.for_gap(prospect.gap).words,
@@ -339,12 +338,26 @@ def _status(answer: RankedAnswer, infeasible: InfeasibleOut | None) -> AnswerSta
     # What has no estimate at all is not estimated.
     if best is None or (answer.recommendation is None and best.gap is not None and best.gap.gap in WITHOUT_ESTIMATE):
         return "unmeasured"
-    return best.status.value
+    return _sureness(answer, best)["status"]
 
 
 def _probability(answer: RankedAnswer) -> float | None:
     best = answer.recommendation or next(iter(answer.within), None)
-    return answer.infeasible_probability if best is None else best.probability
+    return answer.infeasible_probability if best is None else _sureness(answer, best)["probability"]
+
+
+class _Sureness(TypedDict):
+    """How sure it is that a strategy keeps all budgets, as an answer says it."""
+
+    status: StrategyStatus
+    probability: float | None
+
+
+def _sureness(answer: RankedAnswer, prospect: Prospect) -> _Sureness:
+    # Without a budget every strategy keeps all of them, and nothing is proven by that.
+    if not answer.budgets.any_set:
+        return {"status": "estimated", "probability": None}
+    return {"status": prospect.status.value, "probability": prospect.probability}
 
 
 def _infeasible(answer: RankedAnswer) -> InfeasibleOut | None:

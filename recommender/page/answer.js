@@ -32,7 +32,7 @@ export function verdict(answer, relax) {
     answer.to_do ? html("p", {}, ...command(answer.to_do)) : null,
     html("p", {}, ...prose(sentence(best.why))), best.not_chosen.length ? list(best.not_chosen.map(sentence)) : null,
     best.quality ? html("p", { class: "quality" }, ...prose(sentence(best.quality))) : null, numbers(best, answer),
-    best.status === "proven" ? null : ways(answer, relax, "To have it proven: "));
+    !bounded || best.status === "proven" ? null : ways(answer, relax, "To have it proven: "));
 }
 
 // For a reader who decides: yes, probably, or not known.

@@ -107,7 +107,8 @@ class ProspectOut(StrategyOut, frozen=True):
     # The values of `recommender.ranking.Status`.
     status: Status = Field(
         description="How sure it is that all budgets hold. proven: at the confidence asked; likely: with a probability "
-        "of at least 0.8; open: with less; estimated: nothing is known of how far the estimates may be off"
+        "of at least 0.8; open: with less; estimated: nothing is known of how far the estimates may be off, or the "
+        "question has no budget"
     )
     probability: float | None = Field(description="That all budgets hold; null when estimated")
 

@@ -81,5 +81,8 @@ class Acceptance:
         # A strategy whose estimates miss a budget is worth a try and passes no gate.
         if answer.infeasible is not None:
             return None
+        # Without a budget there is nothing to be sure of.
+        if not answer.budgets.any_set:
+            return answer.recommendation
         offered = [best for best in (answer.recommendation, answer.proven) if best is not None]
         return next((best for best in offered if self.accepts(best)), None)

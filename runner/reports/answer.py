@@ -25,6 +25,7 @@ from recommender.schemas import (
     StrategyOut,
     UndecidedOut,
 )
+from recommender.schemas.strategy import Status
 
 # From these widths on there is room for one more kind of figure.
 _INTERVAL_FROM, _ACCURACY_FROM, _SIZES_FROM, _MEDIAN_FROM = 96, 112, 126, 150
@@ -274,16 +275,21 @@ def _verdict(answer: RecommendResponse, width: int) -> Panel:
     for relaxation in _relaxations(answer):
         body.append(f"\n{_sentence(relaxation)}", style="bold" if best is None else "")
     body.append(f"\n{_where(answer)}", style="dim")
-    border = "yellow" if best is None or best.status in ("open", "estimated") else "green"
+    border = "yellow" if best is None or _status(answer, best) in ("open", "estimated") else "green"
     return Panel(body, title=Text(title), title_align="left", width=width, border_style=border)
 
 
 _NOTHING = {"infeasible": "no strategy within the budgets", "unmeasured": "nothing measured to recommend from"}
 
 
+def _status(answer: RecommendResponse, best: RecommendationOut) -> Status:
+    """Return the status that colours a strategy; without a budget nothing about it is in doubt."""
+    return best.status if answer.budgets.any_set else "proven"
+
+
 def _append_best(body: Text, answer: RecommendResponse, best: RecommendationOut) -> None:
     """Append the strategy, how sure it is, why, what would make it sure, and the facts."""
-    style = _MARKS[best.status][1]
+    style = _MARKS[_status(answer, best)][1]
     body.append(f"{best.operator} on {best.placement}", style=f"bold {style}")
     if answer.budgets.any_set:
         body.append(f"   {how_sure(best.status, best.probability)}", style=style)

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from recommender.schemas import RecommendResponse
+from runner.commands.acceptance import Acceptance
 from tests.recommender.test_answer import ask, chosen
 
 
@@ -84,3 +86,14 @@ def test_a_relaxation_that_proves_nothing_says_how_sure_it_is(client: Any, write
     answer = ask(client, max_latency_s=0.05)
     assert answer["status"] == "infeasible"
     assert answer["relaxation"]["words"].endswith("gives identity on mobile (estimated)")
+
+
+def test_without_a_budget_nothing_is_proven(client: Any, writer: Any) -> None:
+    store(writer, {"identity": (0.09, 0.1, 0.11), "quantized": (0.05, 0.06, 0.07)})
+    answer = ask(client)
+    best = answer["recommendation"]
+    assert (answer["status"], answer["probability"]) == (best["status"], best["probability"]) == ("estimated", None)
+    others = [*answer["alternatives"], *answer["undecided"]]
+    assert others and {(other["status"], other["probability"]) for other in others} == {("estimated", None)}
+    assert Acceptance("proven").strategy(RecommendResponse.model_validate(answer)) is not None
+    assert ask(client, max_latency_s=1.0)["status"] == "proven"
