@@ -149,9 +149,10 @@ class _Model:
 
 
 def _model(text: str) -> _Model:
-    if not text.startswith(_BUILTIN):
-        return _Model(Path(text))
     family = SUBJECTS.get(text)
+    # A file may have a name that looks like that of an embedded model.
+    if family is None and (not text.startswith(_BUILTIN) or Path(text).is_file()):
+        return _Model(Path(text))
     if family is None:
         raise SubjectError(f"unknown model {text!r}; allowed: a file, {', '.join(SUBJECTS)}")
     subject = resolve_subject(text, text, family.dataset, family.task)

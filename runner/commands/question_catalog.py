@@ -13,6 +13,7 @@ from catalog.declaration.schema import Task
 from recommender.schemas import RecommendRequest
 from runner.commands.terminal import RunnerSettings, err
 from runner.errors import RunnerError
+from runner.subjects.user_files import user_path
 
 _MODEL = ".onnx"
 
@@ -112,7 +113,7 @@ def _declared_model(model: Path, own: OwnData, file: Path) -> CatalogSubject:
     """Return the subject that an existing catalog declares for a model file."""
     catalog, base = load_catalog(file), file.resolve().parent
     for name, spec in catalog.subjects.items():
-        if is_model_file(spec.model) and _same(base / Path(spec.model).expanduser(), model):
+        if is_model_file(spec.model) and _same(user_path(base, spec.model), model):
             _check_data(spec, own, base, catalog.file)
             return CatalogSubject(catalog, base, name)
     raise RunnerError(
@@ -129,7 +130,7 @@ def _check_data(spec: SubjectSpec, own: OwnData, base: Path, file: Path) -> None
         ("--data", own.data, files.images or files.tensors),
         ("--labels", own.labels, files.labels),
     ):
-        if value is not None and (declared is None or not _same(base / Path(declared).expanduser(), value)):
+        if value is not None and (declared is None or not _same(user_path(base, declared), value)):
             raise _differs(option, str(value), declared or "none", file)
     if own.task is not None and own.task != spec.task:
         raise _differs("--task", own.task, spec.task, file)

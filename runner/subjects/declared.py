@@ -13,8 +13,8 @@ from runner.subjects.layouts.coco import Coco
 from runner.subjects.layouts.imagenet import ImageNet
 from runner.subjects.layouts.own import Images
 from runner.subjects.models import KNOWN_MODELS, ArchitectureFile, SubjectArchitecture, find_model
+from runner.subjects.user_files import is_own_model, user_path
 
-_OWN_MODEL = ".onnx"
 _FOLDERS = ("imagenet:DIR", "coco:DIR", "cityscapes:DIR")
 
 
@@ -29,8 +29,7 @@ def resolve_declared(name: str, spec: SubjectSpec, *, base: Path, built: Path, l
     SubjectError
         For a model, a dataset or a task that is unknown, or that does not fit the others.
     """
-    # With a colon it is a reference such as study:duc@./ResNet101-DUC-7.onnx, whatever it ends in.
-    own = spec.model.lower().endswith(_OWN_MODEL) and ":" not in spec.model
+    own = is_own_model(spec.model)
     if spec.output is not None and not own:
         raise SubjectError(
             f"subject {name}: `output` is for a model of your own; remove it: that of {spec.model} is known"
@@ -142,4 +141,4 @@ def _layout(reference: str, architecture: SubjectArchitecture | None, base: Path
 
 
 def _path(base: Path, text: str) -> Path:
-    return base / Path(text).expanduser()
+    return user_path(base, text)

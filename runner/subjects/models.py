@@ -15,6 +15,7 @@ from typing import Literal
 
 from runner.errors import SubjectError
 from runner.study import DUC, EXTRA, RANDOM, TORCHVISION, StudyFile, build, has_torch
+from runner.subjects.user_files import user_path
 
 # Of ImageNet's training images, by channel, as torchvision's presets have them.
 _IMAGENET_MEAN, _IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -117,7 +118,7 @@ def find_model(reference: str, *, base: Path, built: Path) -> ArchitectureFile |
         # Random weights are built here; any other text is the path of the user's file.
         if weights in ("", RANDOM):
             return ArchitectureFile(architecture, built / f"{DUC}@{RANDOM}.onnx", RANDOM, StudyFile())
-        return ArchitectureFile(architecture, base / Path(weights).expanduser(), weights, None)
+        return ArchitectureFile(architecture, user_path(base, weights), weights, None)
     published = TORCHVISION[short]
     if weights not in (published.weights, RANDOM):
         raise SubjectError(f"unknown weights {weights!r} of {name}; allowed: @{published.weights}, @{RANDOM}")

@@ -33,6 +33,7 @@ from runner.subjects.output_kind import OutputMeaning, guess_output
 from runner.subjects.sample_axes import SampleAxis, array_shape, usual_axis
 from runner.subjects.tensors import TensorDataset
 from runner.subjects.trial import ModelOutput, try_out
+from runner.subjects.user_files import user_path
 from tierserver.encoding import write_tensors
 from tierserver.messages import Preprocess
 
@@ -98,7 +99,7 @@ def own_subject(name: str, spec: SubjectSpec, *, base: Path, kept: Path, labels_
     SubjectError
         For a file that is not a model this machine runs, or that does not fit the declared data or pre-processing.
     """
-    path = base / Path(spec.model).expanduser()
+    path = user_path(base, spec.model)
     if isinstance(spec.dataset, str):
         raise SubjectError(
             f"dataset {spec.dataset!r} does not go with your own model; allowed: {{images: DIR, labels: "
@@ -130,7 +131,7 @@ def _of_tensors(
         raise SubjectError("task `segmentation` needs images with masks; allowed for tensors: classification, any")
     if spec.preprocess is not None:
         raise SubjectError("tensors go into the model as they are; remove `preprocess`, or give images")
-    file = base / Path(spec.dataset.tensors or "").expanduser()
+    file = user_path(base, spec.dataset.tensors or "")
     dataset = TensorDataset(file, inputs, labels_apart=labels_apart, declared=spec.dataset.sample_axis)
     # Without a sample there is nothing to try the model with; `absent` says what to do.
     if dataset.absent():
@@ -213,7 +214,7 @@ def _layout(
 ) -> tuple[FolderLayout, Metric]:
     files = spec.dataset
     assert not isinstance(files, str) and files.images is not None
-    images = base / Path(files.images).expanduser()
+    images = user_path(base, files.images)
     if spec.task == "any":
         if files.labels or files.masks:
             raise SubjectError(
@@ -227,11 +228,11 @@ def _layout(
             raise SubjectError(
                 "the dataset has no labels; add `labels: FILE.csv`, or declare `task: any` (agreement with identity)"
             )
-        return Images(images, base / Path(files.labels).expanduser(), classes), "accuracy"
+        return Images(images, user_path(base, files.labels), classes), "accuracy"
     height, width = output.shape[2:4] if post.get("layout", "nchw") == "nchw" else output.shape[1:3]
     if files.masks is None:
         return AgreementLayout(Images(images), _predictor(path, settings, post), (height, width)), "agreement"
-    masks = base / Path(files.masks).expanduser()
+    masks = user_path(base, files.masks)
     if files.mask_values is not None and len(files.mask_values) != classes:
         raise SubjectError(
             f"mask_values has {len(files.mask_values)} gray levels; allowed: {classes}, one for each class"
