@@ -68,4 +68,5 @@ def labelled(label: str, style: str, text: str) -> Text:
     >>> labelled("error:", "red", "there is no [bold] database").plain
     'error: there is no [bold] database'
     """
-    return Text.assemble((label, style), f" {text}")
+    # Before rich takes single control characters out, by which the end of a sequence is known.
+    return Text.assemble((label, style), f" {printable(text)}")

@@ -37,6 +37,7 @@ def test_what_a_terminal_would_obey_is_left_out(sequence: str) -> None:
     printed = said(f"a{sequence}b", labelled(f"a{sequence}b", "red", "c"), Text(f"a{sequence}b"))
     assert "\x1b" not in printed and printed.isprintable() is False
     assert printed.replace("0;title", "").splitlines() == ["ab", "ab c", "ab"]
+    assert said(labelled("error:", "red", f"a{sequence}b")) == "error: ab\n"
 
 
 def said(*renderables: object) -> str:
