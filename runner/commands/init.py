@@ -169,8 +169,11 @@ def _subject(model: OwnModel) -> list[str]:
     else:
         named = ", ".join(f"{_quoted(name)}: {axis}" for name, axis in guess.axes.items())
         axes = f", sample_axis: {{{named}}}" if named else ""
-        lines += [f"    dataset: {{tensors: {data}{axes}}}   # an array for each input, named like it, of N samples:"]
-        lines += [f"    # {_one_line(array)}" for array in guess.arrays]
+        lines += [
+            f"    dataset: {{tensors: {data}{axes}}}",
+            "    # An array for each input, named like it, of N samples:",
+        ]
+        lines += [f"    #   {_one_line(array)}" for array in guess.arrays]
     title, *judged = _JUDGED.get((guess.feeds, guess.task), ("",)) if unjudged else ("",)
     lines += [f"    # {title}"] if title else []
     lines += [f"    # {line.format(data=data)}" for line in judged]

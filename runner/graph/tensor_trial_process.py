@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -74,30 +74,52 @@ def show_stacking(session: Any, inputs: Mapping[str, Sequence[Dimension]]) -> di
 
     None where no size that is tried shows it.
     """
-    stacked = [name for name, dims in inputs.items() if dims and isinstance(dims[0], str)]
     free = {dim for dims in inputs.values() for dim in dims if isinstance(dim, str)}
+    first_axes = {name: 0 for name, dims in inputs.items() if dims and isinstance(dims[0], str)}
+    # A state may count samples along another axis, which is its first free one.
+    others = {name: next((axis for axis, dim in enumerate(dims) if dim in free), None) for name, dims in inputs.items()}
+    all_axes = first_axes | {name: axis for name, axis in others.items() if name not in first_axes and axis is not None}
     # Of length one, a first axis may be anything.
     for size in (size for size in _SIZES if size > 1):
-        sizes = dict.fromkeys(free, size)
-        first, other = (_feed(session, inputs, sizes, seed=seed) for seed in (0, 1))
-        second = {name: other[name] if name in stacked else array for name, array in first.items()}
-        one, two = _results(session, first), _results(session, second)
-        if one is not None and two is not None:
-            both = {
-                name: np.concatenate([array, other[name]]) if name in stacked else array
-                for name, array in first.items()
-            }
-            together = _results(session, both)
-            return {"stacks": together is not None and _is_stack(together, one, two)}
+        pair = tuple(_feed(session, inputs, dict.fromkeys(free, size), seed=seed) for seed in (0, 1))
+        verdicts = [_stacks(session, pair[0], pair[1], axes) for axes in (first_axes, all_axes)]
+        if True in verdicts:
+            return {"stacks": True}
+        # Where other inputs would have to grow as well, a failure says nothing of the first axes.
+        if False in verdicts or ("failed" in verdicts and all_axes == first_axes):
+            return {"stacks": False}
+        if "failed" in verdicts:
+            return {"stacks": None}
     return {"stacks": None}
 
 
+def _stacks(
+    session: Any, first: Mapping[str, Any], other: Mapping[str, Any], axes: Mapping[str, int]
+) -> bool | Literal["failed"] | None:
+    """Return whether two samples at once, along these axes, give the same; None where one alone does not run."""
+    second = {name: other[name] if name in axes else array for name, array in first.items()}
+    one, two = _results(session, first), _results(session, second)
+    if one is None or two is None:
+        return None
+    both = {
+        name: np.concatenate([array, other[name]], axes[name]) if name in axes else array
+        for name, array in first.items()
+    }
+    together = _results(session, both)
+    return "failed" if together is None else _is_stack(together, one, two)
+
+
 def _is_stack(together: Mapping[str, Any], first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Return whether each output is those of the two samples one after the other."""
+    """Return whether each output is those of the two samples one after the other, along one axis."""
     for name, array in together.items():
-        if not first[name].ndim:
+        grown = [
+            axis
+            for axis, (size, one) in enumerate(zip(array.shape, first[name].shape, strict=False))
+            if size == 2 * one
+        ]
+        if array.ndim != first[name].ndim or not grown:
             return False
-        expected = np.concatenate([first[name], second[name]])
+        expected = np.concatenate([first[name], second[name]], grown[0])
         if array.shape != expected.shape:
             return False
         # Sums of another order, and ranges that a quantizer takes from the whole, may differ a little.

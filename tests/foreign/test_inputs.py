@@ -227,6 +227,7 @@ def test_an_axis_goes_with_tensors() -> None:
         (_time_first, {"frames": (20, 30, 1, 8)}, {"frames": "new"}),
         (_time_first, None, {"frames": "new"}),
         (_temperature, None, None),
+        (_detector, None, None),
     ],
 )
 def test_init_writes_the_axis_of_samples(
@@ -252,6 +253,7 @@ def test_runs_show_whether_first_axes_count_samples(tmp_path: Path) -> None:
     assert counts_samples(read_model(batch.save(tmp_path / "batch.onnx"))) is True
     assert counts_samples(read_model(_waveform(tmp_path))) is False
     assert counts_samples(read_model(_time_first(tmp_path))) is False
+    assert counts_samples(read_model(_detector(tmp_path))) is True
     assert counts_samples(read_model(_temperature(tmp_path))) is None
 
 
