@@ -2,7 +2,7 @@
 
 A catalog goes through `runner validate` in this process. A model goes the way of `model: ./my.onnx`: read without its
 weights, checked against its data, loaded and run once in a process of its own; what is accepted then goes through the
-operators. The trial's process is forked here instead of started (the same function on its other side), and so is
+operators. The trials' processes are forked here instead of started (the same functions on their other sides), and so is
 the process around the operators, so that a crash is counted instead of ending the run.
 
 A crash is: an exception that is not ours, a process of the runner that a signal ends, no answer in time. The
@@ -36,7 +36,10 @@ from benchmarks.mutations import model_seeds, mutate_catalog, mutate_model
 from catalog.declaration import SubjectSpec
 from runner.artifacts.store import ArtifactStore
 from runner.cli import app, run
+from runner.confinement import limit_memory
 from runner.errors import OperatorError, SubjectError
+from runner.graph import tensor_trial
+from runner.graph.tensor_trial_process import opened, show_stacking, show_types
 from runner.operators.registry import make_pass
 from runner.subjects import trial
 from runner.subjects.declared import resolve_declared
@@ -153,6 +156,17 @@ class Trials:
         return outcome
 
 
+def ask_for_types(what: str, model: Path, inputs: Any) -> dict[str, Any]:
+    """As `tensor_trial._ask`; a process that gave no answer shows nothing, as there."""
+
+    def shown() -> dict[str, Any]:
+        limit_memory()
+        return {"types": show_types, "stacking": show_stacking}[what](opened(model), inputs)
+
+    outcome, _ = forked(shown)
+    return {} if outcome is None or "crash" in outcome else outcome
+
+
 def try_model(content: bytes, folder: Path, spec: SubjectSpec) -> str:
     """How the door of `model: ./my.onnx` takes a file."""
     (folder / "my.onnx").write_bytes(content)
@@ -245,6 +259,7 @@ def fuzz_models(count: int, first: int, crashes: list[str], keep: Path | None) -
     """Counts by kind of outcome, and how the trial's processes ended."""
     trials, counts = Trials(), Counter[str]()
     trial._ask = trials.ask
+    tensor_trial._ask = ask_for_types
     with tempfile.TemporaryDirectory() as folder:
         seeds = model_seeds()
         projects = [(Path(folder) / str(index), seed) for index, seed in enumerate(seeds)]

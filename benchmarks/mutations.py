@@ -225,8 +225,42 @@ def _name(model: onnx.ModelProto, source: random.Random) -> None:
     value.name = source.choice(("", "x", "scores", "a/b", "\u00e9", "x" * 5000, "\0"))
 
 
+def _declarations(model: onnx.ModelProto, source: random.Random) -> None:
+    """Change what the file says of an output or an inner tensor: nothing, another type, or another shape."""
+    match source.randrange(3):
+        case 0:
+            source.choice(model.graph.output).type.ClearField("value")
+        case 1:
+            source.choice(model.graph.output).type.tensor_type.ClearField("shape")
+        case _:
+            name = source.choice([name for node in model.graph.node for name in node.output] or ["nowhere"])
+            sizes = [source.choice((*_NUMBERS, "n", "?", "")) for _ in range(source.randrange(5))]
+            model.graph.value_info.append(helper.make_tensor_value_info(name, source.randrange(1, 17), sizes))
+
+
+def _free_size(model: onnx.ModelProto, source: random.Random) -> None:
+    """Leave a dimension free, in one of the ways in which exporters write that."""
+    dims = source.choice([*model.graph.input, *model.graph.output]).type.tensor_type.shape.dim
+    if dims:
+        dim = dims[source.randrange(len(dims))]
+        dim.ClearField("value")
+        match source.choice((-1, 0, "", "?", "unk__0", "n", None)):
+            case int(size):
+                dim.dim_value = size
+            case str(name):
+                dim.dim_param = name
+
+
+def _order(model: onnx.ModelProto, source: random.Random) -> None:
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in model.graph.node]
+    source.shuffle(nodes)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
 _FIELDS: tuple[Callable[[onnx.ModelProto, random.Random], None], ...] = (
     _dimension, _declared_shape, _type, _attribute, _attribute, _operator, _edge, _edge, _nodes, _opset, _data, _name,
+    _declarations, _free_size, _order,
 )  # fmt: skip
 
 
@@ -235,8 +269,9 @@ _FIELDS: tuple[Callable[[onnx.ModelProto, random.Random], None], ...] = (
 
 def model_seeds() -> list[onnx.ModelProto]:
     """Small networks: a residual classifier (several times, for it is what operators work on), one for pixels, one
-    for sequences with a loop, one in int8."""
-    return [_residual(), _residual(), _residual(quantized=True), _segmenter(), _attention(), _loop()]
+    for sequences with a loop, one in int8, one of operators that ONNX does not know, one for waveforms."""
+    residual = [_residual(), _residual(), _residual(quantized=True)]
+    return [*residual, _segmenter(), _attention(), _loop(), _contributed(), _waveform()]
 
 
 def _model(
@@ -309,6 +344,33 @@ def _attention() -> onnx.ModelProto:
         helper.make_node("ReduceMean", ["m"], ["scores"], axes=[1], keepdims=0),
     ]
     return _model(nodes, weights, (1, "T", 6), (1, 6))
+
+
+def _contributed() -> onnx.ModelProto:
+    """Blocks of operators that ONNX's inference does not know, and a number without axes beside them."""
+    weights: dict[str, Any] = {"bias": np.ones(6, np.float32)}
+    nodes, current = [], "x"
+    for block in range(4):
+        weights[f"w{block}"] = np.eye(6, dtype=np.float32)
+        nodes.append(helper.make_node("MatMul", [current, f"w{block}"], [f"m{block}"]))
+        nodes.append(helper.make_node("BiasGelu", [f"m{block}", "bias"], [f"g{block}"], domain="com.microsoft"))
+        nodes.append(helper.make_node("Add", [f"g{block}", current], [f"b{block}"]))
+        current = f"b{block}"
+    nodes.append(helper.make_node("Div", [current, "temperature"], ["scores"]))
+    model = _model(nodes, weights, (1, "T", 6), (1, "T", 6))
+    model.graph.input.append(helper.make_tensor_value_info("temperature", TensorProto.FLOAT, []))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return model
+
+
+def _waveform() -> onnx.ModelProto:
+    weights = {"one": np.array([1, 1, -1], np.int64), "w": np.ones((4, 1, 1), np.float32)}
+    nodes = [
+        helper.make_node("Reshape", ["x", "one"], ["line"]),
+        helper.make_node("Conv", ["line", "w"], ["c"]),
+        helper.make_node("ReduceMean", ["c"], ["scores"], axes=[2], keepdims=0),
+    ]
+    return _model(nodes, weights, ("T",), (1, 4))
 
 
 def _loop() -> onnx.ModelProto:
