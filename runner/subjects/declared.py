@@ -29,7 +29,7 @@ def resolve_declared(name: str, spec: SubjectSpec, *, base: Path, built: Path, l
     SubjectError
         For a model, a dataset or a task that is unknown, or that does not fit the others.
     """
-    own = is_own_model(spec.model)
+    own = is_own_model(spec.model, base)
     if spec.output is not None and not own:
         raise SubjectError(
             f"subject {name}: `output` is for a model of your own; remove it: that of {spec.model} is known"

@@ -7,15 +7,21 @@ _SCHEMES = ("builtin:", "torchvision:", "study:")
 _ROOTS = ("./", "../", "/", "~/")
 
 
-def is_own_model(model: str) -> bool:
+def is_own_model(model: str, base: Path) -> bool:
     """Return whether a declared model is a file of the user's, and not the name of a known one.
+
+    A file that is not there must at least look like one. `base` is where relative paths start.
 
     Examples
     --------
-    >>> [is_own_model(model) for model in ("a:b.onnx", "./builtin:x", "study:duc@./DUC-7.onnx", "builtin:fcn")]
-    [True, True, False, False]
+    >>> models = ("a:b.onnx", "./builtin:x.onnx", "./my.pt", "study:duc@./DUC-7.onnx", "builtin:fcn")
+    >>> [is_own_model(model, Path("/nowhere")) for model in models]
+    [True, True, False, False, False]
     """
-    return model.startswith(_ROOTS) or (model.lower().endswith(".onnx") and not model.startswith(_SCHEMES))
+    rooted = model.startswith(_ROOTS)
+    if model.lower().endswith(".onnx"):
+        return rooted or not model.startswith(_SCHEMES)
+    return rooted and user_path(base, model).is_file()
 
 
 def user_path(base: Path, text: str) -> Path:
