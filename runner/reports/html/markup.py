@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 # The elements that have no content and take no closing tag.
-_VOID = frozenset({"meta", "br", "hr", "col"})
+_VOID = frozenset({"meta", "br", "hr", "col", "img"})
 
 
 class Html(str):
@@ -317,6 +317,7 @@ code { font-size: .9em; background: var(--soft); padding: 0 .2em; overflow-wrap:
 figure { margin: 0 0 1.8rem; min-width: 0; max-width: 440px; break-inside: avoid; }
 figcaption { font-size: .85rem; margin-bottom: .4rem; } figcaption b { color: var(--text); }
 .quantiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: .8rem; }
+figure.skeleton { max-width: 880px; } img.skeleton { max-width: 100%; height: auto; }
 .quantiles figure { max-width: 150px; margin: 0; }
 .quantiles figcaption { font-size: .7rem; line-height: 1.25; margin: .1rem 0 0;
   overflow-wrap: anywhere; }

@@ -192,7 +192,7 @@ class _Section:
     body: Html
 
 
-def render_report(report: Report, *, made_at: datetime) -> str:
+def render_report(report: Report, *, made_at: datetime, pictures: Mapping[str, Html] | None = None) -> str:
     """Return a page of a report.
 
     Parameters
@@ -200,6 +200,8 @@ def render_report(report: Report, *, made_at: datetime) -> str:
     report : Report
     made_at : datetime
         Shown at the top.
+    pictures : mapping of subject to Html, optional
+        Of the models (`model_pictures`).
 
     Returns
     -------
@@ -228,7 +230,13 @@ def render_report(report: Report, *, made_at: datetime) -> str:
             tag("h1", name),
             tag("p", f"Made {made_at:%Y-%m-%d %H:%M} UTC. {_left_out(report)}", class_="muted"),
             _contents(report.environments, identities),
-            tag("main", (_environment(*pair, ids) for pair in zip(report.environments, identities, strict=True))),
+            tag(
+                "main",
+                (
+                    _environment(*pair, ids, pictures or {})
+                    for pair in zip(report.environments, identities, strict=True)
+                ),
+            ),
         ),
         lang="en",
     )
@@ -244,7 +252,7 @@ def _left_out(report: Report) -> str:
     )
 
 
-def _environment(report: EnvironmentReport, id_: str, ids: Ids) -> Html:
+def _environment(report: EnvironmentReport, id_: str, ids: Ids, pictures: Mapping[str, Html]) -> Html:
     subjects = {result.subject: ids.new("subject", result.subject) for result in report.results}
     behind = (
         tag(
@@ -253,7 +261,7 @@ def _environment(report: EnvironmentReport, id_: str, ids: Ids) -> Html:
             # Inside: a browser unfolds what is around the target of a link, and not the target itself.
             tag("div", section.body, id=section.id),
         )
-        for section in _sections_behind(report, subjects, ids)
+        for section in _sections_behind(report, subjects, ids, pictures)
     )
     return tag(
         "section",
@@ -277,11 +285,13 @@ def _contents(environments: Sequence[EnvironmentReport], identities: Sequence[st
     return tag("nav", tag("ul", links), aria_label="Contents")
 
 
-def _sections_behind(report: EnvironmentReport, subjects: Mapping[str, str], ids: Ids) -> Iterator[_Section]:
+def _sections_behind(
+    report: EnvironmentReport, subjects: Mapping[str, str], ids: Ids, pictures: Mapping[str, Html]
+) -> Iterator[_Section]:
     yield _Section(ids.new("summary"), "In words", "what each operator and each tier changes", _summary(report))
     for result in report.results:
         id_ = subjects[result.subject]
-        body = subject_section(result, report, id_=id_, ids=ids)
+        body = subject_section(result, report, id_=id_, ids=ids, pictures=pictures.get(result.subject))
         yield _Section(
             id_, result.subject, f"{counted(len(result.strategies), 'strategy')}: figures, ranks, every pair", body
         )

@@ -252,8 +252,10 @@ def _needed(pair: PairResult) -> str:
     return f", settled by {' or '.join(ways)}"
 
 
-def subject_section(result: SubjectResult, report: EnvironmentReport, *, id_: str, ids: Ids) -> Html:
-    """Return figures first and numbers below them."""
+def subject_section(
+    result: SubjectResult, report: EnvironmentReport, *, id_: str, ids: Ids, pictures: Html | None = None
+) -> Html:
+    """Return figures first and numbers below them; `pictures` are of the model."""
     costs = [row for row in report.costs if row["subject"] == result.subject]
     left = [row for row in report.departures if row["subject"] == result.subject]
     breakdowns = report.breakdowns
@@ -271,6 +273,7 @@ def subject_section(result: SubjectResult, report: EnvironmentReport, *, id_: st
         # Imported latencies may come without their parts.
         details("Mean latency by part and tier", breakdown_table(result, breakdowns)) if breakdowns else None,
         details("What each tier pays", costs_table(costs)) if costs else None,
+        details("Where the model is shortened and cut", pictures) if pictures else None,
     )
 
 

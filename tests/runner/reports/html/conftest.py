@@ -279,7 +279,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        if tag not in ("meta", "br", "hr", "col"):
+        if tag not in ("meta", "br", "hr", "col", "img"):
             self._open.append(tag)
         for name, value in attrs:
             if name == "id":
