@@ -104,7 +104,7 @@ def read_calibration(path: Path, model: Path) -> Calibration:
         When there is nothing to read, or an array does not fit the model's input.
     """
     files = sorted(file for file in path.iterdir() if file.suffix in (".npz", ".npy")) if path.is_dir() else [path]
-    by_name = read_inputs(model)
+    by_name = read_inputs(model, measured=False)
     if len(by_name) > 1:
         return Calibration([sample for file in files for sample in _samples(file, by_name)], path.name)
     model_input = _ModelInput(by_name[0].name, by_name[0].dtype, by_name[0].shape)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from catalog.console import Console, labelled
 from catalog.declaration import Catalog, load_catalog
@@ -21,6 +22,7 @@ from runner.artifacts.store import NOT_VERIFIED, ArtifactStore
 from runner.commands.terminal import RunnerSettings
 from runner.errors import OperatorError, SubjectError
 from runner.graph.analysis import Exit, GraphAnalysis, analyse
+from runner.graph.served import REMEDY
 from runner.operators.registry import Prospects, look_ahead
 from runner.reports.operators import operators_report, where_text
 from runner.reports.skeleton import skeleton_svg
@@ -79,6 +81,9 @@ def operators(
         print(json.dumps(_analysis_json(analysis, prospects), indent=2))
         return
     out.print(operators_report(analysis, prospects))
+    for output in prospects.unserved:
+        text = f"no tier serves this model: its output {output}. {REMEDY}"
+        err.print(Text(text, "yellow"), soft_wrap=True)
 
 
 def apply(
@@ -192,6 +197,7 @@ def _analysis_json(analysis: GraphAnalysis, prospects: Prospects) -> dict[str, A
             "difference_bytes": cut.difference_bytes,
             "crossing_bytes": cut.crossing_bytes,
         }
+    content["unserved"] = list(prospects.unserved)
     content["passes"] = {
         "static_ptq": {"refusal": prospects.quantization_refusal, "quantizable": dict(prospects.quantizable)},
         # `and` keeps the None of a pass that was refused.

@@ -10,17 +10,12 @@ from dataclasses import dataclass
 
 from onnx import TensorProto
 
+from runner.graph.served import SERVED_TYPES
 from runner.graph.structure import Region, RegionLayout, Role, Structure
 
 # Pairs cost the square of a region; in larger ones only the live sets along the order of the nodes are tried.
 _LARGEST_REGION = 256
 _LARGEST_SET = 8
-# What a tier's engine and protocol serve; bfloat16, strings and four-bit integers are not among them.
-SERVED_TYPES = frozenset(
-    {TensorProto.BOOL, TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE}
-    | {TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64}
-    | {TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64}
-)
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 _ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "PRelu"})
 

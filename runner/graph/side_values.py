@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from runner.graph.cuts import SERVED_TYPES, CutPlace
+from runner.graph.cuts import CutPlace
+from runner.graph.served import SERVED_TYPES
 from runner.graph.structure import Role, Structure
 
 

@@ -9,6 +9,7 @@ import onnx
 
 from runner.graph.analysis import Cut, Exit, GraphAnalysis
 from runner.graph.model_file import read_model
+from runner.graph.served import unserved_outputs
 from runner.graph.structure import is_weight_node
 from runner.host import Host, this_host
 from runner.operators.base import Pass, PassRefusal, check_options
@@ -52,7 +53,8 @@ _QUANTIZED_TYPES = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Gather")
 class Prospects:
     """The exit and the cut that the passes would take; where there is none, the text of the refusal.
 
-    `quantizable` counts the operators with weights that are quantized, by op_type.
+    `quantizable` counts the operators with weights that are quantized, by op_type. `unserved` are outputs because of
+    which no tier serves the model, though the passes may apply.
     """
 
     exit: Exit | None
@@ -61,6 +63,7 @@ class Prospects:
     cut_refusal: str | None
     quantizable: Counter[str]
     quantization_refusal: str | None
+    unserved: tuple[str, ...] = ()
 
     @property
     def refusals(self) -> dict[str, str]:
@@ -113,7 +116,15 @@ def look_ahead(analysis: GraphAnalysis, *, blocks: int = 2, paper: bool = True) 
         refuse_unquantizable(model)
     except PassRefusal as refusal:
         quantization_refusal = str(refusal)
-    return Prospects(early, early_refusal, cut, cut_refusal, _quantizable(model.graph), quantization_refusal)
+    return Prospects(
+        early,
+        early_refusal,
+        cut,
+        cut_refusal,
+        _quantizable(model.graph),
+        quantization_refusal,
+        unserved_outputs(model.graph),
+    )
 
 
 def _quantizable(graph: onnx.GraphProto) -> Counter[str]:

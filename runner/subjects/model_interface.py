@@ -10,6 +10,7 @@ import onnx
 from catalog.declaration import PreprocessSpec
 from runner.errors import ModelFileError, SubjectError
 from runner.graph.model_file import read_model
+from runner.graph.served import REMEDY, unserved_outputs
 from runner.graph.shapes import declared_size
 from runner.subjects.output_kind import OutputMeaning, guess_output
 from runner.subjects.trial import ModelOutput
@@ -31,8 +32,14 @@ class ModelInput:
         return f"{self.name}: {self.dtype} [{', '.join('?' if size is None else str(size) for size in self.shape)}]"
 
 
-def read_inputs(path: Path) -> tuple[ModelInput, ...]:
-    """Return the inputs of a model; raise SubjectError for a file without a model or a model without tensor inputs."""
+def read_inputs(path: Path, *, measured: bool = True) -> tuple[ModelInput, ...]:
+    """Return the inputs of a model; without `measured`, also of one that tiers cannot serve for its outputs.
+
+    Raises
+    ------
+    SubjectError
+        For a file without a model, and for a model without tensor inputs or with outputs that no tier serves.
+    """
     try:
         graph = read_model(path).graph
     except ModelFileError as error:
@@ -40,6 +47,11 @@ def read_inputs(path: Path) -> tuple[ModelInput, ...]:
             f"{error}; allowed: an ONNX file that is whole, with external data (if any) in its own folder. "
             "Export the model again, or copy it again with its data files"
         ) from error
+    if measured and (unserved := unserved_outputs(graph)):
+        raise SubjectError(
+            f"{path.name}: the output {unserved[0]}; allowed: models whose inputs and outputs are such tensors as "
+            f"tiers serve, of numbers. {REMEDY}"
+        )
     # Before IR version 4 of ONNX, initializers had to be listed among the inputs too.
     stored = {tensor.name for tensor in graph.initializer}
     inputs = tuple(_model_input(value, path) for value in graph.input if value.name not in stored)

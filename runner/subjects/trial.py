@@ -17,6 +17,7 @@ from typing import Any
 from runner.confinement import memory_advice
 from runner.errors import SubjectError
 from runner.graph.model_digest import model_sha256
+from runner.graph.served import REMEDY
 from runner.sealed import remove, seal, unseal
 from runner.workdir import scratch, settle
 from tierserver.engine import VERSION
@@ -95,10 +96,7 @@ def _advice(error: str) -> str:
     """Return what is allowed and what to do: about the input where the model ran on it, else about the model."""
     # Of an input or output that is a sequence, a map or text, the engine lists what it takes instead.
     if "; served are " in error:
-        return (
-            "allowed: models whose inputs and outputs are such tensors. Export the model without that output, or with "
-            "numbers in its place: skl2onnx does so for classifiers with options={'zipmap': False}"
-        )
+        return f"allowed: models whose inputs and outputs are such tensors. {REMEDY}"
     # A model that needs more memory than there is says so only when it runs.
     if error.startswith("the model cannot run on this input") and "allocate memory" not in error:
         return (
