@@ -5,7 +5,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from catalog.evidence.pools import StoredDesigns
 from catalog.evidence.tables import MEASUREMENT_COUNTS
 from catalog.statistics.families import client_tier, condition_chains
 from catalog.statistics.input_draw import SampleDesign
+from catalog.statistics.link_fit import LinkFit, fit_links
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class LinkedSamples:
         Under which the measurements can be fetched.
     design : SampleDesign or None
         What each sample stands for where rounds drew their inputs.
+    inferred : bool
+        Whether the bytes are those that explain the latencies at several rates; of a link with one rate none are there.
     """
 
     latency_s: NDArray[np.float64]
@@ -71,6 +74,7 @@ class LinkedSamples:
     launcher: str = "docker"
     evidence_id: str | None = None
     design: SampleDesign | None = None
+    inferred: bool = False
 
     def rate(self, link: str) -> LinkRate | None:
         """Return the rate that counts: probed, else declared, else unknown."""
@@ -187,31 +191,58 @@ class _Reading:
             reason = f"which request uses which of its links ({', '.join(links)}) is not known"
             return LinkedStrategy(*name, (), (), reason)
         now = self._linked(current, links)
-        if now is None:
-            return LinkedStrategy(*name, hops, (), "the bytes on its links were not recorded with the samples")
         # Without links no setting of them could differ.
         alike = [rows for rows in groups.values() if links and _alike(rows[0], current[0])]
+        if now is None:
+            return self._inferred(name, hops, links, [current, *alike])
         settings = [self._linked(rows, links) for rows in alike]
         others = [setting for setting in settings if setting and _same_bytes(setting, now)]
         return LinkedStrategy(*name, hops, (now, *others))
+
+    def _inferred(
+        self,
+        name: tuple[str, str],
+        hops: tuple[tuple[str, ...], ...],
+        links: Sequence[str],
+        groups: Sequence[Sequence[Mapping[str, Any]]],
+    ) -> LinkedStrategy:
+        """Return a strategy with the bytes that explain its latencies at several rates, or what it lacks for that."""
+        settings = [setting for rows in groups if (setting := self._linked(rows, links, recorded=False)) is not None]
+        rates = [[setting.rate(link) for link in links] for setting in settings]
+        ups = np.array([[np.nan if rate is None else rate.up_bit_per_s for rate in setting] for setting in rates])
+        fit = None
+        if settings and np.isfinite(ups).all():
+            fit = fit_links(ups, np.array([setting.latency_s.mean() for setting in settings]))
+        if fit is None:
+            lacking = "the bytes on its links were not recorded with the samples, and no link was measured at two rates"
+            return LinkedStrategy(*name, hops, (), lacking)
+        if not fit.overlapping:
+            # One link after the other is a request for each.
+            hops = tuple((link,) for hop in hops for link in hop)
+        return LinkedStrategy(*name, hops, tuple(_carrying(setting, links, fit) for setting in settings))
 
     def _links_of(self, rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         links = {link for row in rows for sample_id, *_ in self._samples[row["id"]] for link in self._bytes[sample_id]}
         return tuple(sorted(links))
 
-    def _linked(self, rows: Sequence[Mapping[str, Any]], links: Sequence[str]) -> LinkedSamples | None:
-        """Return one setting of the links; None where bytes are missing."""
+    def _linked(
+        self, rows: Sequence[Mapping[str, Any]], links: Sequence[str], *, recorded: bool = True
+    ) -> LinkedSamples | None:
+        """Return one setting of the links; None where bytes are missing, unless these need not be recorded."""
         # All rounds of one key, because its samples were taken at one setting of the links.
         flat = [(row["round"], *sample) for row in rows for sample in self._samples[row["id"]]]
-        if not flat or any(link not in self._bytes[sample_id] for _, sample_id, *_ in flat for link in links):
+        if not flat:
             return None
+        if recorded and any(link not in self._bytes[sample_id] for _, sample_id, *_ in flat for link in links):
+            return None
+        carried = links if recorded else ()
         probes = [probe for row in rows for probe in self._probes[row["id"]]]
         return LinkedSamples(
             latency_s=np.array([sample[3] for sample in flat], dtype=np.float64),
             round=np.array([sample[0] for sample in flat], dtype=np.int64),
             input_index=np.array([self._index[sample[2]] for sample in flat], dtype=np.int64),
-            sent_bytes={link: np.array([self._bytes[sample[1]][link][0] for sample in flat]) for link in links},
-            received_bytes={link: np.array([self._bytes[sample[1]][link][1] for sample in flat]) for link in links},
+            sent_bytes={link: np.array([self._bytes[sample[1]][link][0] for sample in flat]) for link in carried},
+            received_bytes={link: np.array([self._bytes[sample[1]][link][1] for sample in flat]) for link in carried},
             # Conditions are in the key, so those of the first round are those of all.
             declared=_declared(rows[0]["conditions"]) or _rates(probes, "declared_bit_per_s"),
             probed=_rates(probes, "measured_bit_per_s"),
@@ -221,6 +252,18 @@ class _Reading:
                 [(row["id"], sample[1], sample[3]) for row in rows for sample in self._samples[row["id"]]]
             ),
         )
+
+
+def _carrying(setting: LinkedSamples, links: Sequence[str], fit: LinkFit) -> LinkedSamples:
+    """Return a setting with the bytes of the fit, all of them on the way out: latencies do not tell the ways apart."""
+    count = setting.latency_s.size
+    carried = {link: number for link, number in zip(links, fit.carried_bytes, strict=True) if np.isfinite(number)}
+    return replace(
+        setting,
+        sent_bytes={link: np.full(count, round(number), dtype=np.int64) for link, number in carried.items()},
+        received_bytes={link: np.zeros(count, dtype=np.int64) for link in carried},
+        inferred=True,
+    )
 
 
 def _json(value: Any) -> Any:

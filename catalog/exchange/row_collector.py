@@ -3,7 +3,7 @@
 import math
 import re
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -80,15 +80,21 @@ class RoundRows:
         self.numbers = array("q")
 
 
+# The links of a strategy with their rates, by name.
+LinkRates = tuple[tuple[str, float], ...]
+
+
 @dataclass
 class StrategyRows:
     """Rows of one strategy: samples by round, bit/s by link, percent by metric, bytes by input.
 
-    `passes` is None where the rows do not say them, `size_bytes` and `measured_at` where they are not known.
+    `links` are the rates that answers are about, `settings` have the samples at other rates of the same links. `passes`
+    is None where the rows do not say them, `size_bytes` and `measured_at` where they are not known.
     """
 
     rounds: dict[int, RoundRows] = field(default_factory=lambda: defaultdict(RoundRows))
     links: dict[str, float] | None = None
+    settings: dict[LinkRates, dict[int, RoundRows]] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     items: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
@@ -111,6 +117,8 @@ class _Group:
 
     name: StrategyName
     rows: StrategyRows
+    links: LinkRates
+    rounds: dict[int, RoundRows]
     sizes: dict[str, _StatedSize]
     conflicts: tuple[str, ...]
 
@@ -147,6 +155,8 @@ class RowCollector:
                 break
         if not self._rows.problems:
             self._rows.problems += [*self._duplicates(), *_metric_problems(self._gathered), *self._size_problems()]
+        if self._rows.kind == "latencies":
+            _choose_rates(self._gathered)
         return {strategy: _sorted(self._gathered[strategy]) for strategy in sorted(self._gathered)}
 
     def _lay_out(self) -> None:
@@ -193,7 +203,7 @@ class RowCollector:
             return
         if self._at_size is not None:
             self._take_size(row, group, input_id)
-        samples = group.rows.rounds[number]
+        samples = group.rounds[number]
         if self._details:
             self._take_details(row, group, samples, latency_s)
         for conflict in group.conflicts:
@@ -217,14 +227,15 @@ class RowCollector:
             return None
         members = self._gathered[name]
         conflicts = [*self._artifact_conflicts(row, name, passes, size_bytes)]
-        # The first row of a strategy says its rates for all.
-        if self._rows.kind == "latencies" and members.links is None:
-            members.links = links
-        elif self._rows.kind == "latencies" and members.links != links:
-            conflicts.append(f"other link rates than before for {name}; that is another environment")
+        rates = tuple(sorted(links.items()))
+        rounds = members.settings.setdefault(rates, defaultdict(RoundRows))
+        # Rates of the same links are settings to compare; other links are another way to go.
+        if {link for link, _ in rates} != {link for link, _ in next(iter(members.settings))}:
+            conflicts.append(f"other links than before for {name}; that is another environment")
         members.passes = passes if members.passes is None else members.passes
         members.size_bytes = size_bytes if members.size_bytes is None else members.size_bytes
-        group = _Group(name, members, self._sizes[name.environment, name.subject], tuple(conflicts))
+        sizes = self._sizes[name.environment, name.subject]
+        group = _Group(name, members, rates, rounds, sizes, tuple(conflicts))
         self._groups[key] = group
         return group
 
@@ -349,9 +360,9 @@ class RowCollector:
 
     def _only_link(self, group: _Group) -> str:
         """Return the link that a strategy uses: the one with a rate, or that between its two tiers."""
-        links = list(group.rows.links or ())
+        links = group.links
         if len(links) == 1:
-            return links[0]
+            return links[0][0]
         return group.name.placement if not links and group.name.placement.count("-") == 1 else ""
 
     def _moment(self, row: Row) -> str:
@@ -450,7 +461,7 @@ class RowCollector:
         """Sort every round, and yield the rows that say again what another one says."""
         place = self._rows.place
         for members in self._gathered.values():
-            for samples in members.rounds.values():
+            for samples in (samples for rounds in members.settings.values() for samples in rounds.values()):
                 for first, second in samples.sort():
                     yield f"{place} {second}: this input, repetition and round is on {place} {first} already; keep one"
 
@@ -468,10 +479,25 @@ class RowCollector:
                 yield f"{contradiction}; give it for every input, or leave the column out"
 
 
+def _choose_rates(gathered: Mapping[StrategyName, StrategyRows]) -> None:
+    """Move the samples at the rates that answers are about out of the settings.
+
+    Strategies of a subject are compared at rates that most of them have; of as frequent ones, at the fastest.
+    """
+    frequent: dict[tuple[str, str], Counter[tuple[str, float]]] = defaultdict(Counter)
+    for name, members in gathered.items():
+        for rates in members.settings:
+            frequent[name.environment, name.subject].update(rates)
+    for name, members in gathered.items():
+        counts = frequent[name.environment, name.subject]
+        chosen = max(members.settings, key=lambda rates: [(counts[link], link[1]) for link in rates])
+        members.links, members.rounds = dict(chosen), members.settings.pop(chosen)
+
+
 def _sorted(members: StrategyRows) -> StrategyRows:
     """Sort by round, links and metrics by name; the samples of each round are sorted already."""
     members.rounds = dict(sorted(members.rounds.items()))
-    members.links = None if members.links is None else dict(sorted(members.links.items()))
+    members.settings = {rates: dict(sorted(rounds.items())) for rates, rounds in sorted(members.settings.items())}
     members.metrics = dict(sorted(members.metrics.items()))
     members.sizes = dict(sorted(members.sizes.items()))
     return members

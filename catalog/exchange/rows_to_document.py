@@ -6,8 +6,9 @@ are compared with it.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from catalog.errors import ExchangeError
@@ -57,7 +58,15 @@ def _digested(strategy: StrategyName, members: StrategyRows) -> str:
         "passes": None if members.passes is None else [list(members.passes)],
         "size_bytes": members.size_bytes,
         "measured_at": members.measured_at,
-        "details": {str(number): details for number, rows in members.rounds.items() if (details := _details(rows))},
+        "settings": [
+            {
+                "links": dict(rates),
+                "rounds": {str(number): rows.rows for number, rows in rounds.items()},
+                "details": _details_of(rounds),
+            }
+            for rates, rounds in members.settings.items()
+        ],
+        "details": _details_of(members.rounds),
     }
     values: dict[str, object] = {"strategy": vars(strategy), "links": members.links, "metrics": members.metrics}
     texts = {
@@ -82,6 +91,10 @@ def _canonical_rounds(rounds: Mapping[int, RoundRows]) -> str:
         ]
         texts.append(f'"{number}":[{",".join(values)}]')
     return "{" + ",".join(texts) + "}"
+
+
+def _details_of(rounds: Mapping[int, RoundRows]) -> dict[str, object]:
+    return {str(number): details for number, rows in rounds.items() if (details := _details(rows))}
 
 
 def _details(rows: RoundRows) -> dict[str, object]:
@@ -316,15 +329,24 @@ class _DocumentBuilder:
         return key
 
     def _measurements(self, strategy: StrategyName) -> Iterator[MeasurementEntry]:
-        members, pool_key = self._gathered[strategy], self._pool(strategy)
-        rates = members.links or {}
-        links = [{"name": name, "up_bit_per_s": rate, "down_bit_per_s": rate} for name, rate in rates.items()]
-        for number, rows in sorted(members.rounds.items()):
+        members, key = self._gathered[strategy], _key("latency", self._foreign, strategy)
+        yield from self._at_rates(strategy, members.links or {}, members.rounds, key)
+        for rates, rounds in members.settings.items():
+            # As a link that is declared otherwise gives own measurements another key.
+            key = content_key({"kind": "foreign setting", "latency": key, "links": dict(rates)})
+            yield from self._at_rates(strategy, dict(rates), rounds, key)
+
+    def _at_rates(
+        self, strategy: StrategyName, rates: Mapping[str, float], rounds: dict[int, RoundRows], key: str
+    ) -> Iterator[MeasurementEntry]:
+        """Yield the rounds at one setting of the links."""
+        conditions = _conditions(strategy.placement.split("-"), rates)
+        for number, rows in sorted(rounds.items()):
             # Where rows do not tell when they were measured, the import is the latest that it can have been.
             at = rows.measured_at or self._foreign.at
             yield MeasurementEntry(
                 environment=environment_key(strategy.environment),
-                latency_key=_key("latency", self._foreign, strategy),
+                latency_key=key,
                 subject=strategy.subject,
                 operator=strategy.operator,
                 placement=strategy.placement,
@@ -334,14 +356,14 @@ class _DocumentBuilder:
                 status="complete",
                 verdict="VALID",
                 inputs_select="given",
-                pool_key=pool_key,
-                conditions={"placement": strategy.placement.split("-"), "links": links},
+                pool_key=self._pool(strategy),
+                conditions=conditions,
                 started_at=at,
                 finished_at=at,
                 samples=self._samples(rows),
             )
             # What is in the document is not needed a second time.
-            members.rounds[number] = RoundRows()
+            rounds[number] = RoundRows()
 
     def _samples(self, rows: RoundRows) -> SampleColumns:
         ids: list[str] = sorted(set(rows.input_ids))
@@ -381,6 +403,28 @@ class _DocumentBuilder:
             started_at=at,
             finished_at=at,
         )
+
+
+def _conditions(placement: Sequence[str], rates: Mapping[str, float]) -> dict[str, Any]:
+    """Return the links in the order of the route, and the route where they tell it."""
+    ends = [name.split("-") for name in rates]
+    route = _route(ends) if all(len(end) == 2 for end in ends) else ()
+    names = ["-".join(pair) for pair in pairwise(route)] if route else list(rates)
+    links = [{"name": name, "up_bit_per_s": rates[name], "down_bit_per_s": rates[name]} for name in names]
+    tiers = {"tiers": [{"name": tier} for tier in route]} if route and set(placement) <= set(route) else {}
+    return {"placement": list(placement), "links": links, **tiers}
+
+
+def _route(links: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Return the tiers that links lead through one after the other; nothing where they are no single way."""
+    follows = {link[0]: link[1] for link in links}
+    starts = [first for first in follows if first not in follows.values()]
+    if len(starts) != 1 or len(follows) != len(links):
+        return ()
+    route = [starts[0]]
+    while route[-1] in follows:
+        route.append(follows[route[-1]])
+    return tuple(route) if len(route) == len(links) + 1 else ()
 
 
 def _transmission_s(rows: RoundRows) -> list[float]:

@@ -9,7 +9,7 @@ from recommender.answer.quality import output_warnings
 from recommender.answer.wording import join, percentile_name, strategy_name
 from recommender.errors import FILL_COMMAND
 from recommender.evidence.model import DeclaredStrategy, EnvironmentChoice
-from recommender.ranking import Candidate, Constraints, Estimate, RankedAnswer
+from recommender.ranking import Candidate, Constraints, Estimate, Objective, RankedAnswer
 
 
 def cautions(
@@ -29,10 +29,19 @@ def cautions(
         yield from _doubts(answer.recommendation.candidate)
         yield from _drift(answer.recommendation.estimate, answer.budgets.equivalent_within)
         yield from _relayed(answer.recommendation.candidate, constraints)
-        if answer.budgets.objective == "cpu" and answer.recommendation.candidate.client_cpu_s is None:
-            yield "the CPU that strategies take was not recorded here, so they are ranked by latency"
+        yield from _unknown_objective(answer.recommendation.candidate, answer.budgets.objective)
     yield from _slow_int8(answer, strategies)
     yield from _environment(chosen)
+
+
+def _unknown_objective(best: Candidate, objective: Objective) -> Iterator[str]:
+    """Say that nothing could be ranked by what was asked for; what is not known of one loses against any figure."""
+    if objective == "cpu" and best.client_cpu_s is None:
+        yield "the CPU that strategies take was not recorded here, so they are ranked by latency"
+    if objective == "size" and best.size_bytes is None:
+        yield "no artifact's size is known here (rows may bring `size_bytes`), so strategies are ranked by latency"
+    if objective == "sent" and best.sent_bytes is None:
+        yield "what strategies send was not recorded here (rows may bring `sent_bytes`), so they are ranked by latency"
 
 
 # More doubtful rounds of one strategy would bury the other notes.

@@ -33,6 +33,16 @@ _BETTER = {
 }
 
 
+# What an objective makes small, or large; evidence from elsewhere may lack it.
+_MEASURED = {
+    "latency": "the latency",
+    "accuracy": "the accuracy",
+    "size": "the size of the artifact",
+    "sent": "how much is sent",
+    "cpu": "the CPU time",
+}
+
+
 def why(answer: RankedAnswer) -> str:
     """Say in numbers why the recommendation was chosen over the next best."""
     best = answer.recommendation
@@ -133,8 +143,13 @@ def _claim(answer: RankedAnswer, best: Prospect) -> str:
     first = min((best, *others), key=lambda prospect: _value(prospect, objective))
     if _value(first, objective) < _value(best, objective):
         return _not_first(best, first, meeting, objective)
-    if objective != "latency" and not math.isinf(_value(best, objective)):
+    if math.isinf(_value(best, objective)):
+        return f"{_MOST['latency']} of {meeting} ({number}), since {_MEASURED[objective]} is not known of any"
+    if objective != "latency":
         number = f"{_amount(best, objective)}, {number}"
+    comparable = [prospect for prospect in (best, *others) if not math.isinf(_value(prospect, objective))]
+    if len(comparable) < count:
+        meeting = f"the {len(comparable)} of {count} of which {_MEASURED[objective]} is known"
     return f"{_MOST[objective]} of {meeting} ({number})"
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from catalog.evidence.link_samples import LinkedSamples, LinkedStrategy, LinkRate
 from catalog.statistics.intervals import PercentileInterval
+from catalog.statistics.link_fit import fit_links
 
 # Payload of a TCP segment with timestamps on Ethernet (MTU 1500), and its frame as a token bucket counts it.
 _SEGMENT_BYTES = 1448
@@ -67,6 +68,10 @@ def wire_s(strategy: LinkedStrategy, samples: LinkedSamples, rates: Mapping[str,
     """
     total = np.zeros(samples.latency_s.size)
     for hop in strategy.hops:
+        # Of a link whose bytes are not known no rate is exchanged either: `refusal` sees to it.
+        hop = tuple(link for link in hop if link in samples.sent_bytes)
+        if not hop:
+            continue
         up = [_flow(samples.sent_bytes[link], rates[link].up_bit_per_s, samples.launcher) for link in hop]
         down = [_flow(samples.received_bytes[link], rates[link].down_bit_per_s, samples.launcher) for link in hop]
         # Request and reply never overlap: a tier answers when it has the whole request.
@@ -168,13 +173,36 @@ def merged(
     strategy: LinkedStrategy, requested: Mapping[str, LinkRate], percentile: float, slope: float
 ) -> ShiftedSamples:
     """Combine the settings, the nearer weighing more; the interval is the nearest one's."""
+    # A link that is not asked about is as it is declared now, also where a setting had it otherwise.
+    now = {link: rate for link, rate in strategy.evidence[0].declared.items() if link in strategy.links}
+    requested = requested if not set(requested) & set(strategy.links) else now | dict(requested)
     settings = [_from_setting(strategy, samples, requested, percentile, slope) for samples in strategy.evidence]
+    for setting, samples in zip(settings, strategy.evidence, strict=True):
+        # What was measured needs no model. Declared and requested rates are both whole bits per second.
+        if all(samples.declared.get(link) == requested[link] for link in strategy.links if link in requested):
+            return replace(setting, model_margin=0.0, distance=0.0)
     nearest = min(settings, key=lambda setting: setting.distance)
+    if all(samples.inferred for samples in strategy.evidence):
+        fitted_s = _fitted_s(strategy, requested, percentile)
+        return nearest if fitted_s is None else replace(nearest, estimate_s=fitted_s)
     # Inverse squares of the distance; the 1 % keeps a setting at the very rate from an infinite weight.
     weights = np.array([1 / (setting.distance + 0.01) ** 2 for setting in settings])
     value = math.exp(float(np.average([math.log(setting.estimate_s) for setting in settings], weights=weights)))
     margin = float(np.average([setting.model_margin for setting in settings], weights=weights))
     return replace(nearest, estimate_s=value, model_margin=margin)
+
+
+def _fitted_s(strategy: LinkedStrategy, requested: Mapping[str, LinkRate], percentile: float) -> float | None:
+    """Return what the percentiles at all settings say of this one, where bytes are not recorded.
+
+    A percentile moves with the bytes of its own inputs, which the bytes of the mean do not tell.
+    """
+    settings = [_rates(strategy, samples) for samples in strategy.evidence]
+    rates_now = {link: requested.get(link, rate) for link, rate in settings[0].items()}
+    rates = np.array([[setting[link].up_bit_per_s for link in strategy.links] for setting in settings])
+    measured = [_percentile(samples.latency_s, samples.round, percentile) for samples in strategy.evidence]
+    fit = fit_links(rates, np.array(measured), overlapping=len(strategy.hops) < len(strategy.links))
+    return None if fit is None else fit.latency_s(np.array([rates_now[link].up_bit_per_s for link in strategy.links]))
 
 
 def fitted_slope(strategy: LinkedStrategy) -> float:

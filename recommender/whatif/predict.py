@@ -86,6 +86,11 @@ def refusal(strategy: LinkedStrategy, requested: Collection[str]) -> str | None:
     unknown = [
         link for link in strategy.links if any(link not in samples.received_bytes for samples in strategy.evidence)
     ]
+    if all(samples.inferred for samples in strategy.evidence):
+        unknown = [link for link in unknown if link in requested]
+        return (
+            f"{', '.join(unknown)} was measured at one rate alone, and its bytes were not recorded" if unknown else None
+        )
     return f"the bytes on {', '.join(unknown)} were not recorded with the samples" if unknown else None
 
 

@@ -119,7 +119,9 @@ def _print(subject: str, curves: Curves, rates: Sequence[float], answers: Sequen
             f"({duration(crossing.latency_s)})"
         )
     if curves.curves and not curves.crossings:
-        out.print(f"the fastest is {curves.fastest(0).name} at every rate shown")
+        # What has no prediction might be faster still.
+        predicted = "the fastest of those with a prediction is" if curves.unpredictable else "the fastest is"
+        out.print(f"{predicted} {curves.fastest(0).name} at every rate shown")
     for refused in curves.unpredictable:
         out.print(f"no prediction for {refused.operator}@{refused.placement}: {refused.reason}")
     out.print("unloaded, single stream; ± is half the 95 % interval, * was measured and does not use the link")
@@ -137,9 +139,7 @@ def _table(subject: str, curves: Curves, rates: Sequence[float], answers: Sequen
         # The least is one of these very values, so that equality finds it.
         cells = [_cell(row[name], best=row[name].estimate_s == least) for row, least in zip(rows, fastest, strict=True)]
         # A rate at which the strategy was measured is no prediction, so both ends are looked at.
-        table.add_row(
-            f"{name[0]}@{name[1]}" + ("" if rows[0][name].predicted or rows[-1][name].predicted else " *"), *cells
-        )
+        table.add_row(f"{name[0]}@{name[1]}" + ("" if any(row[name].predicted for row in rows) else " *"), *cells)
     return table
 
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from recommender.answer.reasons import why
 from recommender.answer.wording import reasons
-from recommender.ranking import Budgets, Candidate, Constraints, LatencyBudget, recommend
+from recommender.ranking import Budgets, Candidate, Constraints, LatencyBudget, Objective, recommend
 from recommender.ranking.model import breaches
 
 
@@ -99,3 +100,31 @@ def test_ratios_to_the_recommendation_have_intervals_also_when_it_is_not_the_fas
     (other,) = recommend([fast, small], Budgets(objective="size")).alternatives
     assert other.comparison is None and other.against_best is not None
     assert other.against_best.low == pytest.approx(0.5) and other.against_best.high == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("objective", "unknown"),
+    [
+        ("size", "the size of the artifact"),
+        ("sent", "how much is sent"),
+        ("cpu", "the CPU time"),
+        ("accuracy", "the accuracy"),
+    ],
+)
+def test_what_is_not_known_of_any_strategy_is_not_claimed(objective: Objective, unknown: str) -> None:
+    """It was "smallest of 2 strategies" where no size was known."""
+    members = [
+        replace(candidate(name, "mobile", seconds), size_bytes=None, accuracy=None, sent_bytes=None)
+        for name, seconds in (("a", 0.1), ("b", 0.2))
+    ]
+    said = why(recommend(members, Budgets(objective=objective)))
+    assert "smallest" not in said and "least" not in said and "most accurate" not in said
+    assert f"fastest of 2 strategies (p90 100 ms), since {unknown} is not known of any" in said
+
+
+def test_the_smallest_is_the_smallest_of_those_with_a_size() -> None:
+    members = [candidate("unknown", "edge", 0.01), replace(candidate("large", "mobile", 0.1), size_bytes=10)]
+    members.append(replace(candidate("small", "mobile", 0.2), size_bytes=5))
+    assert "smallest of the 2 of 3 of which the size of the artifact is known (5 B" in why(
+        recommend(members, Budgets(objective="size"))
+    )

@@ -1,0 +1,172 @@
+"""Rows at several rates of a link: one strategy with its settings, and predictions between them without any bytes."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from catalog.errors import ExchangeError
+from catalog.evidence.database import Database
+from catalog.evidence.link_samples import LinkedStrategy, LinkRate, linked_strategies
+from catalog.evidence.loading import strategy_evidence
+from catalog.exchange import import_files
+from recommender.whatif.model import Prediction, UnpredictableStrategy
+from recommender.whatif.predict import predict, what_if
+
+HEADER = "subject,operator,placement,input_id,repetition,latency_s,round"
+BASE_S, BYTES = 0.05, {"mobile-edge": 40_000, "edge-cloud": 90_000}
+RATES = (1e6, 4e6, 1.6e7, 6.4e7)
+
+
+def latency_s(rates: dict[str, float], item: int, *, adds: bool) -> float:
+    """Return the truth: inputs differ in what they compute and in how much they send."""
+    taken = [8 * BYTES[link] * (1 + item / 20) / rate for link, rate in rates.items()]
+    return BASE_S * (1 + item / 10) + (sum(taken) if adds else max(taken))
+
+
+def rows(settings: list[dict[str, float]], *, adds: bool = True, columns: tuple[str, ...] = ("edge-cloud",)) -> str:
+    lines = [",".join([HEADER, *(f"{link}_bit_per_s" for link in columns)])]
+    for rates in settings:
+        cells = ",".join(f"{rates[link]:g}" if link in rates else "" for link in columns)
+        lines += [
+            f"net,identity,cloud,{item}.jpg,0,{latency_s(rates, item, adds=adds)!r},{number},{cells}"
+            for number in (1, 2, 3)
+            for item in range(10)
+        ]
+        lines += [
+            f"net,identity,mobile,{item}.jpg,0,0.3,{number}," + "," * (len(columns) - 1)
+            for number in (1, 2, 3)
+            for item in range(10)
+            if rates is settings[0]
+        ]
+    return "\n".join(lines)
+
+
+def linked(database: Database, directory: Path, content: str) -> dict[str, LinkedStrategy]:
+    (directory / "grid.csv").write_text(content)
+    import_files(database, [directory / "grid.csv"])
+    with database.session() as session:
+        (environment,) = {row.environment.id for row in strategy_evidence(session)}
+        return {strategy.placement: strategy for strategy in linked_strategies(session, "net", environment)}
+
+
+def predicted(strategy: LinkedStrategy, **rates: float) -> float:
+    requested = {link.replace("_", "-"): LinkRate(rate, rate) for link, rate in rates.items()}
+    prediction = predict(strategy, requested, 90.0)
+    assert isinstance(prediction, Prediction)
+    return prediction.estimate_s
+
+
+def true_percentile(rates: dict[str, float], *, adds: bool = True) -> float:
+    return float(np.percentile([latency_s(rates, item, adds=adds) for item in range(10)], 90))
+
+
+def test_rates_of_a_link_are_settings_of_one_strategy(database: Database, tmp_path: Path) -> None:
+    """They were refused, or became an environment for each rate."""
+    strategies = linked(database, tmp_path, rows([{"edge-cloud": rate} for rate in RATES]))
+    assert [len(strategies[place].evidence) for place in ("cloud", "mobile")] == [4, 1]
+    assert strategies["cloud"].links == ("edge-cloud",)
+    with database.session() as session:
+        evidence = {row.placement: row for row in strategy_evidence(session)}
+    # Answers are about the fastest of rates that are as frequent as each other.
+    assert evidence["cloud"].conditions["links"][0]["up_bit_per_s"] == RATES[-1]
+    assert evidence["cloud"].latency_s.size == 30
+
+
+def test_a_rate_between_the_settings_is_predicted_without_bytes(database: Database, tmp_path: Path) -> None:
+    strategies = linked(database, tmp_path, rows([{"edge-cloud": rate} for rate in RATES]))
+    for rate in (2e6, 8e6, 3e7, 2e8):
+        assert predicted(strategies["cloud"], edge_cloud=rate) == pytest.approx(
+            true_percentile({"edge-cloud": rate}), rel=0.01
+        )
+    # What was measured is answered as measured, and what uses no link stays.
+    assert predicted(strategies["cloud"], edge_cloud=4e6) == pytest.approx(
+        true_percentile({"edge-cloud": 4e6}), rel=1e-9
+    )
+    assert predicted(strategies["mobile"], edge_cloud=2e6) == pytest.approx(0.3, rel=1e-9)
+
+
+@pytest.mark.parametrize("adds", [True, False])
+def test_whether_two_links_add_up_is_decided_by_the_evidence(database: Database, tmp_path: Path, adds: bool) -> None:
+    columns = ("mobile-edge", "edge-cloud")
+    settings = [{"mobile-edge": first, "edge-cloud": second} for first in RATES for second in RATES]
+    cloud = linked(database, tmp_path, rows(settings, adds=adds, columns=columns))["cloud"]
+    assert cloud.links == columns
+    assert len(cloud.hops) == (2 if adds else 1)
+    for first, second in ((2e6, 2e6), (8e6, 3e7), (3e7, 2e6)):
+        expected = true_percentile({"mobile-edge": first, "edge-cloud": second}, adds=adds)
+        assert predicted(cloud, mobile_edge=first, edge_cloud=second) == pytest.approx(expected, rel=0.06)
+
+
+def test_a_link_that_is_not_asked_about_stays_as_it_is_declared_now(database: Database, tmp_path: Path) -> None:
+    """Settings at other rates of the other link were taken for the asked one."""
+    columns = ("mobile-edge", "edge-cloud")
+    settings = [{"mobile-edge": first, "edge-cloud": second} for first in RATES for second in RATES]
+    cloud = linked(database, tmp_path, rows(settings, columns=columns))["cloud"]
+    now = cloud.evidence[0].declared["mobile-edge"].up_bit_per_s
+    assert now == RATES[-1]
+    for rate in RATES:
+        expected = true_percentile({"mobile-edge": now, "edge-cloud": rate})
+        assert predicted(cloud, edge_cloud=rate) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_link_with_one_rate_alone_is_not_predicted(database: Database, tmp_path: Path) -> None:
+    columns = ("mobile-edge", "edge-cloud")
+    settings = [{"mobile-edge": 1e7, "edge-cloud": rate} for rate in RATES]
+    cloud = linked(database, tmp_path, rows(settings, columns=columns))["cloud"]
+    expected = true_percentile({"mobile-edge": 1e7, "edge-cloud": 2e6})
+    assert predicted(cloud, edge_cloud=2e6) == pytest.approx(expected, rel=0.02)
+    refused = predict(cloud, {"mobile-edge": LinkRate(2e6, 2e6)}, 90.0)
+    assert isinstance(refused, UnpredictableStrategy)
+    assert refused.reason == "mobile-edge was measured at one rate alone, and its bytes were not recorded"
+
+
+def test_one_setting_without_bytes_says_what_is_missing(database: Database, tmp_path: Path) -> None:
+    strategies = linked(database, tmp_path, rows([{"edge-cloud": 1e6}]))
+    result = what_if(list(strategies.values()), {"edge-cloud": LinkRate(2e6, 2e6)})
+    assert [strategy.placement for strategy in result.unpredictable] == ["cloud"]
+    assert "no link was measured at two rates" in result.unpredictable[0].reason
+
+
+def test_bytes_make_one_setting_enough(database: Database, tmp_path: Path) -> None:
+    content = rows([{"edge-cloud": 4e6}])
+    lines = [f"{line},{'sent_bytes' if not index else ''}" for index, line in enumerate(content.split("\n"))]
+    lines = [
+        line + str(round(BYTES["edge-cloud"] * (1 + int(line.split(",")[3][0]) / 20))) if ",cloud," in line else line
+        for line in lines
+    ]
+    cloud = linked(database, tmp_path, "\n".join(lines))["cloud"]
+    assert predicted(cloud, edge_cloud=2e6) == pytest.approx(true_percentile({"edge-cloud": 2e6}), rel=0.02)
+
+
+def test_other_links_are_another_environment(database: Database, tmp_path: Path) -> None:
+    extra = "net,identity,cloud,x.jpg,0,0.5,1,"
+    with pytest.raises(ExchangeError, match="other links than before for net/identity@cloud in grid"):
+        linked(database, tmp_path, f"{rows([{'edge-cloud': 1e6}])}\n{extra}")
+
+
+def test_noise_of_the_settings_is_averaged(database: Database, tmp_path: Path) -> None:
+    """A plain fit of a + b / rate gives the slowest setting all the weight."""
+    rng = np.random.default_rng(3)
+    lines = rows([{"edge-cloud": 1e6 * 1.7**step} for step in range(9)]).split("\n")
+    factors = {
+        cells[7]: math.exp(rng.normal(0, 0.05))
+        for cells in (line.split(",") for line in lines[1:])
+        if cells[2] == "cloud"
+    }
+    noisy = [lines[0]]
+    for line in lines[1:]:
+        cells = line.split(",")
+        cells[5] = repr(float(cells[5]) * factors.get(cells[7], 1.0))
+        noisy.append(",".join(cells))
+    cloud = linked(database, tmp_path, "\n".join(noisy))["cloud"]
+    errors = [
+        abs(
+            predicted(cloud, edge_cloud=1e6 * 1.7 ** (step + 0.5))
+            / true_percentile({"edge-cloud": 1e6 * 1.7 ** (step + 0.5)})
+            - 1
+        )
+        for step in range(8)
+    ]
+    assert np.median(errors) < 0.05
