@@ -18,7 +18,7 @@ from runner.operators.quantizers.preparation import (
     prepare,
 )
 from runner.operators.quantizers.ranges import float_nodes, name_nodes, unusable_scale
-from runner.operators.quantizers.recognition import kinds_of, quantized_nodes
+from runner.operators.quantizers.recognition import nothing_to_quantize, quantized_nodes
 
 # A protobuf message holds 2 GiB, and that of the calibration is the float model with more nodes; also where little is
 # quantized, the result is as large. Weights are beside the model from here on.
@@ -147,9 +147,7 @@ class StaticPtq:
                 "are not finite or far apart, or the tool fails on them"
             )
         if not nodes:
-            raise PassRefusal(
-                f"static_ptq found no operator that {self.declared.tool} quantizes among: {kinds_of(quantized.model)}"
-            )
+            raise PassRefusal(nothing_to_quantize(quantized.model, self.declared.tool))
         scale = unusable_scale(quantized)
         if scale is not None:
             raise PassRefusal(

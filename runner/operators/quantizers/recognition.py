@@ -25,6 +25,7 @@ QUANTIZABLE = frozenset(
     | {"Where"}
 )
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
+_CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 
 
 def quantized_nodes(model: onnx.ModelProto) -> Counter[str]:
@@ -42,13 +43,26 @@ def refuse_unquantizable(model: onnx.ModelProto) -> None:
     if counts:
         kinds = ", ".join(f"{count} {op_type}" for op_type, count in counts.most_common(3))
         raise PassRefusal(f"static_ptq quantizes float models; this one is quantized already ({kinds})")
-    if not any(node.op_type in QUANTIZABLE and node.domain in _DOMAINS for node in _nodes(model)):
-        raise PassRefusal(f"static_ptq found no operator that onnxruntime quantizes among: {kinds_of(model)}")
+    # Functions are inlined before the tool runs; into bodies of control flow it does not look.
+    outside = (*model.graph.node, *(node for function in model.functions for node in function.node))
+    if not any(map(_is_quantizable, outside)):
+        raise PassRefusal(nothing_to_quantize(model))
 
 
-def kinds_of(model: onnx.ModelProto) -> str:
-    """Return the first kinds of nodes by name, those of functions and bodies included."""
-    return ", ".join(sorted({node.op_type for node in _nodes(model)})[:8])
+def nothing_to_quantize(model: onnx.ModelProto, tool: str = "onnxruntime") -> str:
+    """Return why a tool quantizes nothing of a model, with the first kinds of nodes by name."""
+    kinds = sorted({node.op_type for node in _nodes(model)})
+    control_flow = [kind for kind in kinds if kind in _CONTROL_FLOW]
+    if control_flow and any(map(_is_quantizable, _nodes(model))):
+        return (
+            f"static_ptq: what {tool} could quantize is inside {', '.join(control_flow)}, whose bodies it leaves as "
+            "they are; export the model without control flow"
+        )
+    return f"static_ptq found no operator that {tool} quantizes among: {', '.join(kinds[:8])}"
+
+
+def _is_quantizable(node: onnx.NodeProto) -> bool:
+    return node.op_type in QUANTIZABLE and node.domain in _DOMAINS
 
 
 def input_names(graph: onnx.GraphProto) -> list[str]:

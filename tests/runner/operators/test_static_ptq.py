@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from runner.errors import OperatorError
+from runner.graph.analysis import analyse
 from runner.operators.base import Context, PassRefusal
-from runner.operators.registry import make_pass
+from runner.operators.registry import look_ahead, make_pass
 
 _SHAPE = [1, 3, 12, 12]
 
@@ -314,6 +315,31 @@ def test_a_model_of_several_inputs_is_calibrated_with_all_of_them(tmp_path: Path
     (tmp_path / "less").mkdir()
     with pytest.raises(OperatorError, match=r"an array for each input of the model \(tokens, mask\).* have 1"):
         step.apply([model], Context(tmp_path / "less", [tokens for tokens, _ in texts]))
+
+
+def test_control_flow_around_everything_is_the_reason_why_nothing_is_quantized(tmp_path: Path) -> None:
+    """Convolutions in the branches of an If, as a model for two sample rates has them."""
+    weight = numpy_helper.from_array(np.ones((1, 1, 3, 3), np.float32), "w")
+    branches = [
+        helper.make_graph(
+            [helper.make_node("Conv", ["input", "w"], [f"{name}_out"])],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, None)],
+            [weight],
+        )
+        for name in ("low", "high")
+    ]
+    nodes = [
+        helper.make_node("ReduceMax", ["input"], ["most"], keepdims=0),
+        helper.make_node("Cast", ["most"], ["loud"], to=TensorProto.BOOL),
+        helper.make_node("If", ["loud"], ["out"], then_branch=branches[0], else_branch=branches[1]),
+    ]
+    model = save(tmp_path / "m.onnx", nodes, [tensor("input", *_SHAPE)], [tensor("out", *([None] * len(_SHAPE)))])
+    said = "what onnxruntime could quantize is inside If, whose bodies it leaves as they are"
+    with pytest.raises(PassRefusal, match=said):
+        quantize([model], tmp_path / "work")
+    assert said in look_ahead(analyse(model)).refusals["static_ptq"]
 
 
 def test_nothing_to_quantize_is_a_refusal(tmp_path: Path) -> None:
