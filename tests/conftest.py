@@ -50,6 +50,7 @@ _LONG = (
     "runner/commands/test_invalid_rounds.py", "catalog/exchange/test_round_trip.py", "runner/test_own_models.py",
     "catalog/statistics/test_pool_percentiles.py", "tierserver/test_tier_fuzz.py", "runner/commands/test_fill_scope.py",
     "catalog/statistics/test_simulated.py", "runner/test_wheel.py", "runner/test_server_database.py",
+    "test_foreign_text.py", "hostile/test_odd_files.py",
 )  # fmt: skip
 _MARKS = ("docker", "postgres")
 _NO_POSTGRES = 'no PostgreSQL server; start one with: eval "$(.ci/postgres start)"'

@@ -1,5 +1,6 @@
 """Text that others wrote reaches the terminal as it is, whichever command prints it, and moves nothing there."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.bundles.run import damaged
 from runner.cli import app, run
 from tests.test_odd_evidence import EXAMPLE
 
@@ -75,6 +77,12 @@ def test_no_command_prints_what_a_terminal_would_obey(
         if SHOWN in said.replace("\n", ""):
             showing.append(command[0])
     assert everywhere or {"status", "verify", "sql"} <= set(showing)
+
+
+def test_a_bundle_of_others_moves_nothing_either(tmp_path: Path) -> None:
+    files = [{"file": f"{OBEYED}.onnx", "sha256": ""}]
+    (tmp_path / "manifest.json").write_text(json.dumps({"files": files}))
+    assert damaged(tmp_path) == [f"]0;x[31m{SHOWN}.onnx is missing"]
 
 
 NAMES = [b"a\x1b[31mb", b"caf\xe9", "x\u202ey".encode(), b"[red]a:fire:b"]

@@ -184,12 +184,14 @@ def damaged(directory: Path = HERE) -> list[str]:
     problems = []
     for entry in manifest["files"]:
         path = directory / entry["file"]
+        # A manifest of others may name anything, and a terminal obeys control characters.
+        name = "".join(filter(str.isprintable, entry["file"]))
         if not path.is_file():
-            problems.append(f"{entry['file']} is missing")
+            problems.append(f"{name} is missing")
             continue
         with path.open("rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != entry["sha256"]:
-                problems.append(f"{entry['file']} is not the file that was bundled (its SHA-256 differs)")
+                problems.append(f"{name} is not the file that was bundled (its SHA-256 differs)")
     return problems
 
 
