@@ -158,7 +158,7 @@ class ArtifactStore:
                 # What the checker does not accept of the original is no fault of the operator.
                 signature = check(sound.path, rigour=sound.rigour)
                 trial = _try_original(model, calibration)
-                made = _apply(sound.path, passes, calibration, directory, self._root.parent / "envs")
+                made = _apply(sound, passes, calibration, directory, self._root.parent / "envs")
                 signatures = _check(signature, made, sound.rigour)
                 distance = _run_beside(trial, made)
                 proof = {**signatures, **_prove(trial, made, calibration)}
@@ -216,15 +216,15 @@ class _PassOutput:
 
 
 def _apply(
-    model: Path,
+    model: SoundModel,
     passes: Sequence[Pass],
     calibration: CalibrationSource,
     directory: Path,
     environments: Path,
 ) -> _PassOutput:
-    """Run the passes one after the other."""
-    parts: tuple[Path, ...] = (model,)
-    uncut = model
+    """Run the passes one after the other; each reads only what was checked after the one before."""
+    parts: tuple[Path, ...] = (model.path,)
+    uncut = model.path
     details: list[Mapping[str, Any]] = []
     references: dict[str, tuple[Path, Path]] = {}
     for number, step in enumerate(passes):
@@ -233,12 +233,25 @@ def _apply(
         arrays = calibration(step.calibration_samples) if step.calibration_samples else ()
         applied = step.apply(parts, Context(workdir, arrays, environments))
         parts = applied.parts
+        if number < len(passes) - 1:
+            _check_between(step, parts, model.rigour)
         details.append({"pass": step.name, **applied.details})
         # The last single file before a cut is what the parts are compared with.
         uncut = parts[0] if len(parts) == 1 else uncut
         if applied.reference is not None:
             references[step.name] = (applied.reference, parts[0])
     return _PassOutput(parts, tuple(details), uncut, references)
+
+
+def _check_between(step: Pass, parts: Sequence[Path], rigour: Rigour) -> None:
+    """Raise Refusal where what a pass made is not valid; the next pass would blame its own reading of it."""
+    try:
+        for part in parts:
+            check(part, rigour=rigour)
+    except OperatorError as error:
+        raise PassRefusal(
+            f"what {step.name} made of the model is not valid: {error}; declare operators without it for this model"
+        ) from error
 
 
 def _sound(model: Path, passes: Sequence[Pass], directory: Path) -> SoundModel:

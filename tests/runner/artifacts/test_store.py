@@ -278,3 +278,24 @@ def test_any_error_of_a_pass_is_one_sentence(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(OperatorError, match=r"unexpectedly \((KeyError|RecursionError|StopIter)|too little memory"):
         build(ArtifactStore(tmp_path), model, step)
     assert ArtifactStore(tmp_path).find("key") is None
+
+
+def test_a_pass_never_reads_what_the_pass_before_it_made_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = make_pass("early_exit", {}), make_pass("partition", {})
+    read: list[Sequence[Path]] = []
+
+    def damage(_: Pass, parts: Sequence[Path], context: Context) -> AppliedPass:
+        model = onnx.load(parts[0])
+        model.graph.node[0].op_type = "NoSuchOperator"
+        onnx.save(model, context.workdir / "damaged.onnx")
+        return AppliedPass((context.workdir / "damaged.onnx",))
+
+    def note(_: Pass, parts: Sequence[Path], context: Context) -> AppliedPass:
+        read.append(parts)
+        return AppliedPass(tuple(parts))
+
+    monkeypatch.setattr(type(first), "apply", damage)
+    monkeypatch.setattr(type(second), "apply", note)
+    made = build(ArtifactStore(tmp_path / "store"), small_model(tmp_path / "m.onnx"), first, second)
+    assert made.reason is not None and "what early_exit made of the model is not valid: damaged.onnx" in made.reason
+    assert read == []
