@@ -10,6 +10,7 @@ import gc
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ COMMANDS = (
     CommandEntry("validate", _START, "validate", "Check the catalog file and show each error with its line."),
     CommandEntry("plan", _MEASURE, "plan", "Show what is missing, why, and how long measuring it takes."),
     CommandEntry("fill-catalog", _MEASURE, "fill_catalog", "Measure what is missing and store it."),
-    CommandEntry("status", _MEASURE, "status", "Count the evidence and list failed or invalid measurements."),
+    CommandEntry("status", _MEASURE, "status", "Count the evidence, and by kind what is wrong with it."),
     CommandEntry("verify", _MEASURE, "verify", "Judge every stored measurement again by every rule."),
     CommandEntry(
         "selftest", _MEASURE, "selftest", "Measure one strategy under several names, as a test of the analysis."
@@ -121,12 +122,18 @@ def load_command(entry: CommandEntry) -> Any:
     app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich")
     import_module(f"runner.commands.{entry.module}").add_to(app)
     # `get_command` would turn an application of one command into that command, without a name.
-    return get_group(app).commands[entry.name]
+    command = get_group(app).commands[entry.name]
+    # A terminal breaks lines where its width does, not where the source file did.
+    command.help = _LINE_BREAK.sub(" ", command.help or "")
+    return command
 
+
+# Within a paragraph.
+_LINE_BREAK = re.compile(r"(?<!\n)\n(?!\n)")
 
 app = typer.Typer(
     cls=LazyGroup,
-    help="Measure which operator serves best on which tier.\n\nStart with: runner plan, then runner fill-catalog",
+    help="Measure which operator serves best on which tier.\n\nStart with: runner init, then runner fill-catalog",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

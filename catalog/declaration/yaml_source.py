@@ -78,7 +78,7 @@ def read_yaml(file: Path) -> YamlDocument:
     try:
         text = read_regular(file).decode("utf-8")
     except FileNotFoundError as error:
-        message = "there is no such file; write one (README.md shows it) or name another with --catalog"
+        message = "there is no such file; write one with: runner init, or name another with --catalog"
         raise CatalogFileError(file, [FileProblem(1, 1, message)]) from error
     except UnicodeDecodeError as error:
         raise CatalogFileError(

@@ -23,8 +23,8 @@ _MARGIN = 0.05
 # With this, all columns fit 100 characters.
 _NAME_WIDTH = 22
 
-FirstArgument = Annotated[str, typer.Argument(metavar="A", help="Database of before: a file or URL")]
-SecondArgument = Annotated[str, typer.Argument(metavar="B", help="Database of after")]
+FirstArgument = Annotated[str, typer.Argument(metavar="A", help="The earlier database: a file or URL")]
+SecondArgument = Annotated[str, typer.Argument(metavar="B", help="The later database")]
 SubjectOption = Annotated[str | None, typer.Option("--subject", help="Only this subject")]
 
 

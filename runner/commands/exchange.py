@@ -48,7 +48,9 @@ OutputOption = Annotated[
 SubjectsOption = Annotated[list[str] | None, typer.Option("--subject", help="Only this subject; may be repeated")]
 FormatOption = Annotated[
     Format | None,
-    typer.Option("--format", help="json: everything; csv: latencies as rows; accuracy-csv (default by the file's end)"),
+    typer.Option(
+        "--format", help="Everything (json), rows of latencies (csv) or of accuracies; default: by the file's name"
+    ),
 ]
 FilesArgument = Annotated[
     list[Path], typer.Argument(metavar="FILE...", help="Exports, or CSV or JSON rows of latencies or accuracies")
@@ -57,11 +59,14 @@ FileArgument = Annotated[
     str, typer.Argument(metavar="FILE", help="An imported file: its name, its id, or the start of its SHA-256")
 ]
 CatalogOption = Annotated[
-    Path | None, typer.Option("--catalog", "-c", help="Whose `analysis` the results are stored for")
+    Path | None,
+    typer.Option("--catalog", "-c", help="Catalog file whose `analysis` section sets how results are computed"),
 ]
 EnvironmentOption = Annotated[
     str | None,
-    typer.Option("--environment", help="Where rows without that column were measured (default: the file's name)"),
+    typer.Option(
+        "--environment", help="Where rows without the column `environment` were measured (default: the file's name)"
+    ),
 ]
 
 

@@ -27,7 +27,7 @@ from runner.reports.tier_costs import COSTS, chosen_costs, cost_tables, paid_by_
 def leaderboard(
     database: DatabaseOption = None,
     subject: Annotated[str | None, typer.Option("--subject", help="Only this subject")] = None,
-    family: Annotated[str | None, typer.Option("--family", help="Only its strategies, such as operators@edge")] = None,
+    family: Annotated[str | None, typer.Option("--family", help="Only this family, such as operators@edge")] = None,
     columns: Annotated[str | None, typer.Option("--columns", help=f"Cost per tier: {', '.join(COSTS)}, or all")] = None,
     as_json: JsonOption = False,
     as_csv: CsvOption = False,

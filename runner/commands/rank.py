@@ -27,12 +27,14 @@ from runner.commands.terminal import (
 from runner.errors import RunnerError
 from runner.reports.ranking import family_table, notes, output_warnings, paired_rows, ranked_rows, ranking_table
 
-CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Whose `analysis` gives the defaults")]
+CatalogOption = Annotated[
+    Path | None, typer.Option("--catalog", "-c", help="Catalog file whose `analysis` section gives the defaults")
+]
 SubjectOption = Annotated[str | None, typer.Option("--subject", help="Only this subject")]
 FamilyOption = Annotated[
     str | None, typer.Option("--family", help="The pairs of a family, such as tiers:identity, operators@edge, or all")
 ]
-PercentileOption = Annotated[float | None, percentile_option("To rank by (default 50)")]
+PercentileOption = Annotated[float | None, percentile_option("Percentile to rank by (default 50)")]
 MarginOption = Annotated[
     str | None, typer.Option("--equivalent-within", help="Ratios this near to 1 do not matter (default 5%)")
 ]

@@ -23,8 +23,10 @@ from runner.reports.html.report_data import Report
 from runner.subjects.declared import resolve_declared
 
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="HTML file to write; - is stdout")]
-CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Whose `analysis` gives the defaults")]
-PercentileOption = Annotated[float | None, percentile_option("To rank and compare by (default 50)")]
+CatalogOption = Annotated[
+    Path | None, typer.Option("--catalog", "-c", help="Catalog file whose `analysis` section gives the defaults")
+]
+PercentileOption = Annotated[float | None, percentile_option("Percentile to rank and compare by (default 50)")]
 SubjectOption = Annotated[str | None, typer.Option("--subject", help="Only this subject")]
 EnvironmentOption = Annotated[
     str | None,

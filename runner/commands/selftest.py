@@ -29,7 +29,7 @@ StrategyOption = Annotated[str | None, typer.Option("--strategy", help="operator
 NamesOption = Annotated[int, typer.Option("--names", help="How many names it goes by")]
 PercentileOption = Annotated[float, percentile_option("Percentile that is compared")]
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Catalog file (default strategies.yaml)")]
-KeepOption = Annotated[Path | None, typer.Option("--keep", help="New SQLite file for the measurements (default none)")]
+KeepOption = Annotated[Path | None, typer.Option("--keep", help="Keep the measurements in this new SQLite file")]
 LauncherOption = Annotated[str, typer.Option("--launcher", help="auto, docker or process")]
 
 

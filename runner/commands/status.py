@@ -17,9 +17,10 @@ from runner.reports.tables import links_table
 
 
 def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None:
-    """Count the evidence and list failed or invalid measurements.
+    """Count the evidence, and by kind what is wrong with it.
 
-    Also lists what a race left out, and operators that a model does not allow.
+    That is failed, invalid and doubtful measurements, failed accuracies, operators that a model does not allow, and the
+    strategies that a race measures no further.
     """
     with (
         open_database(database or RunnerSettings().database) as opened,

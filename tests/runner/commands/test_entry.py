@@ -140,3 +140,9 @@ def test_a_question_about_accuracy_is_answered_without_the_whole_of_scipy(filled
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "identity" in ended.stdout
     assert ended.stdout.splitlines()[-1] == "heavy: []"
+
+
+def test_help_breaks_lines_by_the_terminal_alone() -> None:
+    for entry in COMMANDS:
+        paragraphs = load_command(entry).help.split("\n\n")
+        assert not any("\n" in paragraph.strip() for paragraph in paragraphs), entry.name
