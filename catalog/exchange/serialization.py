@@ -8,6 +8,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -271,7 +272,8 @@ def read_document(stream: ContentStream, *, file: str) -> Document:
     """
     reading = _DocumentReading(JsonReader(stream.text("utf-8"), json.JSONDecoder()))
     try:
-        reading.read()
+        with suppress(_TooManyProblems):
+            reading.read()
     except UnicodeDecodeError as error:
         raise ExchangeError(file, [f"the document: Invalid JSON: {stream.not_text(error)}"]) from error
     except MalformedJson as error:
@@ -290,10 +292,14 @@ def read_document(stream: ContentStream, *, file: str) -> Document:
     return document
 
 
+class _TooManyProblems(Exception):
+    """Raised where to read on would only find more of the same."""
+
+
 class _DocumentReading:
     """A document while it is read: the sections that are complete, and what is wrong with entries.
 
-    After a thousand problems no further entry is checked.
+    After a thousand problems no further entry is checked, and none is read once it is known which format this is.
     """
 
     def __init__(self, reader: JsonReader) -> None:
@@ -340,6 +346,8 @@ class _DocumentReading:
 
     def _check(self, kind: TypeAdapter[Any], value: Any, place: str, keep: Callable[[Any], object]) -> None:
         if len(self.problems) >= MAX_PROBLEMS:
+            if {"format", "version"} <= self.head.keys():
+                raise _TooManyProblems
             return
         try:
             keep(kind.validate_python(value, strict=True))

@@ -18,6 +18,7 @@ from catalog.exchange.content import FREE_BYTES, ContentStream
 from catalog.exchange.row_collector import RowCollector
 from catalog.exchange.rows import MAX_PROBLEMS, read_rows
 from catalog.exchange.rows_to_document import rows_digest
+from catalog.exchange.serialization import read_document
 from catalog.keys import content_key
 from tests.catalog.exchange.test_document import PLACE, ROUND, made, samples
 
@@ -155,6 +156,14 @@ def test_the_digest_of_rows_is_the_content_key_of_what_they_say() -> None:
     rounds = {"2": [['x"y', 0, 0.125]], "10": [["\u00fc.jpg", 1, 2]]}
     row = {"strategy": strategy, "links": {"a-b": 2_000_000}, "rounds": rounds, "metrics": {}}
     assert rows_digest(gathered) == content_key({"kind": "rows", "rows": [row]})
+
+
+def test_nothing_is_read_after_a_thousand_problems() -> None:
+    stream = ContentStream(io.BytesIO(document(measurements=f"[{','.join(['{}'] * 400_000)}]")), file="f")
+    with pytest.raises(ExchangeError) as caught:
+        read_document(stream, file="f")
+    assert len(caught.value.problems) == MAX_PROBLEMS
+    assert stream.position < 2 * 2**18
 
 
 def test_lists_of_ids_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
