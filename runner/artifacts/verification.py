@@ -74,6 +74,8 @@ def sound_model(model: Path, directory: Path) -> SoundModel:
     own = _rigour(model)
     if own is Rigour.INFERRED:
         return SoundModel(model, own)
+    # A copy may load where the model itself does not, and identity is the model itself.
+    check(model, rigour=Rigour.LOADED)
     copy = directory / model.name
     try:
         write_part(whole(read_structure(read_model(model))), copy)

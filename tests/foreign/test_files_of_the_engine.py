@@ -11,8 +11,10 @@ from onnx import TensorProto, helper
 
 from runner.artifacts.store import ArtifactStore
 from runner.artifacts.verification import Rigour, sound_model
+from runner.errors import ModelFileError, OperatorError
 from runner.graph.analysis import analyse
-from runner.graph.model_file import read_model, tagged
+from runner.graph.model_file import read_model
+from runner.graph.wire import tagged
 from runner.operators.early_exit import choose_exit
 from runner.operators.registry import look_ahead
 from tests.foreign.networks import Network, applied, chained, outputs, relative_error, same_bits, samples
@@ -55,7 +57,13 @@ def _without_name(model: onnx.ModelProto) -> None:
     model.graph.name = ""
 
 
+def _with_the_domain_by_name(model: onnx.ModelProto) -> None:
+    for node in model.graph.node:
+        node.domain = "ai.onnx"
+
+
 SPOILERS = {
+    "domain by name": _with_the_domain_by_name,
     "output without shape": _without_output_shape,
     "output without type": _without_output_type,
     "output of other sizes": _with_output_shape(1, 16, 3, 3),
@@ -259,3 +267,31 @@ def test_the_numbers_and_texts_of_a_large_tree_stay_on_disk(tmp_path: Path) -> N
     (sound,) = [node for node in file.graph.node if node.op_type == "Scaler"]
     assert sound == network.nodes[0]
     assert analyse(path).size_bytes == path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    "kind", [TensorProto.INT64, TensorProto.FLOAT16, TensorProto.UINT64, TensorProto.INT16, TensorProto.BFLOAT16]
+)
+def test_numbers_that_protobuf_shortens_are_all_there(tmp_path: Path, kind: int) -> None:
+    network = Network()
+    network.initializers.append(helper.make_tensor("small", kind, [3000], [0] * 3000))
+    network.add("Add", network.input("x", [3000]), network.add("Cast", "small", to=TensorProto.FLOAT), out="y")
+    network.output("y", [3000])
+    path = network.save(tmp_path / "small.onnx")
+    assert path.stat().st_size < 4000
+    assert read_model(path).weights["small"].size_bytes > 3000
+    model = onnx.load(path)
+    model.graph.initializer[0].dims[0] = 6000
+    onnx.save(model, path)
+    with pytest.raises(ModelFileError, match="initializer 'small' declares"):
+        read_model(path)
+
+
+def test_a_file_that_the_engine_refuses_is_refused_even_if_a_copy_would_load(tmp_path: Path) -> None:
+    def spoil(model: onnx.ModelProto) -> None:
+        # What no output needs is left out of a copy.
+        model.graph.node.append(helper.make_node("NoSuchOperator", ["x"], ["unused"]))
+
+    path = _convolutions(tmp_path, spoil)
+    with pytest.raises(OperatorError, match="is not a valid ONNX model for ONNX Runtime"):
+        applied("early_exit", path, samples(1, 16, 8, 8))
