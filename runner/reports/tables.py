@@ -135,7 +135,8 @@ def rules_table(summaries: Sequence[RuleSummary]) -> Table:
         table.add_row(
             Text(summary.rule),
             *(str(summary.counts[name]) for name in ("VALID", "DOUBTFUL", "INVALID")),
-            amount(summary.worst.threshold, unit),
+            # The unit of a count stands beside the worst one; twice it would take the room of the place.
+            amount(summary.worst.threshold, unit) if unit in ("%", "s") else f"{summary.worst.threshold:g}",
             Text(amount(summary.worst.figure, unit), style=_STYLES[summary.worst.verdict]),
             Text(place),
         )
