@@ -180,7 +180,12 @@ def open_database(url_or_path: str | Path, *, create: bool = False, readonly: bo
         engine = _sqlite_engine(path, "ro" if readonly else "rwc" if create else "rw")
     else:
         engine = _server_engine(url, location, readonly=readonly)
-        _check(engine, location, create=create, readonly=readonly)
+        try:
+            _check(engine, location, create=create, readonly=readonly)
+        except BaseException:
+            # Nobody else knows the connection that the check has opened.
+            engine.dispose()
+            raise
     if not readonly:
         try:
             _upgrade(engine, location)
