@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-FamilyKind = Literal["tiers", "partitions", "operators"]
+FamilyKind = Literal["tiers", "partitions", "operators", "settings"]
 
 _PARTITION = "partition"
 _QUESTION_OF_PASS = {"static_ptq": "RQ2", "early_exit": "RQ3", _PARTITION: "RQ4"}
@@ -51,8 +51,8 @@ class StrategyFamily:
     Attributes
     ----------
     name : str
-        `tiers:OPERATOR`, `partitions:OPERATOR` or `operators@TIER`.
-    kind : {"tiers", "partitions", "operators"}
+        `tiers:OPERATOR`, `partitions:OPERATOR`, `operators@TIER`, or `SETTING:STRATEGY` over values of a setting.
+    kind : {"tiers", "partitions", "operators", "settings"}
     questions : tuple of str
         The study's research questions it serves, RQ1 to RQ5; none for passes that the study did not have.
     members : tuple of str

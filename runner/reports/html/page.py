@@ -17,6 +17,7 @@ from runner.reports.html.first_page import answers_section, limits_in_words
 from runner.reports.html.markup import CSS, Child, Html, Ids, details, joined, patterns, table, tag
 from runner.reports.html.report_data import EnvironmentReport, Report
 from runner.reports.html.sentences import codes_of
+from runner.reports.html.setting_sweeps import sweep_section
 from runner.reports.html.study_tables import (
     FOOTNOTE,
     accuracy_table,
@@ -236,9 +237,23 @@ def render_report(report: Report, *, made_at: datetime, pictures: Mapping[str, H
                     _environment(*pair, ids, pictures or {})
                     for pair in zip(report.environments, identities, strict=True)
                 ),
+                _sweeps(report, ids),
             ),
         ),
         lang="en",
+    )
+
+
+def _sweeps(report: Report, ids: Ids) -> Html | None:
+    """Return the families over a setting, folded; None where nothing was measured at several values of one."""
+    if not report.sweeps:
+        return None
+    subjects = counted(len({sweep.subject for sweep in report.sweeps}), "subject")
+    settings = counted(len({sweep.setting for sweep in report.sweeps}), "setting")
+    return tag(
+        "details",
+        tag("summary", tag("h3", "Over settings"), " ", tag("span", f"{settings}, {subjects}", class_="hint")),
+        sweep_section(report.sweeps, ids),
     )
 
 

@@ -72,7 +72,7 @@ def condition_sentences(results: Sequence[SubjectResult], causes: MeasuredCauses
         link: bit_per_s
         for result in results
         for row in result.strategies
-        for link, bit_per_s in _rates(row.evidence).items()
+        for link, bit_per_s in declared_rates(row.evidence).items()
     }
     if rates:
         yield sentence(f"links: {listed([f'{link} {rate(bit_per_s)}' for link, bit_per_s in rates.items()])}")
@@ -112,7 +112,7 @@ def _tier_ratios(tiers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield sentence(f"{name} has {listed(ratios)}")
 
 
-def _rates(evidence: StrategyEvidence) -> dict[str, float]:
+def declared_rates(evidence: StrategyEvidence) -> dict[str, float]:
     """Return the declared rate up of every link that a strategy uses."""
     links = evidence.conditions.get("links") or ()
     if isinstance(links, Mapping):
@@ -127,7 +127,7 @@ def _crossing(evidence: StrategyEvidence, causes: MeasuredCauses) -> dict[str, f
     sizes = causes.input_bytes.get(evidence.subject, {})
     if len(evidence.tiers) != 1 or not sizes:
         return {}
-    return dict.fromkeys(_rates(evidence), float(np.mean(list(sizes.values()))))
+    return dict.fromkeys(declared_rates(evidence), float(np.mean(list(sizes.values()))))
 
 
 def pair_reason(
@@ -223,10 +223,10 @@ def _wires(
     crossing: list[dict[str, float]] = []
     for row in rows:
         if row is not None:
-            rates |= _rates(row.evidence)
+            rates |= declared_rates(row.evidence)
             crossing.append(_crossing(row.evidence, causes))
             # A strategy that uses a link of which no bytes are known has no time on the wire.
-            if _rates(row.evidence) and not crossing[-1]:
+            if declared_rates(row.evidence) and not crossing[-1]:
                 return None
     if not rates or not any(crossing):
         return None

@@ -36,6 +36,7 @@ from recommender.schemas import RecommendRequest
 from runner.errors import RunnerError
 from runner.reports.html.first_page import SloAnswer
 from runner.reports.html.reasons import MeasuredCauses
+from runner.reports.html.setting_sweeps import SettingSweep, setting_sweeps
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +70,14 @@ class EnvironmentReport:
 
 @dataclass(frozen=True)
 class Report:
-    """The content of one page, and the environments with evidence that it does not show."""
+    """The content of one page, and the environments with evidence that it does not show.
+
+    `sweeps` are families over a setting, which may reach over all environments.
+    """
 
     environments: tuple[EnvironmentReport, ...]
     left_out: tuple[EnvironmentEvidence, ...]
+    sweeps: tuple[SettingSweep, ...] = ()
 
 
 def gather_report(
@@ -123,6 +128,7 @@ def _gathered(
         tuple(_report(session, answering, members, costs, slos, settings) for members in chosen),
         # Named on the page, so that the shown environment is not taken for everything that was measured.
         tuple(members[0].environment for members in measured if members not in chosen),
+        setting_sweeps(evidence, adjustment=settings.adjustment),
     )
 
 

@@ -1,0 +1,123 @@
+"""Families over settings: which strategies differ in one setting alone, and their tests against scipy's and numpy's."""
+
+from typing import Any
+
+import numpy as np
+from scipy.stats import kruskal
+
+from catalog.evidence.loading import strategy_evidence
+from catalog.evidence.writing import sync_strategies
+from runner.reports.html.markup import Ids
+from runner.reports.html.setting_sweeps import SettingSweep, setting_sweeps, sweep_section, sweep_sentences
+from tests.evidence_builder import measurement_record, sample_records, strategy_record
+
+RATES = (1e6, 1e7, 1e8)
+BITS = 2e6
+COMPUTE_S = {("identity", "mobile"): 0.9, ("identity", "edge"): 0.5, ("identity", "cloud"): 0.2}
+FACTORS = np.linspace(0.95, 1.05, 21)
+
+
+def at_three_bandwidths(filling: Any) -> tuple[SettingSweep, ...]:
+    """Return the sweeps of three environments on one host that differ in the rate of edge-cloud."""
+    for number, rate in enumerate(RATES):
+        environment = filling.environment(str(number) * 64)
+        with filling.database.session() as session:
+            declared = [strategy_record(environment, "net", *name, passes=[], rounds=1) for name in COMPUTE_S]
+            sync_strategies(session, environment, declared)
+            session.commit()
+        filling.store_rounds(
+            measurement_record(
+                environment, "net", operator, tier, 1,
+                samples=sample_records((compute_s + (BITS / rate if tier == "cloud" else 0.0)) * FACTORS),
+                conditions={"links": _links(tier, rate)},
+            )
+            for (operator, tier), compute_s in COMPUTE_S.items()
+        )  # fmt: skip
+    return swept(filling)
+
+
+def _links(tier: str, rate: float) -> list[dict[str, Any]]:
+    links = [{"name": "mobile-edge", "up_bit_per_s": 2e8}] if tier != "mobile" else []
+    return [*links, {"name": "edge-cloud", "up_bit_per_s": rate}] if tier == "cloud" else links
+
+
+def swept(filling: Any) -> tuple[SettingSweep, ...]:
+    with filling.database.session() as session:
+        return setting_sweeps(strategy_evidence(session), adjustment="holm")
+
+
+def test_only_what_a_link_carries_is_swept_over_its_bandwidth(filling: Any) -> None:
+    (sweep,) = at_three_bandwidths(filling)
+    assert (sweep.subject, sweep.setting) == ("net", "bandwidth of edge-cloud")
+    (cloud,) = sweep.strategies
+    assert cloud.strategy == "identity@cloud"
+    assert cloud.analysis.members == ("1 Mbit/s", "10 Mbit/s", "100 Mbit/s")
+    assert [cloud.median_s(value) for value in cloud.evidence] == [
+        float(np.median((0.2 + BITS / rate) * FACTORS)) for rate in RATES
+    ]
+
+
+def test_tests_over_a_setting_are_the_studys(filling: Any) -> None:
+    (cloud,) = at_three_bandwidths(filling)[0].strategies
+    samples = [(0.2 + BITS / rate) * FACTORS for rate in RATES]
+    expected = kruskal(*samples)
+    assert np.isclose(cloud.analysis.kruskal_wallis.statistic, expected.statistic)
+    for row, own in enumerate(samples):
+        for column, other in enumerate(samples):
+            delta = np.sign(own[:, None] - other[None, :]).mean()
+            assert np.isclose(cloud.analysis.delta[row, column], delta)
+
+
+def test_the_choice_changes_over_the_setting(filling: Any) -> None:
+    (sweep,) = at_three_bandwidths(filling)
+    # 2.2 s, 0.4 s and 0.22 s on the cloud, beside 0.5 s on the edge at every rate.
+    change, choice = sweep_sentences(sweep)
+    assert change.startswith(
+        "Identity on cloud: 2.20 s at 1 Mbit/s, 220 ms at 100 Mbit/s, 10.00x lower median latency (Cliff's delta large)"
+    )
+    assert choice == (
+        "The lowest median is that of identity on edge at 1 Mbit/s and identity on cloud at 10 Mbit/s and 100 Mbit/s."
+    )
+
+
+def test_exits_of_one_environment_are_a_family(filling: Any, read_page: Any) -> None:
+    environment = filling.environment()
+    operators = {f"exit_{blocks}": [{"name": "early_exit", "options": {"blocks": blocks}}] for blocks in (1, 2, 3)}
+    with filling.database.session() as session:
+        declared = [
+            strategy_record(environment, "net", operator, "edge", passes=passes, rounds=1)
+            for operator, passes in operators.items()
+        ]
+        sync_strategies(session, environment, declared)
+        session.commit()
+    filling.store_rounds(
+        measurement_record(environment, "net", f"exit_{blocks}", "edge", 1, samples=sample_records(FACTORS / blocks))
+        for blocks in (1, 2, 3)
+    )
+    (sweep,) = swept(filling)
+    assert sweep.setting == "blocks of early_exit"
+    assert sweep.strategies[0].strategy == "early_exit@edge"
+    page = read_page(sweep_section([sweep], Ids()))
+    assert "early_exit@edge: Kruskal-Wallis H" in page.text
+    assert "blocks: 1 1 s - L L blocks: 2 500 ms -L - L blocks: 3 333 ms -L -L -" in page.text
+    assert page.tags.count("svg") == 1
+
+
+def test_hosts_are_not_compared_over_a_setting(filling: Any) -> None:
+    at_three_bandwidths(filling)
+    environment = filling.environment("9" * 64, host="another")
+    with filling.database.session() as session:
+        declared = [strategy_record(environment, "net", "identity", "cloud", passes=[], rounds=1)]
+        sync_strategies(session, environment, declared)
+        session.commit()
+    filling.store_rounds(
+        [
+            measurement_record(
+                environment, "net", "identity", "cloud", 1,
+                samples=sample_records(FACTORS),
+                conditions={"links": _links("cloud", 5e6)},
+            )
+        ]
+    )  # fmt: skip
+    (sweep,) = swept(filling)
+    assert len(sweep.strategies[0].evidence) == 3
