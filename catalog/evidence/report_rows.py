@@ -75,23 +75,38 @@ def input_sizes(session: Session, environment_id: int) -> Mapping[str, Mapping[s
     for subject, input_id, size in session.execute(text(_POOLS), {"environment": environment_id}):
         sizes[subject][input_id] = int(size)
     for subject, _, protocol in _protocols(session, environment_id):
-        sizes[subject].update({name: int(size) for name, size in (protocol.get("input_bytes") or {}).items()})
+        stated = protocol.get("input_bytes")
+        # Evidence from elsewhere may hold anything in its protocol.
+        if isinstance(stated, Mapping):
+            sizes[subject].update({name: size for name, size in stated.items() if isinstance(size, int) and size > 0})
     return {subject: by_id for subject, by_id in sizes.items() if by_id}
 
 
 def provider_nodes(session: Session, environment_id: int) -> Mapping[str, Mapping[str, Mapping[str, int]]]:
     """Return by latency key and tier how many nodes each execution provider got, of the newest round that says so."""
     return {
-        key: protocol["provider_nodes"]
+        key: nodes
         for _, key, protocol in _protocols(session, environment_id)
-        if protocol.get("provider_nodes")
+        if (nodes := _counts_by_tier(protocol.get("provider_nodes")))
+    }
+
+
+def _counts_by_tier(stated: object) -> Mapping[str, Mapping[str, int]]:
+    """Return counts by tier and provider, without what is no count."""
+    if not isinstance(stated, Mapping):
+        return {}
+    return {
+        tier: {name: count for name, count in counts.items() if isinstance(count, int) and count >= 0}
+        for tier, counts in stated.items()
+        if isinstance(counts, Mapping)
     }
 
 
 def _protocols(session: Session, environment_id: int) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     for subject, key, protocol in session.execute(text(_PROTOCOLS), {"environment": environment_id}):
         # SQLite keeps JSON as text.
-        yield subject, key, (json.loads(protocol) if isinstance(protocol, str) else protocol) or {}
+        content = json.loads(protocol) if isinstance(protocol, str) else protocol
+        yield subject, key, content if isinstance(content, Mapping) else {}
 
 
 def _rows(session: Session, query: str, **values: object) -> tuple[Mapping[str, Any], ...]:

@@ -3,6 +3,7 @@
 A reason is a sentence only where its parts are there; evidence from elsewhere often has only some of them.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -114,10 +115,22 @@ def _tier_ratios(tiers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def declared_rates(evidence: StrategyEvidence) -> dict[str, float]:
     """Return the declared rate up of every link that a strategy uses."""
-    links = evidence.conditions.get("links") or ()
-    if isinstance(links, Mapping):
-        return {str(name): float(value) for name, value in links.items() if isinstance(value, int | float)}
-    return {str(row["name"]): float(row["up_bit_per_s"]) for row in links if row.get("up_bit_per_s")}
+    rows = condition_rows(evidence, "links")
+    return {name: rate_up for name, row in rows.items() if (rate_up := positive(row.get("up_bit_per_s"))) is not None}
+
+
+def condition_rows(evidence: StrategyEvidence, kind: str) -> Mapping[str, Mapping[str, Any]]:
+    """Return the tiers or links of a strategy's conditions by name; evidence from elsewhere may state them in part."""
+    rows = evidence.conditions.get(kind)
+    if not isinstance(rows, list | tuple):
+        return {}
+    return {row["name"]: row for row in rows if isinstance(row, Mapping) and isinstance(row.get("name"), str)}
+
+
+def positive(value: object) -> float | None:
+    """Return a number above 0 as a float; None for anything else."""
+    stated = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    return float(value) if stated and isinstance(value, int | float) else None
 
 
 def _crossing(evidence: StrategyEvidence, causes: MeasuredCauses) -> dict[str, float]:

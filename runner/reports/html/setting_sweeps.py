@@ -30,7 +30,7 @@ from runner.reports.html.markup import (
     tag,
     text,
 )
-from runner.reports.html.reasons import declared_rates
+from runner.reports.html.reasons import condition_rows, declared_rates, positive
 from runner.reports.html.sentences import listed, sentence, split, spoken
 
 
@@ -108,11 +108,11 @@ def strategy_settings(strategy: StrategyEvidence) -> dict[str, SettingValue]:
         f"bandwidth of {link}": SettingValue(bit_per_s, rate(bit_per_s))
         for link, bit_per_s in declared_rates(strategy).items()
     }
-    for row in strategy.conditions.get("tiers") or ():
-        if isinstance(row, Mapping) and row.get("name") in strategy.tiers:
-            settings[f"CPUs of {row['name']}"] = SettingValue(float(row["cpus"]), f"{row['cpus']:g} CPUs")
-            memory_bytes = float(row["memory_bytes"])
-            settings[f"memory of {row['name']}"] = SettingValue(memory_bytes, size(memory_bytes))
+    for tier, row in condition_rows(strategy, "tiers").items():
+        if tier in strategy.tiers and (cpus := positive(row.get("cpus"))) is not None:
+            settings[f"CPUs of {tier}"] = SettingValue(cpus, f"{cpus:g} CPUs")
+        if tier in strategy.tiers and (memory_bytes := positive(row.get("memory_bytes"))) is not None:
+            settings[f"memory of {tier}"] = SettingValue(memory_bytes, size(memory_bytes))
     for step in strategy.passes:
         for option, value in (step.get("options") or {}).items():
             if isinstance(value, int | float) and not isinstance(value, bool):

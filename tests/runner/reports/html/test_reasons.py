@@ -133,3 +133,26 @@ def test_without_anything_measured_of_it_there_is_no_reason(filling: Any, made: 
     filling.declare(environment, [subject], list(medians), 2)
     filling.exact(environment, subject, medians, rounds=2)
     assert rq1(gather_report(filling.database).environments[0]).reasons == ()
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        {"links": {"edge-cloud": 1e6}, "tiers": []},
+        {"links": [{"name": "edge-cloud"}, "edge-cloud", {"up_bit_per_s": 1}], "tiers": [{"name": "edge"}]},
+        {"links": [{"name": "edge-cloud", "up_bit_per_s": "fast"}], "tiers": [{"name": "edge", "cpus": 0}]},
+    ],
+)
+def test_conditions_that_are_stated_in_part_are_no_reason(filling: Any, made: Any, conditions: dict[str, Any]) -> None:
+    environment, subject = filling.environment(), made.Subject("net")
+    filling.declare(environment, [subject], [("identity", tier) for tier in ("mobile", "edge")], 1)
+    filling.store_rounds(
+        measurement_record(
+            environment, "net", "identity", tier, 1,
+            samples=sample_records([compute_s] * 6),
+            conditions=conditions,
+            protocol={"input_bytes": ["large"], "provider_nodes": {"edge": 4}},
+        )
+        for tier, compute_s in (("mobile", 0.02), ("edge", 0.01))
+    )  # fmt: skip
+    assert rq1(gather_report(filling.database).environments[0]).reasons == ()
