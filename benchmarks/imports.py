@@ -76,7 +76,8 @@ def slowness() -> float:
 
 def main() -> None:
     """Import each file and print the table."""
-    table = Table("file", "CPU", "of the limit", "memory", "of the limit", "CPU, corrected")
+    table = Table("file", "CPU", "limit", "ratio", "corrected", "memory", "ratio")
+    table.columns[0].no_wrap = True
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         files = {EVIDENCE: Limit(4.0)}
@@ -91,10 +92,11 @@ def main() -> None:
             table.add_row(
                 file.name,
                 f"{cpu_s:.1f} s",
+                f"{limit.cpu_s:.0f} s",
                 f"{cpu_s / limit.cpu_s:.2f}",
+                f"{cpu_s / limit.cpu_s / slower:.2f}",
                 f"{memory_bytes / 1e6:.0f} MB",
                 f"{memory_bytes / limit.memory_bytes:.2f}",
-                f"{cpu_s / limit.cpu_s / slower:.2f}",
             )
     Console().print(table)
 
