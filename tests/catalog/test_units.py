@@ -205,7 +205,6 @@ _BY_HAND = {
     "runner/launchers/shaping.py": "an argument of tc",
     "catalog/evidence/database.py": "an argument of PostgreSQL",
     "runner/confinement.py": "read by a process that imports nothing of ours",
-    "runner/confinement.py": "imports nothing, so that a trial starts quickly",
     "runner/demo.py": "an argument of a command",
 }
 
