@@ -58,6 +58,10 @@ def test_a_stated_distance_must_be_the_true_one(tmp_path: Path) -> None:
     assert result.right and result.distance is not None
     assert journey.as_stated({"distance": {"relative_error": result.distance}}, result)[0]
     assert not journey.as_stated({"distance": {"relative_error": result.distance / 2}}, result)[0]
+    # On as many inputs as the manifest says.
+    more = [*FEEDS, {"x": np.array([5.0, 5.0, 5.0], np.float32)}]
+    first = {"quantized": BuiltOperator([other], {"distance": {"inputs": 1}})}
+    assert check_numbers("quantized", whole, first, more).distance == result.distance
 
 
 def test_outputs_of_other_shapes_are_infinitely_far() -> None:
