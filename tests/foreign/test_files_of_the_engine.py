@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
+from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from runner.artifacts.store import ArtifactStore
 from runner.artifacts.verification import Rigour, sound_model
@@ -295,3 +296,13 @@ def test_a_file_that_the_engine_refuses_is_refused_even_if_a_copy_would_load(tmp
     path = _convolutions(tmp_path, spoil)
     with pytest.raises(OperatorError, match="is not a valid ONNX model for ONNX Runtime"):
         applied("early_exit", path, samples(1, 16, 8, 8))
+
+
+def test_a_cut_in_half_precision_is_not_expected_to_be_exact(tmp_path: Path) -> None:
+    model = convert_float_to_float16(onnx.load(_convolutions(tmp_path)), keep_io_types=True)
+    onnx.save(model, tmp_path / "half.onnx")
+    cuts = analyse(tmp_path / "half.onnx").cuts
+    assert cuts
+    assert not any(cut.exact for cut in cuts if "float16" in {tensor.dtype for tensor in cut.tensors})
+    _, manifest = applied("partition", tmp_path / "half.onnx", samples(1, 16, 8, 8))
+    assert manifest["proof"]["composition"]["bit_identical"] is False
