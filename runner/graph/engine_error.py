@@ -2,7 +2,10 @@
 
 import re
 
-_PREFIX = re.compile(r"^(?:\[ONNXRuntimeError\] : \d+ : \w+ : )?(?:Load model from \S+ failed:)?\s*")
+_PREFIX = re.compile(
+    r"^(?:\[ONNXRuntimeError\] : \d+ : \w+ : )?(?:Load model from \S+ failed:)?"
+    r"(?:/\S+\.(?:cc|h):\d+: \w+: Assertion `[^`]*` failed: )?\s*"
+)
 
 
 def brief(error: Exception) -> str:

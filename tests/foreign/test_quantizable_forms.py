@@ -94,6 +94,17 @@ def test_functions_are_inlined_and_what_they_hold_is_quantized(tmp_path: Path, o
     assert sum(node.op_type == "MatMul" for node in made.graph.node) == (6 if nested else 3)
 
 
+@pytest.mark.parametrize("opset", [12, 17])
+def test_functions_of_another_opset_are_inlined_where_their_operators_are_the_same(tmp_path: Path, opset: int) -> None:
+    network = Network(opset=opset, local=1)
+    layer = [helper.make_node("MatMul", ["a", "w"], ["b"])]
+    imports = [helper.make_opsetid("", opset - 1)]
+    network.functions.append(helper.make_function("local", "Layer", ["a", "w"], ["b"], layer, imports))
+    current = network.add("Layer", network.input("x", [1, 16]), network.normal(16, 16), domain="local")
+    network.output(network.add("Relu", current, out="y"), [1, 16])
+    assert _error_of(network.save(tmp_path / "functions.onnx"), (1, 16)) < 0.05
+
+
 @pytest.mark.parametrize("place", ["inner", "initializer", "output"])
 @pytest.mark.parametrize(
     "name", ["x_scale", "w_scale", "w_quantized", "b0", "b_quantized_scale", "r_zero_point", "x_QuantizeLinear_Output",

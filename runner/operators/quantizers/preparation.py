@@ -163,20 +163,21 @@ def _is_old(model: onnx.ModelProto) -> bool:
 def _inlined(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     if not model.functions:
         return model
-    # The inliner knows types of values alone, and needs them where a function has another opset than the model.
-    declared = len(model.graph.value_info)
-    model.graph.value_info.extend(
-        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        for tensor in model.graph.initializer
-    )
     try:
-        inlined: onnx.ModelProto = inliner.inline_local_functions(model, convert_version=True)
+        # A function of another opset is converted, for which the inliner needs the type of every value.
+        inferred = onnx.shape_inference.infer_shapes(model)
+        inferred.graph.value_info.extend(
+            onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            for tensor in model.graph.initializer
+        )
+        inlined: onnx.ModelProto = inliner.inline_local_functions(inferred, convert_version=True)
     except Exception as error:
         raise PassRefusal(
             f"{name} has functions, which static_ptq needs inlined, and that failed: {brief(error)}; export the "
             "model without functions"
         ) from error
-    del inlined.graph.value_info[declared : declared + len(model.graph.initializer)]
+    # What was inferred is not needed any more, and initializers need not be declared.
+    del inlined.graph.value_info[:]
     return inlined
 
 
