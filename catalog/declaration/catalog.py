@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalog.declaration.checks import Topology, check_names, validate_file
+from catalog.declaration.option_sweeps import with_variants
 from catalog.declaration.schema import (
     AnalysisSpec,
     CatalogFile,
@@ -171,4 +172,4 @@ def _checked(document: YamlDocument) -> Catalog:
     # The order in the file counts: the first tier is the client's.
     topology = Topology(tuple(declared.tiers), tuple(declared.links))
     check_names(declared, topology, document)
-    return Catalog(document.file, declared, topology)
+    return Catalog(document.file, with_variants(declared), topology)

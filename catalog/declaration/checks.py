@@ -12,6 +12,7 @@ from functools import cached_property
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from catalog.declaration.option_sweeps import sweep_problems
 from catalog.declaration.schema import (
     TAKING_ONE_MODEL,
     AccuracyTarget,
@@ -311,7 +312,9 @@ def _link_problems(topology: Topology, document: YamlDocument) -> Iterator[FileP
 
 
 def _operator_problems(declared: CatalogFile, document: YamlDocument) -> Iterator[FileProblem]:
-    """Yield passes that take one model and stand behind one that makes parts of it."""
+    """Yield sweeps that cannot be expanded, and passes that take one model behind one that makes parts of it."""
+    for name, message in sweep_problems(declared):
+        yield _problem(document, ("operators", name), message)
     for name, passes in declared.operators.items():
         for number, step in enumerate(passes):
             parts = parts_made(passes[:number])
