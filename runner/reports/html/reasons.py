@@ -264,7 +264,7 @@ def _wire_text(group: Sequence[PairOfSubject], wires: Mapping[str, _Wires], pair
     apart = [member.median_s - member.reference_s for member in group if member.subject in wires]
     return (
         f"{' and '.join(bytes_text)} cross {values[0].slowest} ({rate(values[0].slowest_bit_per_s)}); at the rates "
-        f"of the links the bytes take {_signed_range(gaps)}, of {_signed_range(apart)} by which the medians differ"
+        f"of the links the bytes take {_signed_range(gaps)}, where the medians differ by {_signed_range(apart)}"
     )
 
 

@@ -113,7 +113,7 @@ def test_a_difference_consists_of_parts_of_known_size(filling: Any, made: Any) -
     )
     assert "−34.0" in large and "compute +3 s" in large
     assert "0 Mbit with identity on edge and 34 Mbit with identity on cloud cross edge-cloud (1 Mbit/s)" in large
-    assert "at the rates of the links the bytes take −34 s, of −31.0" in large
+    assert "at the rates of the links the bytes take −34 s, where the medians differ by −31.0" in large
     (small,) = (text for text in reasons if text.startswith("Identity on edge is slower than identity on cloud"))
     assert "in small: the mean differs by compute +3 s" in small
 
