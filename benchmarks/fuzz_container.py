@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -70,9 +71,9 @@ print(json.dumps([sent.result() for sent in answers]))
 """
 
 
-def write_requests(file: IO[bytes], count: int, seed: int) -> None:
+def write_requests(file: IO[bytes], count: int, seed: int, greedy: Iterable[str]) -> None:
     """Write everything that will be sent: family, bytes, and how long an answer is waited for."""
-    for name in greedy_requests.REQUESTS:
+    for name in greedy:
         pickle.dump(("greedy", greedy_requests.raw(name), 60.0), file)
         greedy_requests.request.cache_clear()
     for number in range(count):
@@ -124,14 +125,14 @@ def run(directory: Path) -> tuple[list[tuple[str, list[int]]], list[dict[str, An
         client.close()
 
 
-def fuzz(requests: int, seed: int) -> dict[str, Any]:
+def fuzz(requests: int, seed: int, greedy: Iterable[str] = tuple(greedy_requests.REQUESTS)) -> dict[str, Any]:
     """Return the counts of what came back, and the faults."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         for model, content in greedy_requests.models().items():
             onnx.save(content, directory / f"{model}.onnx")
         with (directory / "requests").open("wb") as file:
-            write_requests(file, requests, seed)
+            write_requests(file, requests, seed, greedy)
         answers, states = run(directory)
     outcomes: dict[str, Counter[str]] = {}
     faults: list[str] = []

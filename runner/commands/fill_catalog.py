@@ -144,7 +144,10 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
         writing.commit()
     unusable = context.prepare()
     left_out = _left_out(unusable)
-    made = _plan(context, database, scope, unusable, bool(left_out))
+    made = make_plan(context, sound_database(database), scope, unusable=unusable)
+    # The names and contents of its data are part of a subject's keys; what cannot be keyed is left out as well.
+    left_out += _left_out({name: reasons for name, reasons in made.unready.items() if name not in unusable})
+    made = _raced(context, database, made, bool(left_out))
     if made.rounds or made.accuracies:
         # This builds the tier image, which takes long and which an empty plan does not need.
         selection.launcher.prepare()
@@ -170,18 +173,15 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
     return filled
 
 
-def _plan(
-    context: RunContext, database: Database, scope: FillScope, unusable: Mapping[str, tuple[str, ...]], left_out: bool
-) -> Plan:
-    """Return what is to be measured, and say so; of a race, until its next look."""
-    races = scope.races(context.catalog.experiment)
-    made = make_plan(context, sound_database(database), scope, unusable=unusable)
+def _raced(context: RunContext, database: Database, made: Plan, left_out: bool) -> Plan:
+    """Return what of a plan is to be measured, and say so; of a race, until its next look."""
+    races = made.scope.races(context.catalog.experiment)
     made = race_plan(made, context, sound_database(database)) if races else made
     if made.rounds or made.accuracies:
         until = "to measure until the next look of the race, at most" if races else "to measure"
         err.print(f"{until}: {tasks_in_words(made)}")
     else:
-        err.print(NOTHING_MISSING_BESIDE if left_out else nothing_missing(scope, races=races))
+        err.print(NOTHING_MISSING_BESIDE if left_out else nothing_missing(made.scope, races=races))
     return made
 
 

@@ -9,6 +9,7 @@ from catalog.declaration import load_catalog
 from runner.cli import app, run
 from runner.commands.init import own_catalog, own_model
 from runner.subjects.declared import resolve_declared
+from runner.subjects.trial import ModelOutput, try_out
 from tests.catalog_of_one import declare
 
 # YAML reads many of these as numbers, dates, nothing or truth; others look like options, paths or references.
@@ -27,6 +28,15 @@ def test_the_catalog_that_init_writes_names_the_model_it_was_written_for(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     declare(tmp_path)
+    # One model under all names: its process is started once.
+    answers: dict[bytes, ModelOutput] = {}
+
+    def try_once(model: Path, encoded: bytes, kept: Path) -> ModelOutput:
+        if encoded not in answers:
+            answers[encoded] = try_out(model, encoded, kept)
+        return answers[encoded]
+
+    monkeypatch.setattr("runner.subjects.own_model.try_out", try_once)
     for name in _NAMES:
         os.link(tmp_path / "table.onnx", tmp_path / name)
         file = tmp_path / "one.yaml"

@@ -77,9 +77,11 @@ def test_a_picture_whose_name_is_not_utf8_is_refused_with_its_bytes(tmp_path: Pa
     with pytest.raises(SubjectError, match="is not UTF-8; rename it, or take it out"):
         FolderDataset(Images(folder / "images"), judged=False).input_ids()
     edit(folder, IMAGES, "any\n    dataset: {images: images}")
-    for command in (("plan", "--launcher", "process"), FILL):
+    # A plan leaves the subject out and goes on; a fill that leaves something out has failed.
+    question = ("recommend", "mine", "--max-latency", "1s", "--measure", "10s", "--launcher", "process")
+    for command, code in ((("plan", "--launcher", "process"), 0), (FILL, 1), (question, 1)):
         said = typed(folder, command)
-        assert said.code == 1 and "caf\\xe9.png" in said.err, (command, said)
+        assert said.code == code and "caf\\xe9.png" in said.out + said.err, (command, said)
 
 
 def test_a_project_in_a_folder_whose_name_is_not_utf8_says_so(tmp_path: Path) -> None:

@@ -96,6 +96,9 @@ def test_from_it_alone_an_empty_folder_is_planned_and_asked(unpacked: Path, tmp_
         "print(client.get('/').status_code, client.get('/healthz').status_code)",
     )
     assert served.stdout.split()[0] == "200", served.stderr
+    code = "from catalog.evidence.database import open_database; open_database('tierwise.db', create=True).close()"
+    migrated = run_from(unpacked, tmp_path, code)
+    assert migrated.returncode == 0, migrated.stderr
     assert {path.name for path in tmp_path.iterdir()} >= {"strategies.yaml", "strategies.schema.json", "tierwise.db"}
 
 
