@@ -147,6 +147,8 @@ def test_clean_kills_what_a_dead_run_started(tmp_path: Path) -> None:
     command = [sys.executable, f"-Xtierwise-run={run.name}", "-m", "tierserver.paced_link", *speeds]
     with subprocess.Popen([*command, "--listen", "127.0.0.1:0"], stdin=subprocess.PIPE) as link:
         record(run, "link", link.pid)
+        # The kernel shows a command line a moment after it has begun to run it.
+        assert wait_until(lambda: run.name in command_line(link.pid))
         # As long as `clean` waits, so that this process has it for a zombie.
         assert ProcessLauncher(root=tmp_path).clean() == 2
         assert link.wait() == -signal.SIGKILL
