@@ -189,10 +189,15 @@ class Connection:
         fields = first.split(" ", 2)
         # Names of fields are case-insensitive (RFC 9110, section 5.1).
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        plain = headers.get("content-length", "0").isdigit() and "transfer-encoding" not in headers
-        if len(fields) < 2 or not fields[0].startswith("HTTP/1.") or not fields[1].isdigit() or not plain:
+        plain = _is_whole(headers.get("content-length", "0")) and "transfer-encoding" not in headers
+        if len(fields) < 2 or not fields[0].startswith("HTTP/1.") or not _is_whole(fields[1]) or not plain:
             raise PeerError(f"{self.base_url} does not answer as a tier does: {first[:80]!r}", peer=self.base_url)
         return int(fields[1]), headers
+
+
+def _is_whole(text: str) -> bool:
+    # `isdigit` alone takes digits that `int` does not, such as ², and `int` takes no more than 4 300.
+    return text.isascii() and text.isdigit() and len(text) <= 18
 
 
 # Linux refuses more in one call (UIO_MAXIOV, sendmsg(2)): a request of 1 024 tensors has more pieces.

@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from tierserver import transport
-from tierserver.transport import Arrivals
+from tierserver.errors import PeerError
+from tierserver.transport import Arrivals, Connection
 
 
 def test_more_pieces_than_the_kernel_takes_at_once_are_sent() -> None:
@@ -21,6 +22,13 @@ def test_more_pieces_than_the_kernel_takes_at_once_are_sent() -> None:
             received += receiving.recv(65536)
         sender.join(timeout=10)
     assert received == b"".join(pieces)
+
+
+@pytest.mark.parametrize("length", ["\u00b2", "-1", "+1", "1_0", "9" * 5000])
+def test_a_length_that_is_no_whole_number_is_no_answer_of_a_tier(length: str) -> None:
+    connection = Connection("http://127.0.0.1:1")
+    with pytest.raises(PeerError, match="does not answer as a tier does"):
+        connection._parse(f"HTTP/1.1 200 OK\r\nContent-Length: {length}".encode("latin-1"))
 
 
 class Clock:
