@@ -121,7 +121,8 @@ def _alternatives(analysis: GraphAnalysis) -> str:
     else:
         inputs = ""
     if not count:
-        return f"the model is a chain of {sum(len(segment.nodes) for segment in analysis.skeleton)} nodes{inputs}"
+        nodes = sum(len(segment.nodes) for segment in analysis.skeleton)
+        return f"the model is a chain of {counted(nodes, 'node')}{inputs}"
     if analysis.unknown_tensors:
         tensors = counted(analysis.unknown_tensors, "inner tensor")
         return (
