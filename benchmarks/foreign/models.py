@@ -90,7 +90,7 @@ MODELS = (
         "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
         "text detector, map of scores",
         Pictures("x", 224, 224, text=True),
-        _limits("unlike the one before", "its head joins four depths, and nothing repeats before them", *_SHORTENED),
+        _limits("and none like it", "its head joins four depths, and nothing repeats before them", *_SHORTENED),
     ),
     ForeignModel(
         "ocr-rec",
@@ -116,7 +116,7 @@ MODELS = (
         "nudenet/320n.onnx",
         "object detector, YOLOv8",
         Pictures("images", 224, 224),
-        _limits("unlike the one before", "its head joins three depths, and the blocks before them widen", *_SHORTENED),
+        _limits("and none like it", "its head joins three depths, and the blocks before them widen", *_SHORTENED),
     ),
     ForeignModel(
         "open-nsfw",
