@@ -25,6 +25,7 @@ from rich.table import Table
 from benchmarks.foreign.journey import Journey, Step
 from benchmarks.foreign.models import MODELS, ForeignModel
 from benchmarks.foreign.packages import PackageProblem, cache_folder, model_file
+from catalog.units import counted
 
 _COLORS = {"worked": "green", "refused": "yellow", "failed": "red"}
 out = Console(width=None if sys.stdout.isatty() else 100)
@@ -54,7 +55,7 @@ def main() -> None:
     failures = sum(step.state == "failed" for step in everything)
     refusals = sum(step.state == "refused" for step in everything)
     out.print(
-        f"{len(results)} models: {len(everything) - failures - refusals} steps worked, {refusals} refused for a reason "
+        f"{counted(len(results), 'model')}: {len(everything) - failures - refusals} steps worked, {refusals} refused for a reason "
         f"in the graph, {failures} failed ({time.monotonic() - started:.0f} s)",
         soft_wrap=True,
     )

@@ -163,8 +163,8 @@ class _QuestionFill:
             raise SubjectError("; ".join(lacks))
         self._context.subjects[self._subject].prepare()
         plan, reference = self._plan()
-        if lacks := plan.unready.get(self._subject):
-            raise SubjectError("; ".join(lacks))
+        if self._subject in plan.unready:
+            raise SubjectError("; ".join(plan.unready[self._subject]))
         answer = None if plan.accuracies or reference else self._proven(plan)
         if answer is None:
             plan = self._raced(plan)
