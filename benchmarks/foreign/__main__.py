@@ -55,8 +55,8 @@ def main() -> None:
     failures = sum(step.state == "failed" for step in everything)
     refusals = sum(step.state == "refused" for step in everything)
     out.print(
-        f"{counted(len(results), 'model')}: {len(everything) - failures - refusals} steps worked, {refusals} refused for a reason "
-        f"in the graph, {failures} failed ({time.monotonic() - started:.0f} s)",
+        f"{counted(len(results), 'model')}: {len(everything) - failures - refusals} steps worked, {refusals} refused "
+        f"for a reason in the graph, {failures} failed ({time.monotonic() - started:.0f} s)",
         soft_wrap=True,
     )
     raise SystemExit(1 if failures or stopped else 0)
