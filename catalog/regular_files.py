@@ -1,4 +1,4 @@
-"""Files that a user names or that others may have written: regular files only, of bounded size where nobody vouches.
+"""Files that a user names or that others may have written: regular ones only, of bounded size where not trusted.
 
 A device may never end and a named pipe waits for its writer, so neither is opened to be read. The errors are OSErrors,
 which callers translate as they translate a missing file.

@@ -229,7 +229,9 @@ def _explained(database: Database, error: Exception, statement: str, limits: Que
         because = f"{said}; " if "permission" in said else ""
         return f"{because}only reading is allowed: {_ALLOWED}"
     if "lock timeout" in said:
-        return "other statements are running as a superuser; wait for them, or connect as a role that is none"
+        return (
+            "other statements are running as a superuser; wait for them, or connect as a role that is not a superuser"
+        )
     if "one statement" in said or "multiple commands" in said:
         return f"these are several statements; allowed: {_ALLOWED}"
     if "no such table" in said or "does not exist" in said:

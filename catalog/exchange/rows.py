@@ -106,7 +106,7 @@ def read_rows(stream: ContentStream, *, file: str) -> Rows:
 
 
 def first_character(stream: ContentStream) -> bytes:
-    """Return the first character that is not blank: by it, a document, a list and CSV are told apart."""
+    """Return the first character that is not blank, which distinguishes a document, a list and CSV."""
     return bytes(stream.peek()).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
 
 

@@ -233,7 +233,7 @@ class FileState:
 def _compute_bounds(drops: Iterable[AccuracyDrop]) -> None:
     """Compute bounds before their snapshot replaces another one, so that it makes no question wait.
 
-    What the former snapshot had and nobody has asked for stays for its first question.
+    A bound of the former snapshot that no question has used is left to the first question that needs it.
     """
     for drop in drops:
         # Both are computed at their first use.

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from catalog.units import counted
 
-# Lines that wait while nobody reads the log; later ones are counted and dropped.
+# Lines that wait while the log is not read; later ones are counted and dropped.
 _WAITING = 10_000
 # Long enough to write what comes together at once, and short enough for a person who watches.
 _EVERY_S = 0.1
@@ -72,7 +72,7 @@ class AccessLog:
     def _flush(self) -> None:
         lines = [self._lines.popleft() for _ in range(len(self._lines))]
         if self._dropped:
-            lines.append(f"access log: {counted(self._dropped, 'line')} dropped, because nobody read the log\n")
+            lines.append(f"access log: {counted(self._dropped, 'line')} dropped, because the log was not read\n")
             self._dropped = 0
         try:
             self._stream.write("".join(lines))

@@ -188,7 +188,7 @@ async def _handle(request: Request, error: Exception) -> Response:
 def _render(problem: Problem, headers: Mapping[str, str]) -> Response:
     """Encode as ASCII JSON, so that anything a client sent can be echoed (lone surrogates have no UTF-8)."""
     body = json.dumps(problem.model_dump(exclude_none=True), ensure_ascii=True, allow_nan=False)
-    # Some refusals are sent past the middleware, and caches keep a 404 unless they are told not to.
+    # Some refusals are sent past the middleware, and a cache may keep a 404 that does not forbid it.
     stored = {"cache-control": "no-store"}
     return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers={**stored, **headers})
 

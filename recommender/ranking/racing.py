@@ -404,7 +404,7 @@ def _as_accurate(candidate: Candidate, other: Candidate) -> bool:
 
 def _needs_no_more(candidate: Candidate, other: Candidate) -> bool:
     """Return whether a strategy keeps every constraint that another keeps: of tiers, sizes, memory and bytes sent."""
-    # A chain of tiers: whoever computes on some of the other's tiers is reached over some of its links.
+    # A chain of tiers: a strategy on some of the other's tiers is reached over some of its links.
     if not {*candidate.tiers} <= {*other.tiers} or candidate.tiers[0] != other.tiers[0]:
         return False
     amounts = (

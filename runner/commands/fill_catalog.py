@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from catalog.analysis.store import store_missing
 from catalog.analysis.subject import settings_of
 from catalog.console import labelled
 from catalog.declaration import Catalog, load_catalog
@@ -51,7 +50,7 @@ from runner.measuring.scope import FillScope
 from runner.measuring.setups import Setups, store_environment, sync_strategies
 from runner.reports.plan import tasks_in_words
 from runner.reports.race import race_json, race_report
-from runner.reports.slo_status import store_slo_status
+from runner.reports.slo_status import store_results
 from runner.workdir import sweep
 
 _EDITED = (
@@ -168,8 +167,7 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
     filled.outcome.failures += left_out
     # A stopped fill ends soon: the next one computes the analyses.
     if not filled.outcome.stopped:
-        store_missing(database, settings_of(context.catalog.analysis))
-        store_slo_status(database)
+        store_results(database, settings_of(context.catalog.analysis))
     return filled
 
 

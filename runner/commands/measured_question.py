@@ -11,7 +11,6 @@ from pathlib import Path
 
 import typer
 
-from catalog.analysis.store import store_missing
 from catalog.analysis.subject import settings_of
 from catalog.console import labelled
 from catalog.declaration import Strategy
@@ -44,7 +43,7 @@ from runner.measuring.scope import FillScope
 from runner.measuring.setups import Setups, store_environment, sync_strategies
 from runner.reports.answer import limits_in_words
 from runner.reports.plan import tasks_in_words
-from runner.reports.slo_status import store_slo_status
+from runner.reports.slo_status import store_results
 from runner.workdir import sweep
 
 # The reason why the other subjects of the catalog are left as they are.
@@ -197,8 +196,7 @@ class _QuestionFill:
         _report(filler.outcome, time.monotonic() - begun)
         # After a stop, the next fill computes them.
         if not stop.requested:
-            store_missing(self._database, settings_of(self._context.catalog.analysis))
-            store_slo_status(self._database)
+            store_results(self._database, settings_of(self._context.catalog.analysis))
 
     def _plan(self) -> tuple[Plan, tuple[MissingAccuracy, ...]]:
         """Return what the question may lack, and the accuracies of identity that a drop is measured against."""

@@ -4,7 +4,7 @@ Weights and biases are initializers, each quantized in one way; a Gemm has facto
 each column; what a Where reads is a copy.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -15,6 +15,10 @@ from runner.graph.structure import is_weight_node
 from runner.operators.quantizers.readers import FACTORED, bias_of, is_transposed
 from runner.operators.quantizers.recognition import input_names
 from runner.operators.quantizers.settings import Settings
+
+# Adds an initializer of the type of another one, and returns its name.
+_Add = Callable[[str, NDArray[np.float64]], str]
+_Change = Callable[[onnx.NodeProto, Mapping[str, TensorProto], _Add], list[onnx.NodeProto]]
 
 
 def is_normal(graph: onnx.GraphProto, settings: Settings) -> bool:
@@ -106,29 +110,22 @@ def _settle_gemms(graph: onnx.GraphProto) -> None:
 
     The tools fail on a bias of another shape, lose `beta`, and leave `alpha` out of the scale of a bias.
     """
-    odd = set(_odd_gemms(graph))
-    if not odd:
-        return
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    add = _adder(graph)
-    nodes: list[onnx.NodeProto] = []
-    for index, node in enumerate(graph.node):
-        nodes.append(node)
-        if index not in odd:
-            continue
+
+    def settle(node: onnx.NodeProto, tensors: Mapping[str, TensorProto], add: _Add) -> list[onnx.NodeProto]:
         alpha, beta, weight, bias = _factor(node, "alpha"), _factor(node, "beta"), node.input[1], bias_of(node)
         columns = _columns(node, tensors[weight])
         _drop_factors(node)
         if alpha != 1:
             node.input[1] = add(weight, _array(tensors[weight]) * alpha)
-        if bias:
-            values = _array(tensors[bias]) * beta
-            if values.size in (1, columns) and values.shape[-1:] in ((), (1,), (columns,)):
-                node.input[2] = add(bias, np.broadcast_to(values.reshape(-1), (columns,)))
-            else:
-                nodes.append(_addition(node, add(bias, values)))
-    _replace_nodes(graph, nodes)
-    _drop_unread(graph, tensors)
+        if not bias:
+            return []
+        values = _array(tensors[bias]) * beta
+        if values.size in (1, columns) and values.shape[-1:] in ((), (1,), (columns,)):
+            node.input[2] = add(bias, np.broadcast_to(values.reshape(-1), (columns,)))
+            return []
+        return [_addition(node, add(bias, values))]
+
+    _change(graph, _odd_gemms(graph), settle)
 
 
 def _grouped_with_bias(graph: onnx.GraphProto, settings: Settings) -> list[int]:
@@ -150,24 +147,32 @@ def _grouped_with_bias(graph: onnx.GraphProto, settings: Settings) -> list[int]:
 
 def _take_out_biases(graph: onnx.GraphProto, settings: Settings) -> None:
     """Let an addition follow a grouped transposed convolution instead of its bias."""
-    grouped = set(_grouped_with_bias(graph, settings))
-    if not grouped:
+
+    def take_out(node: onnx.NodeProto, tensors: Mapping[str, TensorProto], add: _Add) -> list[onnx.NodeProto]:
+        # The bias belongs to the second of the axes, behind which those of the kernel's window follow.
+        window = [1] * (len(tensors[node.input[1]].dims) - 2)
+        values = _array(tensors[node.input[2]])
+        return [_addition(node, add(node.input[2], values.reshape(-1, *window)))]
+
+    _change(graph, _grouped_with_bias(graph, settings), take_out)
+
+
+def _change(graph: onnx.GraphProto, chosen: Sequence[int], change: _Change) -> None:
+    """Change the chosen nodes; `change` returns what follows a node."""
+    if not chosen:
         return
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     add = _adder(graph)
     nodes: list[onnx.NodeProto] = []
     for index, node in enumerate(graph.node):
         nodes.append(node)
-        if index in grouped:
-            # The bias belongs to the second of the axes, behind which those of the kernel's window follow.
-            window = [1] * (len(tensors[node.input[1]].dims) - 2)
-            values = _array(tensors[node.input[2]])
-            nodes.append(_addition(node, add(node.input[2], values.reshape(-1, *window))))
+        if index in chosen:
+            nodes += change(node, tensors, add)
     _replace_nodes(graph, nodes)
     _drop_unread(graph, tensors)
 
 
-def _adder(graph: onnx.GraphProto) -> Callable[[str, NDArray[np.float64]], str]:
+def _adder(graph: onnx.GraphProto) -> _Add:
     """Return a function that adds an initializer of the type of another one and returns its name."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     taken = _tensor_names(graph)
