@@ -40,7 +40,7 @@ def _round_percentiles(percents: Sequence[int], *, count_inputs: bool) -> str:
     ranked_input = ", s.input_id" if count_inputs else ""
     inputs = ", COUNT(DISTINCT input_id) AS inputs" if count_inputs else ""
     return f"""
-    SELECT m.latency_key, m.round, m.verdict, m.finished_at, r.samples{", r.inputs" if count_inputs else ""},
+    SELECT m.latency_key, m.round, m.testbed, m.verdict, m.finished_at, r.samples{", r.inputs" if count_inputs else ""},
            {", ".join(f"r.p{percent}_latency_s" for percent in percents)}
     FROM measurement m
     JOIN (
@@ -223,7 +223,7 @@ ORDER BY subject, environment, rank, operator, placement
 _PERCENTILES_BY_ROUND = f"""
 WITH per_round AS ({_round_percentiles(_PERCENTILES, count_inputs=True)}), place AS ({_PLACE})
 SELECT s.subject, s.operator, s.placement, e.environment, e.provenance, r.round, r.verdict, r.inputs, r.samples,
-       {", ".join(f"r.p{percent}_latency_s" for percent in _PERCENTILES)}
+       {", ".join(f"r.p{percent}_latency_s" for percent in _PERCENTILES)}, r.testbed
 FROM strategy s
 JOIN place e ON e.id = s.environment_id
 JOIN per_round r ON r.latency_key = s.latency_key
@@ -236,7 +236,7 @@ WITH place AS ({_PLACE})
 SELECT m.id AS measurement_id, m.subject, m.operator, m.placement, e.environment, e.provenance, m.round,
        m.verdict, l.link, l.direction, l.declared_bit_per_s, l.measured_bit_per_s,
        100.0 * (l.measured_bit_per_s / l.declared_bit_per_s - 1) AS deviation_pct, 100.0 * l.tolerance AS tolerance_pct,
-       l.rtt_s, l.moment, l.discarded_bit_per_s
+       l.rtt_s, l.moment, l.discarded_bit_per_s, m.testbed
 FROM link_probe l
 JOIN measurement m ON m.id = l.measurement_id
 JOIN place e ON e.id = m.environment_id
@@ -329,7 +329,7 @@ GROUP BY s.id, s.subject, s.operator, s.placement, e.environment, e.provenance, 
 _SAMPLE_SIZES = f"""
 WITH place AS ({_PLACE})
 SELECT s.subject, s.operator, s.placement, e.environment, e.provenance, m.round, m.verdict, x.seq, x.input_id,
-       x.repetition, x.latency_s, x.stratum, i.size, p.unit, i.media
+       x.repetition, x.latency_s, x.stratum, i.size, p.unit, i.media, m.testbed
 FROM strategy s
 JOIN place e ON e.id = s.environment_id
 JOIN (SELECT * FROM measurement WHERE {_MEASUREMENT_COUNTS}) m ON m.latency_key = s.latency_key

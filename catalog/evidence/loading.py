@@ -52,7 +52,7 @@ _DECLARED_KEYS = (
 )
 _MEASUREMENTS = f"""
 SELECT id, latency_key, round, verdict, reason, started_at, finished_at, inputs_select, imported_file_id,
-       look, error_share
+       look, error_share, testbed
 FROM measurement
 WHERE {MEASUREMENT_COUNTS} AND latency_key IN ({{keys}})
 ORDER BY latency_key, round
@@ -217,6 +217,7 @@ class _Series:
                 finished_at=measurement.finished_at,
                 look=measurement.look,
                 error_share=measurement.error_share,
+                testbed=measurement.testbed,
             )
         )
         self.inputs_select = self.inputs_select or measurement.inputs_select

@@ -393,6 +393,14 @@ class RoundLook:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RoundTestbed:
+    """The declared testbed that a round ran on; replicas of one class share an environment, so that does not tell."""
+
+    # None in evidence that is older than testbeds.
+    testbed: OptionalLabel = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttemptedRound(RoundBase):
     """A round with how the attempt at it ended."""
 
@@ -416,7 +424,7 @@ class MeasurementSummary(AttemptedRound):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasurementBase(MeasurementSummary, OutcomeBase, StrategyIdentity, RoundLook):
+class MeasurementBase(MeasurementSummary, OutcomeBase, StrategyIdentity, RoundLook, RoundTestbed):
     """One strategy in one round. A failed one has verdict INVALID and a reason."""
 
     position: Round

@@ -20,6 +20,7 @@ from catalog.evidence.records import (
     Period,
     RoundBase,
     RoundLook,
+    RoundTestbed,
     SloName,
     StrategyBase,
 )
@@ -167,7 +168,7 @@ class EnvironmentEvidence(EnvironmentRecord, Creation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundEvidence(RoundBase, RoundLook, Period):
+class RoundEvidence(RoundBase, RoundLook, RoundTestbed, Period):
     """One round that counts."""
 
     samples: int

@@ -134,7 +134,7 @@ _LOG_TAIL_CHARACTERS = 4000
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt to measure one strategy in one round; `look` and `error_share` as `RoundLook` has them."""
+    """One attempt to measure one strategy in one round; `look`, `error_share` and `testbed` as stored."""
 
     keyed: KeyedStrategy
     environment_id: int
@@ -144,6 +144,7 @@ class Attempt:
     started: datetime
     look: int | None = None
     error_share: float | None = None
+    testbed: str | None = None
 
 
 def passes(steps: Sequence[Pass]) -> list[dict[str, Any]]:
@@ -351,6 +352,7 @@ def _attempted(attempt: Attempt, took_s: float) -> dict[str, Any]:
         "seed": attempt.seed,
         "look": attempt.look,
         "error_share": attempt.error_share,
+        "testbed": attempt.testbed,
         "inputs_select": keyed.inputs.select,
         "protocol": {"version": keyed.conditions["protocol_version"], **keyed.inputs.protocol(attempt.round)},
         "conditions": dict(keyed.conditions),

@@ -8,6 +8,7 @@ from sqlalchemy import text
 from catalog.analysis import AnalysisSettings
 from catalog.analysis.store import store_missing
 from catalog.evidence.database import Database
+from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.reading import leaderboard
 from catalog.evidence.records import LinkProbeRecord
 from catalog.evidence.writing import (
@@ -165,3 +166,23 @@ def test_accuracy_drops_count_the_items_that_flipped(database: Database, make: A
     without = drops["quantized", "cloud"]
     assert [without[name] for name in counts] == [None] * 3
     assert without["drop_pp"] == pytest.approx(100 * 4 / 6 - 55)
+
+
+def test_a_round_says_on_which_testbed_it_ran(database: Database, make: Any, fill: Callable[[], Any]) -> None:
+    fill()
+    with database.session() as session:
+        where = upsert_environment(session, make.environment())
+        probes = [LinkProbeRecord("mobile-edge", "up", 1e6, 1e6, 0.01)]
+        record = make.measurement(where, "identity", "edge", 4, testbed="board-2", link_probes=probes)
+        record_measurement(session, record)
+        session.commit()
+        for view in ("percentiles", "sample_sizes", "link_check"):
+            rows = session.execute(text(f"SELECT DISTINCT round, testbed FROM {view} WHERE operator = 'identity'"))
+            testbeds = {row.round: row.testbed for row in rows}
+            assert testbeds[4] == "board-2"
+            # Rounds from before testbeds, or where none is declared.
+            assert testbeds[1] is None
+        (evidence,) = [
+            row for row in strategy_evidence(session) if (row.operator, row.placement) == ("identity", "edge")
+        ]
+        assert {counted.round: counted.testbed for counted in evidence.rounds} == {1: None, 3: None, 4: "board-2"}

@@ -73,7 +73,7 @@ def counters() -> dict[str, Any]:
     tier = replace(run, **window, **totals, memory_peak_bytes=2**28, restarted=False)
     findings = [{"rule": "link", "verdict": "INVALID", "text": "ünder"}]
     measured = {"warmup_latency_s": [0.2, 0.1], "window_s": 1.5, "clock_jump_s": -0.5, "host_load": {"before": 0.5}}
-    measured |= {"look": 2, "error_share": 1 / 6}
+    measured |= {"look": 2, "error_share": 1 / 6, "testbed": "lab-1"}
     return {**measured, "probing_s": 0.75, "findings": findings, "tier_runs": [tier], "link_probes": [probe]}
 
 
