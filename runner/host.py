@@ -30,10 +30,15 @@ class Host:
     onnxruntime: str
     providers: tuple[str, ...]
     remote: bool = False
+    architecture: str = ""
+    # Where it is, as the catalog declares it; empty where there is one machine for all tiers.
+    place: str = ""
 
     @property
     def label(self) -> str:
         """The machine in a message."""
+        if self.place:
+            return self.place
         return "the Docker engine's host" if self.remote else "this host"
 
     def to_json(self) -> dict[str, object]:
@@ -65,11 +70,14 @@ def this_host() -> Host:
         vnni=has_vnni(),
         onnxruntime=versions()["onnxruntime"],
         providers=tuple(onnxruntime.get_available_providers()),
+        architecture=platform.machine(),
     )
 
 
-def host_of_engine(info: Mapping[str, Any], facts: TierFacts) -> Host:
+def host_of_engine(info: Mapping[str, Any], facts: TierFacts, *, place: str = "") -> Host:
     """Return the machine under a container engine, from the engine's description and a tier's report.
+
+    `place` is that of an engine which a testbed names; it has an environment of its own, wherever it is.
 
     For an engine of this machine that is `this_host()` with the tier image's ONNX Runtime, so that evidence has one key
     whether its tiers were processes or containers. The boot id decides that: two machines may have the same name,
@@ -86,7 +94,11 @@ def host_of_engine(info: Mapping[str, Any], facts: TierFacts) -> Host:
         onnxruntime=facts.onnxruntime,
         providers=facts.providers,
         remote=True,
+        architecture=str(info.get("Architecture", "")),
+        place=place,
     )
+    if place:
+        return there
     # This process may be limited to some CPUs of its machine, which the engine is not.
     same_cpus = there.cpu_count in (here.cpu_count, os.cpu_count())
     if facts.boot_id and facts.boot_id == boot_id() and same_cpus and _hardware(there) == _hardware(here):

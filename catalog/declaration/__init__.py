@@ -14,6 +14,7 @@ from catalog.declaration.schema import (
     SubjectSpec,
     TierSpec,
 )
+from catalog.declaration.testbeds import TestbedSpec, TierPlace
 
 __all__ = [
     "AccuracyTarget",
@@ -29,6 +30,8 @@ __all__ = [
     "SloSpec",
     "Strategy",
     "SubjectSpec",
+    "TestbedSpec",
+    "TierPlace",
     "TierSpec",
     "load_catalog",
     "parse_catalog",

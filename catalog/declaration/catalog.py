@@ -16,6 +16,7 @@ from catalog.declaration.schema import (
     SubjectSpec,
     TierSpec,
 )
+from catalog.declaration.testbeds import EMULATED, LOCAL, TestbedSpec
 from catalog.declaration.yaml_source import YamlDocument, parse_yaml, read_yaml
 
 
@@ -98,6 +99,11 @@ class Catalog:
     def slos(self) -> Mapping[str, SloSpec]:
         """Named targets."""
         return self.declared.slos
+
+    @property
+    def testbeds(self) -> Mapping[str, TestbedSpec]:
+        """Where tiers may live, by name; without a declaration, emulated on this machine."""
+        return {EMULATED: TestbedSpec(engine=LOCAL), **self.declared.testbeds}
 
     @property
     def percentiles(self) -> frozenset[float]:

@@ -28,6 +28,7 @@ from catalog.declaration.schema import (
     TierSpec,
     parts_made,
 )
+from catalog.declaration.testbeds import TestbedSpec, TierPlace, testbed_problems
 from catalog.declaration.yaml_source import Path_, YamlDocument
 from catalog.errors import CatalogFileError, FileProblem
 from catalog.units import counted
@@ -145,6 +146,8 @@ _MODELS: Mapping[tuple[str, ...], type[BaseModel]] = {
     ("analysis",): AnalysisSpec,
     ("slos", "*"): SloSpec,
     ("slos", "*", "accuracy"): AccuracyTarget,
+    ("testbeds", "*"): TestbedSpec,
+    ("testbeds", "*", "tiers", "*"): TierPlace,
 }
 
 # pydantic speaks of Python's types, a catalog file has YAML's.
@@ -290,6 +293,8 @@ def check_names(declared: CatalogFile, topology: Topology, document: YamlDocumen
     # Routes follow the links: a wrong link would be reported again for every placement.
     if not problems:
         problems = [*_operator_problems(declared, document), *_strategy_problems(declared, topology, document)]
+    for path, message in testbed_problems(declared.testbeds, declared.tiers):
+        problems.append(_problem(document, ("testbeds", *path), message, key=True))
     if problems:
         raise CatalogFileError(document.file, problems)
 

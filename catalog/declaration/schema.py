@@ -10,13 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     JsonValue,
-    StringConstraints,
     Tag,
     WithJsonSchema,
     field_validator,
@@ -24,12 +22,12 @@ from pydantic import (
 )
 
 from catalog.analysis_options import AnalysisOptions, Percentile, Share
+from catalog.declaration.fields import Declared, Name, Text
+from catalog.declaration.testbeds import TestbedSpec
 from catalog.units import parse_bit_rate, parse_duration, parse_size, parse_wait
 
 Task = Literal["classification", "segmentation", "any"]
 Provider = Literal["cpu", "cuda"]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=63)]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
 _QUANTITY = {"type": "string", "examples": ["200mbit"]}
 BitRate = Annotated[int, BeforeValidator(parse_bit_rate), WithJsonSchema(_QUANTITY)]
@@ -55,12 +53,6 @@ Warmup = Annotated[
 ]
 
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d{1,3})?)")
-
-
-class Declared(BaseModel):
-    """Root of the declarations: frozen, and unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
 
 
 def _axis_kind(value: object) -> str:
@@ -390,3 +382,4 @@ class CatalogFile(Declared):
     experiment: ExperimentSpec = ExperimentSpec()
     analysis: AnalysisSpec = AnalysisSpec()
     slos: Mapping[Name, SloSpec] = {}
+    testbeds: Mapping[Name, TestbedSpec] = {}

@@ -4,7 +4,7 @@ An experiment uses only these types; its launcher is chosen in one place (`runne
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,8 @@ class TierLimits:
 class LinkLimits:
     """The network between two tiers; up is from `upstream` (nearer to the client) to `downstream`.
 
-    `delay_s` is one way, the same in both directions.
+    `delay_s` is one way, the same in both directions. A `real` link is measured and not shaped: its rates are what the
+    catalog expects.
     """
 
     name: str
@@ -40,6 +41,7 @@ class LinkLimits:
     up_bit_per_s: int
     down_bit_per_s: int
     delay_s: float = 0.0
+    real: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,10 @@ class Launcher(Protocol):
 
     def host(self) -> Host:
         """Return the machine under the tiers, which keys, limits and checks refer to, wherever the runner itself is."""
+        ...
+
+    def hosts(self, tiers: Iterable[str]) -> Mapping[str, Host]:
+        """Return the machine under each tier: one for all, unless the tiers are on hosts of their own."""
         ...
 
     def prepare(self) -> None:

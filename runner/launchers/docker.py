@@ -7,7 +7,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ class FactsEngine(Protocol):
     def run_to_end(self, spec: ContainerSpec) -> str: ...
 
 
-def read_host(engine: FactsEngine, *, image: str, labels: Mapping[str, str]) -> Host:
+def read_host(engine: FactsEngine, *, image: str, labels: Mapping[str, str], place: str = "") -> Host:
     """Return the machine under the engine's containers.
 
     The engine itself knows neither the CPU's name nor its flags, and the machine of the runner may have others.
@@ -69,7 +69,7 @@ def read_host(engine: FactsEngine, *, image: str, labels: Mapping[str, str]) -> 
         raise LaunchError(
             f"a container of {image} did not report its machine ({error}), but: {output[:200]}"
         ) from error
-    return host_of_engine(engine.info, facts)
+    return host_of_engine(engine.info, facts, place=place)
 
 
 logger = logging.getLogger(__name__)
@@ -103,8 +103,9 @@ class DockerLauncher:
 
     name = "docker"
 
-    def __init__(self, engine: Engine, *, base_image: str | None = None) -> None:
+    def __init__(self, engine: Engine, *, base_image: str | None = None, place: str = "") -> None:
         self._engine = engine
+        self._place = place
         self._builder = ImageBuilder(engine, base_image=base_image)
         self._image: TierImage | None = None
         self._host: Host | None = None
@@ -113,6 +114,11 @@ class DockerLauncher:
         self._volumes: set[str] = set()
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="remove-tiers")
         self._removal: Future[None] | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that runs the tiers."""
+        return self._engine
 
     def describe(self) -> EngineDescription:
         info = self._engine.info
@@ -133,8 +139,13 @@ class DockerLauncher:
     def host(self) -> Host:
         """Return the engine's machine, read once from inside a container of the tier image."""
         if self._host is None:
-            self._host = read_host(self._engine, image=self.image().tag, labels=launch_labels())
+            image = self.image().tag
+            self._host = read_host(self._engine, image=image, labels=launch_labels(), place=self._place)
         return self._host
+
+    def hosts(self, tiers: Iterable[str]) -> Mapping[str, Host]:
+        """Return the engine's machine for every tier."""
+        return dict.fromkeys(tiers, self.host())
 
     def refusal(self) -> str | None:
         """Return why this engine cannot run tiers (no way to an image); None if it can."""

@@ -5,24 +5,31 @@ a third of its time.
 """
 
 import io
+import ipaddress
 import socket
 import struct
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 import docker
 import requests
 import urllib3
 from docker.constants import DEFAULT_UNIX_SOCKET, IS_WINDOWS_PLATFORM
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.context import ContextAPI
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound, TLSParameterError
+from docker.tls import TLSConfig
 from docker.types import LogConfig
 from docker.utils import kwargs_from_env
 
+from catalog.declaration.testbeds import LOCAL
 from runner.errors import EngineUnavailableError, LaunchError, NameTakenError
 from runner.launchers.memory import MemoryUse
+from runner.launchers.ssh_tunnel import SshTunnel
 
 # Without a terminal the engine multiplexes: one byte for the stream, three of padding, four for the length.
 _FRAME_HEADER = struct.Struct(">BxxxL")
@@ -65,14 +72,72 @@ def _innermost(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _knock() -> None:
+def _knock(address: str) -> None:
     """Fail early on a dead local socket: the library leaks the file it could not connect."""
-    address = str(kwargs_from_env().get("base_url") or DEFAULT_UNIX_SOCKET)
     path = address.removeprefix("http+").removeprefix("unix:/")
     if path != address and not IS_WINDOWS_PLATFORM:
         with socket.socket(socket.AF_UNIX) as local:
             local.settimeout(_PING_S)
             local.connect("/" + path.lstrip("/"))
+
+
+@dataclass(frozen=True)
+class _EngineAccess:
+    """How an engine is reached: its URL, how to make the library's client, and the tunnel to close after it."""
+
+    url: str
+    client: Callable[..., docker.DockerClient]
+    tunnel: SshTunnel | None = None
+
+
+def _access(place: str) -> _EngineAccess:
+    """Return how to reach the engine at a place: `local`, a URL, or the name of a Docker context."""
+    if place == LOCAL:
+        url = str(kwargs_from_env().get("base_url") or DEFAULT_UNIX_SOCKET)
+        # The library's own way over SSH needs another package, and starts a connection for each request.
+        return _access(url) if url.startswith("ssh://") else _EngineAccess(url, docker.from_env)
+    if "://" not in place:
+        return _context_access(place)
+    scheme = urlsplit(place).scheme
+    if scheme == "ssh":
+        tunnel = SshTunnel(place)
+        return _EngineAccess(place, partial(docker.DockerClient, base_url=f"unix://{tunnel.socket}"), tunnel)
+    tls = _tls(place) if scheme == "tcp" else False
+    return _EngineAccess(place, partial(docker.DockerClient, base_url=place, tls=tls))
+
+
+def _context_access(name: str) -> _EngineAccess:
+    arguments = ContextAPI.kwargs_from_context(name)
+    if not arguments:
+        declared = ", ".join(context.name for context in ContextAPI.contexts())
+        raise EngineUnavailableError(
+            f"there is no Docker context {name!r}; there are: {declared}. Make it with: docker context create {name}"
+        )
+    url = str(arguments["base_url"])
+    return _access(url) if url.startswith("ssh://") else _EngineAccess(url, partial(docker.DockerClient, **arguments))
+
+
+def _tls(place: str) -> TLSConfig | bool:
+    """Return the keys for an engine on the network, which is refused without: it would obey anybody."""
+    try:
+        named = kwargs_from_env().get("tls")
+        # The library does not check the server's certificate unless it is told to.
+        checked = named and TLSConfig(client_cert=named.cert, ca_cert=named.ca_cert, verify=True)
+    except TLSParameterError as error:
+        raise EngineUnavailableError(f"{place}: the folder of DOCKER_CERT_PATH is not usable; {_TLS_ADVICE}") from error
+    if not checked and not _is_loopback(urlsplit(place).hostname or ""):
+        raise EngineUnavailableError(f"{place} needs TLS: name a folder with DOCKER_CERT_PATH; {_TLS_ADVICE}")
+    return checked or False
+
+
+_TLS_ADVICE = "allowed: one with ca.pem, cert.pem and key.pem, or a Docker context that has them, or ssh://USER@HOST"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @dataclass(frozen=True)
@@ -155,29 +220,52 @@ class Attachment:
             self._socket.close()  # the stream only borrows it
 
 
+def _client(access: _EngineAccess) -> docker.DockerClient:
+    """Return a client of an engine that answers."""
+    if access.tunnel is None:
+        _knock(access.url)
+    # A client for this question alone: an engine that hangs must not delay the choice of a launcher.
+    probe = access.client(timeout=_PING_S)
+    try:
+        probe.ping()
+    finally:
+        probe.close()
+    return access.client(timeout=_REQUEST_S)
+
+
 class Engine:
     """One container engine, local or remote."""
 
-    def __init__(self, client: docker.DockerClient) -> None:
+    def __init__(self, client: docker.DockerClient, *, url: str = "") -> None:
         self._api: Any = client.api
         weakref.finalize(self, client.close)
         with translated("asking the engine what it is"):
             self.info: Mapping[str, Any] = client.info()
         self.version = str(self.info.get("ServerVersion", "?"))
-        self.address = str(self._api.base_url).replace("http+docker://localhost", "the local socket")
+        self.address = url or str(self._api.base_url).replace("http+docker://localhost", "the local socket")
+
+    @property
+    def id(self) -> str:
+        """What the engine calls itself, the same by whichever way it is reached."""
+        return str(self.info.get("ID") or self.info.get("Name", ""))
 
     @classmethod
-    def connect(cls) -> "Engine":
-        """Connect to the engine that Docker's own variables and defaults name; raise EngineUnavailableError."""
-        with translated("connecting"):
-            _knock()
-            # A client for this question alone: an engine that hangs must not delay the choice of a launcher.
-            probe = docker.from_env(timeout=_PING_S)
+    def connect(cls, place: str = LOCAL) -> "Engine":
+        """Connect to the engine at a place: a URL, a Docker context; raise EngineUnavailableError.
+
+        `local` is the engine that Docker's own variables and defaults name.
+        """
+        with translated("connecting" if place == LOCAL else f"connecting to {place}"):
+            access = _access(place)
             try:
-                probe.ping()
-            finally:
-                probe.close()
-            return cls(docker.from_env(timeout=_REQUEST_S))
+                engine = cls(_client(access), url="" if place == LOCAL else access.url)
+            except BaseException:
+                if access.tunnel is not None:
+                    access.tunnel.close()
+                raise
+        if access.tunnel is not None:
+            weakref.finalize(engine, access.tunnel.close)
+        return engine
 
     # -- images -------------------------------------------------------------------------------------------------
 

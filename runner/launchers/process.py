@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +148,10 @@ class ProcessLauncher:
     def host(self) -> Host:
         """Return this machine."""
         return this_host()
+
+    def hosts(self, tiers: Iterable[str]) -> Mapping[str, Host]:
+        """Return this machine for every tier."""
+        return dict.fromkeys(tiers, this_host())
 
     def prepare(self) -> None:
         """Do nothing: there is nothing to build."""

@@ -1,7 +1,10 @@
 """The choice of a launcher, made in this one place."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from catalog.declaration import TestbedSpec
+from catalog.declaration.testbeds import EMULATED, LOCAL
 from runner.errors import EngineUnavailableError, RunnerError
 from runner.launchers.base import Launcher
 from runner.launchers.process import ProcessLauncher
@@ -11,10 +14,13 @@ _NAMES = ("auto", "docker", "process")
 
 @dataclass(frozen=True)
 class Selection:
-    """A launcher and why it was chosen."""
+    """A launcher and why it was chosen; `replicas` is the class of a testbed that shares its rounds with others."""
 
     launcher: Launcher
     reason: str
+    testbed: str = EMULATED
+    replicas: str | None = None
+    real_links: bool = False
 
 
 def select_launcher(name: str, *, base_image: str | None = None) -> Selection:
@@ -44,3 +50,39 @@ def select_launcher(name: str, *, base_image: str | None = None) -> Selection:
     if refusal := launcher.refusal():
         return Selection(ProcessLauncher(), f"an engine answers ({described}), but {refusal}")
     return Selection(launcher, f"an engine answers: {described}")
+
+
+def launcher_of(
+    testbed: TestbedSpec, *, name: str, base: Path, base_image: str | None = None, launcher: str = "auto"
+) -> Selection:
+    """Return the launcher of a declared testbed.
+
+    Parameters
+    ----------
+    testbed : TestbedSpec
+    name : str
+        Of the testbed, for messages.
+    base : Path
+        The folder of the catalog, where relative paths start.
+    base_image : str or None
+        What tier images are built from.
+    launcher : str
+        Which launcher a testbed on this machine takes: auto, docker or process.
+
+    Raises
+    ------
+    RunnerError
+        Where an engine or a tier server does not answer, before anything is measured.
+    """
+    if testbed.engine == LOCAL:
+        return replace(select_launcher(launcher, base_image=base_image), testbed=name, replicas=testbed.replicas)
+    if launcher == "process":
+        raise RunnerError(f"testbed {name!r} runs its tiers on Docker engines; leave out --launcher process")
+    if testbed.engine is None:
+        raise RunnerError(f"testbed {name!r}: tiers on hosts of their own cannot be launched yet")
+    from runner.launchers.docker import DockerLauncher
+    from runner.launchers.engine import Engine
+
+    engine = Engine.connect(testbed.engine)
+    started = DockerLauncher(engine, base_image=base_image, place=testbed.engine)
+    return Selection(started, f"testbed {name}: Docker {engine.version} at {engine.address}", name, testbed.replicas)
