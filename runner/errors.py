@@ -6,6 +6,8 @@
     │   └── ModelFileError          a file is not an ONNX model that can be read (path)
     ├── BundleError                 a strategy's files cannot be handed over, or are not what they were
     ├── HostTooSmallError           the declared tiers do not fit this machine
+    ├── MachineBusyError            another runner measures on a machine of the tiers
+    ├── FleetError                  testbeds, a scheduler or its workers are not what a fill over them needs
     ├── LaunchError                 tiers do not come up (tier, log_tail)
     │   ├── EngineUnavailableError  no container engine answers, or it went away
     │   ├── ChangedFilesError       a tier reads other bytes than were made for it (mount)
@@ -99,6 +101,14 @@ class BundleError(RunnerError):
 
 class HostTooSmallError(RunnerError):
     """The machine has less than the declared tiers want."""
+
+
+class MachineBusyError(RunnerError):
+    """Another runner measures on a machine of the tiers; the message names it."""
+
+
+class FleetError(RunnerError):
+    """Testbeds, a scheduler or its workers are not what a fill over them needs."""
 
 
 class LaunchError(RunnerError):

@@ -197,6 +197,15 @@ def postgres() -> Iterator[PostgresServer]:
     server.drop(server.template)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def locks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give this process, and those it starts, a machine of its own: others measure beside it."""
+    folder = tmp_path_factory.mktemp("locks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIERWISE_LOCKS", str(folder))
+        yield folder
+
+
 @pytest.fixture
 def backend(request: pytest.FixtureRequest) -> str:
     """Return where the test's databases are: SQLite, unless it is marked to run on both."""

@@ -103,7 +103,11 @@ class Database:
 
         Writers go one after another, on a server as SQLite has it: what one looks up, none adds before it has written.
         """
-        with self.session() as session, odd_text_allowed(session.connection()):
+        # IMMEDIATE: several runners store in one file, and one that has read first would be refused without waiting.
+        with (
+            self.session() as session,
+            odd_text_allowed(session.connection(execution_options={"tierwise_immediate": True})),
+        ):
             _wait_for_others(session.connection(), "write")
             yield session
 

@@ -41,6 +41,7 @@ from runner.commands.terminal import (
     out,
     print_json,
 )
+from runner.fleet.exclusive import exclusive_machines
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.keyed_strategy import RunContext
@@ -85,8 +86,13 @@ def fill_catalog(
     context = run_context(declared, base, selection, scale)
     target = database or RunnerSettings().database
     workdir = RunnerSettings().workdir
-    # The lock first: two fills of one database would measure each other's load and repeat each other's work.
-    with fill_lock(target), open_database(target, create=True) as opened:
+    # The locks first: two fills of one database would repeat each other's work, two on one machine measure each other's
+    # load.
+    with (
+        fill_lock(target),
+        exclusive_machines(selection.launcher, RunnerSettings().locks),
+        open_database(target, create=True) as opened,
+    ):
         try:
             filled = _fill(context, opened, selection, workdir, scope)
         except KeyboardInterrupt:  # caught here: the command line's own handler would only say "Aborted!"

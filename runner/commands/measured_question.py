@@ -34,6 +34,7 @@ from runner.commands.question import QuestionOptions
 from runner.commands.question_catalog import CatalogSubject, OwnData, check_declared, find_subject, subject_name
 from runner.commands.terminal import RunnerSettings, err
 from runner.errors import RunnerError, SubjectError
+from runner.fleet.exclusive import exclusive_machines
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.keyed_strategy import RunContext
@@ -110,8 +111,12 @@ def measure_for(subject: CatalogSubject, options: QuestionOptions, database: str
     err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
     context = run_context(subject.catalog, subject.base, selection, options.scale or "1")
     _check_environment(request, context)
-    # The lock first: a fill of the same database would measure this one's load.
-    with fill_lock(database), open_database(database, create=True) as opened:
+    # The locks first: a fill beside it would measure this one's load.
+    with (
+        fill_lock(database),
+        exclusive_machines(selection.launcher, settings.locks),
+        open_database(database, create=True) as opened,
+    ):
         question = _QuestionFill(context, opened, selection, request)
         try:
             answer = question.run(wait_s)

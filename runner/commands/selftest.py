@@ -17,6 +17,7 @@ from runner.artifacts.store import ArtifactStore
 from runner.commands.progress import Progress
 from runner.commands.terminal import JsonOption, RunnerSettings, err, example, out, percentile_option, print_json
 from runner.errors import RunnerError
+from runner.fleet.exclusive import exclusive_machines
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.keyed_strategy import RunContext
@@ -61,7 +62,7 @@ def selftest(
     check_delays(declared, selection.launcher)
     base, name = chosen.resolve().parent, selection.launcher.name
     context = RunContext(declared, base, name, whole, settings.workdir, host=host)
-    with _file(keep) as path:
+    with exclusive_machines(selection.launcher, settings.locks), _file(keep) as path:
         result = _run(context, selection, path, strategy=strategy, names=names, percentile=percentile)
     if as_json:
         print_json(result.to_json())

@@ -83,4 +83,6 @@ class RunnerSettings(FileSettings):
     # A URL may hold a password, and settings are printed in logs and tracebacks.
     database: str = Field(default="tierwise.db", repr=False)
     workdir: Path = Path(".tierwise")
+    # Of the machine, not of the user: a runner of another user must not measure at the same time.
+    locks: Path = Path("/tmp/tierwise-locks")
     base_image: str | None = None

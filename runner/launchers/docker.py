@@ -28,6 +28,7 @@ from runner.launchers.base import (
 )
 from runner.launchers.container import ROOT, DockerTier
 from runner.launchers.engine import ContainerSpec, Engine
+from runner.launchers.marker import remove_stale_marker
 from runner.launchers.owner import Owner
 from runner.launchers.process import thread_environment
 from runner.launchers.shaping import (
@@ -234,6 +235,7 @@ class DockerLauncher:
         removed = sum(in_parallel(_unless_refused(engine.remove_container), containers))
         networks = [item["Id"] for item in engine.list_networks(_LABEL) if _is_abandoned(item)]
         removed += sum(in_parallel(_unless_refused(engine.remove_network), networks))
+        removed += remove_stale_marker(engine)
         return removed + remove_volumes(engine, all_of_them=volumes)
 
     def image(self) -> TierImage:

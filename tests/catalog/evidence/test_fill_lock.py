@@ -10,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
 from catalog.errors import CatalogError, DatabaseError, DatabaseLockedError, NotADatabaseError
 from catalog.evidence import fill_lock as module
 from catalog.evidence.database import open_database
-from catalog.evidence.fill_lock import fill_lock
+from catalog.evidence.fill_lock import fill_lock, lock_of_testbed
 from catalog.exchange.import_files import import_files
 
 HOLDING = """
@@ -216,3 +217,39 @@ def test_a_writer_that_others_wait_for_too_long_is_an_error_of_the_database(
 def test_a_server_that_does_not_answer_is_an_error_of_the_database() -> None:
     with pytest.raises(CatalogError, match="cannot be reached"), fill_lock("postgresql://127.0.0.1:1/none"):
         pass
+
+
+@pytest.mark.both_databases
+def test_a_testbed_is_used_by_one_runner_beside_the_fill_and_other_testbeds(database_url: str) -> None:
+    said = r"another runner \(process .*\) uses testbed 'lab-1'; allowed: one runner at a time measures on a testbed"
+    with (
+        fill_lock(database_url),
+        lock_of_testbed(database_url, "lab-2"),
+        lock_of_testbed(database_url, "lab-1") as check,
+    ):
+        check()
+        with pytest.raises(DatabaseLockedError, match=said), lock_of_testbed(database_url, "lab-1"):
+            pass
+    with lock_of_testbed(database_url, "lab-1"):
+        pass
+
+
+@pytest.mark.postgres
+def test_a_lock_that_the_server_forgot_is_taken_again_unless_another_runner_has_it(
+    postgres: Any, new_database: Callable[[str], str]
+) -> None:
+    name = postgres.migrated()
+    url = postgres.url_of(name)
+    others = "datname = current_database() AND pid <> pg_backend_pid()"
+    ended = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"
+    with lock_of_testbed(url, "lab-1") as ensure:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(ended)
+        ensure()
+        with pytest.raises(DatabaseLockedError), lock_of_testbed(url, "lab-1"):
+            pass
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(ended)
+        with lock_of_testbed(url, "lab-1"), pytest.raises(DatabaseLockedError, match="uses testbed 'lab-1'"):
+            ensure()
+    postgres.drop(name)
