@@ -145,7 +145,7 @@ class Trials:
             self.ended["started as the product does"] += 1
             return self._started(model, encoded, file)
         file.write_bytes(encoded)
-        outcome, code = forked(lambda: attempt(model, file))
+        outcome, code = forked(lambda: attempt(str(model), str(file)))
         if outcome is None:
             self.ended["no answer in time" if code == -signal.SIGPROF else f"brought down (exit {code})"] += 1
             raise SubjectError("brings ONNX Runtime down")

@@ -5,11 +5,7 @@ consist of. The engine knows: in a copy of the model such tensors are outputs, a
 for a model may crash the engine. A trial that fails leaves the tensors unknown.
 """
 
-import json
 import logging
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +19,11 @@ from runner.errors import OperatorError
 from runner.graph.model_file import ModelFile
 from runner.graph.shapes import Dimension, TensorType, input_dimensions
 from runner.graph.writing import Part, write_part
+from runner.model_process import NoAnswerInTimeError, call
 
 logger = logging.getLogger(__name__)
 
-_CHILD = Path(__file__).with_name("tensor_trial_process.py")
+_FUNCTION = "runner.graph.tensor_trial_process:show"
 _DEADLINE_S = 60.0
 # The copy holds all weights, and both processes wait for the disk.
 _LARGEST_BYTES = 2 << 30
@@ -142,18 +139,16 @@ def _inputs(file: ModelFile) -> dict[str, tuple[Dimension, ...]] | None:
 
 
 def _ask(what: Literal["types", "stacking"], model: Path, inputs: Mapping[str, Sequence[Dimension]]) -> dict[str, Any]:
-    """Return what the other process prints; nothing where it fails."""
-    # -P keeps the child's own directory out of its import path, where modules would hide others of the same name.
-    command = [sys.executable, "-P", str(_CHILD), what, str(model.absolute()), str(os.getpid())]
+    """Return what the other process answers; nothing where it fails."""
     try:
-        done = subprocess.run(
-            command, input=json.dumps(inputs), capture_output=True, text=True, timeout=_DEADLINE_S, check=False
-        )
-        # The last line: the engine may print before it.
-        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    except (OSError, subprocess.TimeoutExpired, IndexError, ValueError) as error:
-        logger.debug("the trial run of %s shows nothing: %s", model, error)
+        process = call(_FUNCTION, (what, str(model.absolute()), inputs), deadline_s=_DEADLINE_S)
+    except NoAnswerInTimeError:
+        logger.debug("the trial run of %s takes too long to show anything", model)
         return {}
+    if process.answer is None:
+        logger.debug("the trial run of %s shows nothing (%s): %s", model, process.ending, process.stderr)
+        return {}
+    answer: dict[str, Any] = process.answer
     return answer
 
 

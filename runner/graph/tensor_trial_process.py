@@ -1,13 +1,11 @@
-"""The other side of `tensor_trial`: a process that runs a model and prints what that shows.
+"""What the process of `tensor_trial` does: run a model and return what that shows.
 
 Either types and shapes of what the model gives (free dimensions have other sizes in a second run, so that what is equal
 in both does not depend on them), or whether its first axes count samples.
 """
 
 import contextlib
-import json
 import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import onnxruntime
 
-from runner.confinement import end_with, limit_memory
+from runner.confinement import limit_memory
 
 # Sides and lengths that models with conditions on their size take; the long ones are waveforms.
 _SIZES = (32, 64, 16, 128, 224, 48, 8, 4, 2, 1, 256, 320, 512, 1024, 4096, 16_000, 32_000)
@@ -157,8 +155,7 @@ def _made_up(kind: str, shape: Sequence[int], random: np.random.Generator) -> An
     return np.asarray(array).astype(str).astype(object) if dtype.kind == "O" else np.asarray(array).astype(dtype)
 
 
-if __name__ == "__main__":
-    end_with(int(sys.argv[3]))
+def show(what: str, model: str, inputs: Mapping[str, Sequence[Dimension]]) -> dict[str, Any]:
+    """Return what a trial run shows, in no more memory than the machine has."""
     limit_memory()
-    show = {"types": show_types, "stacking": show_stacking}[sys.argv[1]]
-    print(json.dumps(show(opened(Path(sys.argv[2])), json.load(sys.stdin))))
+    return {"types": show_types, "stacking": show_stacking}[what](opened(Path(model)), inputs)

@@ -5,10 +5,6 @@ that may end the runner. The answer is kept beside the built models, under a has
 """
 
 import hashlib
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +14,13 @@ from runner.confinement import memory_advice
 from runner.errors import SubjectError
 from runner.graph.model_digest import model_sha256
 from runner.graph.served import REMEDY
+from runner.model_process import NoAnswerInTimeError, call
 from runner.sealed import remove, seal, unseal
 from runner.workdir import scratch, settle
 from tierserver.engine import VERSION
 
 _DEADLINE_S = 300.0
-_CHILD = Path(__file__).with_name("trial_process.py")
+_FUNCTION = "runner.subjects.trial_process:attempt"
 
 
 @dataclass(frozen=True)
@@ -66,25 +63,21 @@ def _output(answered: Mapping[str, Any]) -> ModelOutput | None:
 
 def _ask(model: Path, encoded: bytes, file: Path) -> dict[str, object]:
     file.write_bytes(encoded)
-    # -P keeps the child's own directory out of its import path, where modules would hide others of the same name.
-    command = [sys.executable, "-P", str(_CHILD), str(model.absolute()), str(file), str(os.getpid())]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
-    except subprocess.TimeoutExpired as error:
+        process = call(_FUNCTION, (str(model.absolute()), str(file.absolute())), deadline_s=_DEADLINE_S)
+    except NoAnswerInTimeError as error:
         raise SubjectError(
             f"{model.name} gave no answer to one input in {_DEADLINE_S:g} s; allowed: a model that gives one. "
             "Look for a loop without end in it, and export it again"
         ) from error
-    try:
-        # The last line: the engine may print before it.
-        answered: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError) as error:
-        if advice := memory_advice(done.stderr):
-            raise SubjectError(f"{model.name} could not be run once: {advice}") from error
+    answered: dict[str, object] | None = process.answer
+    if answered is None:
+        if advice := memory_advice(process.stderr):
+            raise SubjectError(f"{model.name} could not be run once: {advice}")
         raise SubjectError(
-            f"{model.name} crashes ONNX Runtime {VERSION} (exit {done.returncode}); allowed: a model that it runs. "
+            f"{model.name} crashes ONNX Runtime {VERSION} ({process.ending}); allowed: a model that it runs. "
             "Export it again, or with another opset"
-        ) from error
+        )
     if "error" in answered:
         if advice := memory_advice(str(answered["error"])):
             raise SubjectError(f"{model.name} could not be run once: {advice}")
