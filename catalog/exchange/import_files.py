@@ -14,6 +14,7 @@ from sqlmodel import Session
 from catalog.errors import ExchangeError
 from catalog.evidence.allowed import utc_now, utc_text
 from catalog.evidence.database import Database
+from catalog.evidence.loading import slo_evidence
 from catalog.evidence.records import FileRecord
 from catalog.evidence.soundness import sound_rows
 from catalog.evidence.stored_rows import imported_file, stored_rows, stored_values
@@ -145,10 +146,12 @@ class _Command:
             self.names.update(_names_given(present))
             return Imported(file, rows.kind, present.sha256, ImportOutcome(known_before=True))
         apart = self._named_apart(claimed, digest)
-        foreign = ForeignRows(renamed(gathered, self.names), digest, self.at)
         try:
             with sound_rows(self.session):
                 imported = _imported_strategies(self.session)
+                targets = slo_evidence(self.session)
+            percentiles = tuple(percentile for slo in targets for percentile in slo.latency_s)
+            foreign = ForeignRows(renamed(gathered, self.names), digest, self.at, percentiles)
             document = foreign_document(foreign, imported, file=str(file))
         except ValidationError as error:  # what rows may hold by themselves and evidence may not
             raise ExchangeError(str(file), problems_of(error)) from error

@@ -25,10 +25,12 @@ from catalog.exchange.document import (
     StrategyEntry,
 )
 from catalog.exchange.row_collector import RoundRows, StrategyName, StrategyRows, default_passes
+from catalog.exchange.row_verdicts import judge_rows
 from catalog.exchange.rows import PART_NAMES
 from catalog.exchange.serialization import ids_name
 from catalog.keys import canonical_json, content_key
 from catalog.statistics.input_draw import Pool, PoolInput
+from catalog.validity import reason, worst
 
 LAUNCHER = "imported"
 _UNKNOWN = "unknown"
@@ -108,11 +110,15 @@ def _details(rows: RoundRows) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class ForeignRows:
-    """Rows by strategy and what is not in them: their digest, and when they are imported."""
+    """Rows by strategy and what is not in them: their digest, when they are imported, and what targets ask for.
+
+    `percentiles` are those that latency targets name; verdicts say whether the inputs are enough for them.
+    """
 
     gathered: Mapping[StrategyName, StrategyRows]
     digest: str
     at: str
+    percentiles: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -341,9 +347,11 @@ class _DocumentBuilder:
     ) -> Iterator[MeasurementEntry]:
         """Yield the rounds at one setting of the links."""
         conditions = _conditions(strategy.placement.split("-"), rates)
+        findings = judge_rows(strategy, rounds, self._foreign.percentiles)
         for number, rows in sorted(rounds.items()):
             # Where rows do not tell when they were measured, the import is the latest that it can have been.
             at = rows.measured_at or self._foreign.at
+            broken = [finding.to_json() for finding in findings[number] if finding.verdict != "VALID"]
             yield MeasurementEntry(
                 environment=environment_key(strategy.environment),
                 latency_key=key,
@@ -354,7 +362,9 @@ class _DocumentBuilder:
                 position=0,
                 seed=0,
                 status="complete",
-                verdict="VALID",
+                verdict=worst(findings[number]),
+                reason=reason(findings[number]),
+                findings=broken or None,
                 inputs_select="given",
                 pool_key=self._pool(strategy),
                 conditions=conditions,

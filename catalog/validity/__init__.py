@@ -10,7 +10,7 @@ from catalog.validity.findings import (
     without_names_in,
     worst,
 )
-from catalog.validity.rules import judge_measurement, judge_rounds
+from catalog.validity.rules import judge_measurement, judge_rounds, judge_strategy
 
 __all__ = [
     "DEFAULTS",
@@ -18,6 +18,7 @@ __all__ = [
     "Thresholds",
     "judge_measurement",
     "judge_rounds",
+    "judge_strategy",
     "reason",
     "strangers",
     "without_names",

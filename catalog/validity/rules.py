@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from statistics import median
 
 import numpy as np
+from numpy.typing import NDArray
 
 from catalog.evidence.records import LinkProbeRecord, MeasurementRecord, TierRunRecord, Verdict
 from catalog.statistics.intervals import inputs_needed
@@ -14,7 +16,7 @@ from catalog.validity.comparisons import (
     sized_outliers_pct,
     warmup_slowdown,
 )
-from catalog.validity.findings import DEFAULTS, Finding, Thresholds, strangers
+from catalog.validity.findings import DEFAULTS, Finding, Thresholds, strangers, worst
 
 _AGAIN = "measure again (`runner fill-catalog`)"
 
@@ -270,8 +272,7 @@ def judge_rounds(
     >>> [f"{each[0].figure:+.0f} % {each[0].verdict}" for each in judge_rounds([taken(1, 0.1), taken(2, 0.2)])]
     ['-33 % DOUBTFUL', '+33 % DOUBTFUL']
     """
-    medians = [_by_input(record) for record in records]
-    return tuple(_drift(own, medians, thresholds) for own in medians)
+    return _drifts([_by_input(record) for record in records], thresholds)
 
 
 _FEWEST_SHARED = 5
@@ -282,21 +283,79 @@ def _by_input(record: MeasurementRecord) -> Mapping[str, float]:
     series: dict[str, list[float]] = {}
     for sample in record.samples:
         series.setdefault(sample.input_id, []).append(sample.latency_s)
-    return {input_id: float(np.median(values)) for input_id, values in series.items()}
+    # Most inputs are sent once, or a few times: for so few, numpy's median takes ten times as long.
+    return {input_id: median(values) for input_id, values in series.items()}
 
 
-def _drift(own: Mapping[str, float], rounds: Sequence[Mapping[str, float]], limits: Thresholds) -> tuple[Finding, ...]:
-    ratios = []
-    for input_id, latency_s in own.items():
-        latencies_s = [by_input[input_id] for by_input in rounds if input_id in by_input]
-        if len(latencies_s) > 1:
-            # Per input, because rounds may differ in which inputs they have.
-            ratios.append(latency_s / float(np.median(latencies_s)))
+def _drifts(rounds: Sequence[Mapping[str, float]], limits: Thresholds) -> tuple[tuple[Finding, ...], ...]:
+    """Compare rounds, each the latency by input; per input, because rounds may differ in which inputs they have."""
+    ids = list(dict.fromkeys(input_id for by_input in rounds for input_id in by_input))
+    latency_s = np.array([[by_input.get(input_id, np.nan) for input_id in ids] for by_input in rounds])
+    # An input of one round alone has nothing to be compared with.
+    latency_s = latency_s[:, (~np.isnan(latency_s)).sum(axis=0) > 1] if ids else np.empty((len(rounds), 0))
+    middle = np.nanmedian(latency_s, axis=0) if latency_s.size else np.empty(latency_s.shape[1])
+    return tuple(
+        _drift(own[~np.isnan(own)] / middle[~np.isnan(own)], len(by_input), limits)
+        for own, by_input in zip(latency_s, rounds, strict=True)
+    )
+
+
+def _drift(ratios: NDArray[np.float64], inputs: int, limits: Thresholds) -> tuple[Finding, ...]:
     # Rounds that draw their own inputs share few of them, and a few are too few for a median.
-    if not ratios or len(ratios) < min(len(own), _FEWEST_SHARED):
+    if not ratios.size or ratios.size < min(inputs, _FEWEST_SHARED):
         return ()
     # The median over inputs: single disturbed inferences are the rule `outliers`.
     drift = 100 * (float(np.median(ratios)) - 1)
     verdict: Verdict = "DOUBTFUL" if abs(drift) > limits.drift_pct else "VALID"
     advice = "the host changed between the rounds, or a start was lucky: add rounds, or measure on a quieter host"
     return (Finding("drift", "", drift, limits.drift_pct, "%", verdict, advice),)
+
+
+def judge_strategy(
+    records: Sequence[MeasurementRecord], *, percentiles: Iterable[float] = (), thresholds: Thresholds = DEFAULTS
+) -> tuple[tuple[Finding, ...], ...]:
+    """Apply every rule to all measurements of a strategy, to each alone and between its rounds.
+
+    Parameters
+    ----------
+    records : sequence of MeasurementRecord
+        Of one latency key; failed attempts and several of one round may be among them.
+    percentiles, thresholds
+        As `judge_measurement`.
+
+    Returns
+    -------
+    tuple of tuple of Finding
+        Aligned with `records`. Where no rule has a figure to judge by, one DOUBTFUL finding says so: nothing is valid
+        because it is silent.
+
+    Notes
+    -----
+    Only rounds that count are compared, so that a broken one does not make the others look wrong.
+    """
+    percentiles = tuple(percentiles)
+    alone = [judge_measurement(record, percentiles=percentiles, thresholds=thresholds) for record in records]
+    counting = [
+        position
+        for position, (record, findings) in enumerate(zip(records, alone, strict=True))
+        if record.status == "complete" and record.verdict != "INVALID" and worst(findings) != "INVALID"
+    ]
+    rounds = judge_rounds([records[position] for position in counting], thresholds=thresholds)
+    between = dict(zip(counting, rounds, strict=True))
+    judged = [(*findings, *between.get(position, ())) for position, findings in enumerate(alone)]
+    return tuple(
+        findings if findings or record.status != "complete" else (_UNJUDGED,)
+        for record, findings in zip(records, judged, strict=True)
+    )
+
+
+_UNJUDGED = Finding(
+    rule="unjudged",
+    where="",
+    figure=0,
+    threshold=1,
+    unit="rules",
+    verdict="DOUBTFUL",
+    advice="no rule has a figure to judge by: bring a second round, or inputs that are measured twice in a round",
+    note="no counters, no other round, no input measured twice",
+)

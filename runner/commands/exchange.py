@@ -28,10 +28,9 @@ from catalog.units import counted, size
 from runner.commands.import_progress import import_progress
 from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, err, example, out, print_json
 from runner.errors import RunnerError
-from runner.reports.slo_status import store_results
 
-# To analyse more takes longer than to import it: who asks for it waits, not who imports.
-_MOST_ANALYSED = 200_000
+# To analyse more takes longer than to import it: the first command that shows analyses computes them.
+_MOST_ANALYSED = 10_000
 
 
 class Format(StrEnum):
@@ -150,12 +149,15 @@ def import_(
             imported = import_files(opened, files, environment=environment, progress=progress.store)
             samples = sum(file.stored.samples for file in imported)
             if samples <= _MOST_ANALYSED:
+                # Imported here: to analyse takes scipy.stats and the recommender, which storing rows does without.
+                from runner.reports.slo_status import store_results
+
                 # What is there now was in the files, whose rows were checked as they came.
                 store_results(opened, settings, sound=opened if empty else None, progress=progress.derive)
     if samples > _MOST_ANALYSED:
         err.print(
-            f"{counted(samples, 'sample')} are not analysed yet, which takes minutes: `runner leaderboard` does it; "
-            "answers do not need it",
+            f"{counted(samples, 'sample')} are not analysed yet, so that the views ranking and pairwise lack them: "
+            "`runner leaderboard` analyses them once; answers and reports do not need it",
             soft_wrap=True,
         )
     if as_json:
@@ -201,6 +203,8 @@ def forget(
 
     All of it is removed or nothing; evidence that other imported files contain too is kept.
     """
+    from runner.reports.slo_status import store_results
+
     settings = declared_settings(catalog or RunnerSettings().catalog)
     with open_database(database or RunnerSettings().database) as opened:
         # What stays is other evidence, whose analyses are stored next.

@@ -1,18 +1,21 @@
 """`runner leaderboard`: every strategy with evidence, fastest first."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
 
+from catalog.errors import DatabaseReadOnlyError
 from catalog.evidence import loading, reading, report_rows
-from catalog.evidence.database import open_database
+from catalog.evidence.database import Database, open_database
 from catalog.evidence.soundness import sound_database
 from runner.commands.terminal import (
     CsvOption,
     DatabaseOption,
     JsonOption,
     RunnerSettings,
+    err,
     example,
     out,
     print_csv,
@@ -39,8 +42,13 @@ def leaderboard(
     columns; --csv and --json have all.
     """
     costs = chosen_costs(columns) if columns is not None else ()
-    with open_database(database or RunnerSettings().database) as opened, sound_database(opened).session() as session:
-        rows = with_analysis(reading.leaderboard(session, subject=subject), reading.rankings(session))
+    with open_database(database or RunnerSettings().database) as opened, ExitStack() as stack:
+        session = stack.enter_context(sound_database(opened).session())
+        listed = reading.leaderboard(session, subject=subject)
+        if _lack_analyses(listed) and _analysed(opened):
+            session = stack.enter_context(sound_database(opened).session())
+            listed = reading.leaderboard(session, subject=subject)
+        rows = with_analysis(listed, reading.rankings(session))
         standings = reading.slo_standings(session)
         rows = with_standings(rows, standings)
         rows = with_departures(rows, reading.race_departures(session))
@@ -66,6 +74,25 @@ def leaderboard(
     for strategy in inapplicable:
         name = f"{strategy['subject']}/{strategy['operator']}@{strategy['placement']}"
         out.print(f"{name} is inapplicable: {strategy['reason']}")
+
+
+def _lack_analyses(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether there is imported evidence that is not analysed yet, because the import was large."""
+    return any(row["provenance"] == "imported" and row["percentiles_from"] == "samples" for row in rows)
+
+
+def _analysed(database: Database) -> bool:
+    """Compute and store the analyses that are missing; False where the database cannot be written."""
+    # Imported here: to analyse takes scipy.stats and the recommender, which a leaderboard does without.
+    from catalog.analysis.subject import declared_settings
+    from runner.reports.slo_status import store_results
+
+    err.print("analysing what was imported; it is stored for the next time")
+    try:
+        store_results(database, declared_settings(RunnerSettings().catalog))
+    except DatabaseReadOnlyError:
+        return False
+    return True
 
 
 def _flat(row: Mapping[str, Any]) -> Mapping[str, Any]:

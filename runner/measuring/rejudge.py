@@ -10,7 +10,7 @@ from sqlmodel import Session as SqlSession
 from catalog.evidence.loading import slo_evidence
 from catalog.evidence.reading import StoredMeasurement, judge_again, stored_measurements
 from catalog.evidence.records import Verdict
-from catalog.validity import DEFAULTS, Finding, Thresholds, judge_measurement, judge_rounds, reason, worst
+from catalog.validity import DEFAULTS, Finding, Thresholds, judge_strategy, reason, worst
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,7 @@ def judge_stored(
     """Apply all rules to all measurements of the strategies declared now."""
     measurements = stored_measurements(session, subject=subject)
     percentiles = {percentile for slo in slo_evidence(session) for percentile in slo.latency_s}
-    alone = {
-        measurement.id: judge_measurement(measurement.record, percentiles=percentiles, thresholds=thresholds)
-        for measurement in measurements
-    }
-    between = _between_rounds(measurements, alone, thresholds)
+    findings = _judged(measurements, percentiles, thresholds)
     present = {
         (measurement.record.latency_key, measurement.record.round): measurement.id for measurement in measurements
     }
@@ -80,24 +76,24 @@ def judge_stored(
     return tuple(
         JudgedMeasurement(
             measurement,
-            (*alone[measurement.id], *between.get(measurement.id, ())),
+            findings[measurement.id],
             replaced=present[measurement.record.latency_key, measurement.record.round] != measurement.id,
         )
         for measurement in measurements
     )
 
 
-def _between_rounds(
-    measurements: Sequence[StoredMeasurement], alone: Mapping[int, Sequence[Finding]], thresholds: Thresholds
+def _judged(
+    measurements: Sequence[StoredMeasurement], percentiles: Iterable[float], thresholds: Thresholds
 ) -> dict[int, tuple[Finding, ...]]:
-    """Compare only rounds that count, so that a broken round does not make the others look wrong."""
-    rounds: dict[str, list[StoredMeasurement]] = defaultdict(list)
+    """Return the findings by measurement: those of a strategy are judged together."""
+    strategies: dict[str, list[StoredMeasurement]] = defaultdict(list)
     for measurement in measurements:
-        if measurement.counts and worst(alone[measurement.id]) != "INVALID":
-            rounds[measurement.record.latency_key].append(measurement)
+        strategies[measurement.record.latency_key].append(measurement)
     by_measurement: dict[int, tuple[Finding, ...]] = {}
-    for members in rounds.values():
-        judged = judge_rounds([member.record for member in members], thresholds=thresholds)
+    for members in strategies.values():
+        records = [member.record for member in members]
+        judged = judge_strategy(records, percentiles=percentiles, thresholds=thresholds)
         by_measurement |= {member.id: findings for member, findings in zip(members, judged, strict=True)}
     return by_measurement
 

@@ -37,7 +37,7 @@ def test_the_studys_names_mean_their_passes(database: Database, tmp_path: Path) 
     """Operators without passes belonged to no research question."""
     rows = stored(database, tmp_path, "\n".join([STUDY_HEADER, *latency_rows()]))
     assert {row.operator: tuple(passes_of(row)) for row in rows} == STUDY_OPERATORS
-    result = analyse_subject([row for row in rows if row.subject == "a-net"], AnalysisSettings())
+    result = analyse_subject([row for row in rows if row.subject == "a-net"], AnalysisSettings(n_resamples=100))
     questions = {question for family in result.families for question in family.paper.family.questions}
     assert questions == {"RQ1", "RQ2", "RQ3", "RQ4", "RQ5"}
     assert len(result.families) == 9

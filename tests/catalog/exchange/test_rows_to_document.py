@@ -376,7 +376,7 @@ def odd_rows() -> list[dict[str, str]]:
     ]
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rng=st.randoms(use_true_random=False), as_json=st.booleans())
 def test_rows_and_columns_in_any_order_store_the_same(tmp_path: Path, rng: random.Random, as_json: bool) -> None:
     stored = []

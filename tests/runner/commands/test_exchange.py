@@ -56,6 +56,19 @@ def test_importing_and_forgetting_answer_the_slos_again(claimed: Command) -> Non
     assert answered() == ["batch", "interactive"]
 
 
+def test_a_large_import_is_analysed_by_the_first_leaderboard(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a leaderboard adds to a large import was computed by no command but `runner rank`."""
+    monkeypatch.setattr("runner.commands.exchange._MOST_ANALYSED", 10)
+    (tmp_path / "piece.json").write_text(json.dumps(piece("fashion-resnet", STRATEGIES[:2])))
+    assert "306 samples are not analysed yet" in command("import", "piece.json").said
+    assert json.loads(command("sql", "SELECT COUNT(*) AS n FROM ranking", "--json").out) == [{"n": 0}]
+    first, second = (command("leaderboard", "--json") for _ in range(2))
+    assert "analysing what was imported" in first.said and second.said == ""
+    assert [row["rank"] for row in json.loads(first.out)] == [row["rank"] for row in json.loads(second.out)] == [1, 2]
+
+
 def test_forgetting_says_what_was_removed(claimed: Command) -> None:
     done = claimed("forget", "forged.json")
     assert "is forgotten: removed 1 environment, 3 strategies, 5 measurements" in " ".join(done.out.split())
