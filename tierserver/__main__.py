@@ -1,4 +1,4 @@
-"""`python -m tierserver --name edge --port 8000`: one tier in one uvicorn process.
+"""`python -m tierserver --name edge --port 8000`: one tier in one uvicorn process; with `--serve`, a tier server.
 
 There is no access log, httptools parses, uvloop runs the loop where it is installed, and signals are handled here.
 """
@@ -21,23 +21,15 @@ if __name__ == "__main__":
     vars(sys.modules["uvicorn.main"]).update(Server=None, main=None, run=None)
 
 import argparse
-import asyncio
-import contextlib
-import functools
-import importlib.util
 import logging
 import os
 import platform
-import signal
 import socket
-from collections.abc import Callable, Generator
-from typing import Any, cast
+from pathlib import Path
 
-from uvicorn.config import Config
-from uvicorn.server import Server
-
-from tierserver.connection import GuardedProtocol
 from tierserver.control import Control
+from tierserver.files import LaunchFiles
+from tierserver.http_service import HttpService, listen
 from tierserver.limits import Limits, body_limit, memory_limit_bytes
 from tierserver.messages import Ready
 from tierserver.pipeline import Tier
@@ -45,6 +37,11 @@ from tierserver.server import TierApp
 
 
 def main() -> None:
+    # Imported only there: a tier that a launcher starts pays for nothing of the server.
+    if any(argument.startswith("--serve") for argument in sys.argv[1:]):
+        from tierserver.serve import main as serve
+
+        return serve()
     options = _parse()
     MEMORY.limit(options.memory_bytes)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -58,9 +55,9 @@ def main() -> None:
     # Imported before the tier is ready: what the first `load` imported would run under the tier's CPU quota.
     engine = None if options.no_engine else _engine()
     _collect_garbage()
-    tier = Tier(options.name)
+    tier = Tier(options.name, None if options.files is None else LaunchFiles.read(options.files))
     limits = _limits(options)
-    service = TierService(TierApp(tier, limits), limits, on_ready=lambda: _ready(control, tier.name, listener, engine))
+    service = HttpService(TierApp(tier, limits), limits, on_ready=lambda: _ready(control, tier.name, listener, engine))
     control = Control(tier, sys.stdin, sink, guarded=options.token, on_end=service.stop)
     service.run(sockets=[listener])
     # A command may still compute in its thread; the interpreter's own way out would wait for it or crash in it.
@@ -104,12 +101,18 @@ def _limits(options: argparse.Namespace) -> Limits:
     )
 
 
+_EPILOG = "--serve HOST:PORT starts a tier server instead, which takes its commands over HTTP: see --serve --help"
+
+
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser("tierserver", description="Serve one tier; commands on stdin, answers on stdout.")
+    parser = argparse.ArgumentParser(
+        "tierserver", description="Serve one tier; commands on stdin, answers on stdout.", epilog=_EPILOG
+    )
     parser.add_argument("--name", required=True, help="the tier's name, such as edge")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (0.0.0.0 in a container)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free port, which the ready line names")
     parser.add_argument("--token", action="store_true", help="the first line on stdin is a token for every command")
+    parser.add_argument("--files", type=Path, help="commands name only the files in this table (JSON: name to path)")
     parser.add_argument("--no-engine", action="store_true", help="a tier that runs no part starts sooner without it")
     memory_bytes = memory_limit_bytes()
     parser.add_argument("--memory-bytes", type=int, default=memory_bytes, help="of the tier; default %(default)s")
@@ -123,62 +126,6 @@ def _parse() -> argparse.Namespace:
         help="patience with a client that sends or reads nothing; default %(default)s",
     )
     return parser.parse_args()
-
-
-class TierService(Server):
-    """Serves until SIGTERM, SIGINT or `stop`, which may be called from another thread."""
-
-    def __init__(self, app: TierApp, limits: Limits, *, on_ready: Callable[[], None]) -> None:
-        super().__init__(_config(app, limits))
-        # uvicorn warns of every malformed request: the mistakes of strange clients must not fill the log.
-        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-        self._on_ready = on_ready
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Stop on signals: process 1 of a container would ignore them, and elsewhere the exit status would not be 0."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        self._on_ready()
-
-    def stop(self) -> None:
-        # uvicorn polls this flag ten times a second, so another thread may set it without waking the loop.
-        self.should_exit = True
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Open a listening socket; port 0 takes a free one."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((host, port))
-    listener.listen(128)
-    return listener
-
-
-def _config(app: TierApp, limits: Limits) -> Config:
-    protocol = functools.partial(GuardedProtocol, limits=limits)
-    return Config(
-        app,
-        http=cast(Any, protocol),
-        loop="uvloop" if importlib.util.find_spec("uvloop") else "asyncio",
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        # uvicorn's default of 5 s would close a warm connection in a pause between two commands.
-        timeout_keep_alive=600,
-        timeout_graceful_shutdown=1,
-    )
 
 
 if __name__ == "__main__":

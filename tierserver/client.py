@@ -7,12 +7,12 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median, quantiles
 from typing import Protocol
 
 from tierserver import protocol
 from tierserver.errors import CommandError, PeerError, TierError
+from tierserver.files import Files
 from tierserver.messages import (
     Codec,
     LinkProbe,
@@ -80,7 +80,7 @@ class Client:
     def measure(self, command: Measure, on_sample: Callable[[Sample], None]) -> MeasureResult:
         """Run the warm-up and the repetitions; each sample goes to `on_sample`, between two timed inferences."""
         # All inputs are read before the first pass, so that no latency contains the disk.
-        inputs = _read_inputs(command)
+        inputs = _read_inputs(command, self._tier.files)
         target = self._take(command)
         try:
             warmup = _warm_up(target, inputs, command)
@@ -215,14 +215,14 @@ def _target(tier: Tier, command: Measure) -> InferenceTarget:
     return RemoteTarget(tier.name, command.url, command.model, command.codec)
 
 
-def _read_inputs(command: Measure) -> Mapping[str, bytes]:
+def _read_inputs(command: Measure, files: Files) -> Mapping[str, bytes]:
     passes = (command.repetitions, command.warmup)
     if min(passes) < 0 or (sum(passes) < 1 and command.steady is None) or not command.input_ids:
         raise CommandError("measure needs at least one input and one pass over them, and no negative counts")
     if command.steady is not None and not {command.steady.first, command.steady.repeated} <= set(command.input_ids):
         raise CommandError("the inputs of a warm-up until steady are among those that are measured")
     try:
-        return {input_id: (Path(command.inputs_dir) / input_id).read_bytes() for input_id in command.input_ids}
+        return {name: files.path(f"{command.inputs_dir}/{name}").read_bytes() for name in command.input_ids}
     except OSError as error:
         raise CommandError(f"input {error.filename}: {error.strerror}; check the mount and input_ids") from error
 

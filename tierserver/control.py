@@ -121,7 +121,7 @@ class Control:
             case Load():
                 return self._tier.load(command)
             case Digest():
-                return digest(command)
+                return digest(self._tier, command)
             case Unload():
                 self._tier.unload()
                 return UnloadResult()

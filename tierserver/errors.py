@@ -2,9 +2,12 @@
 
 TierError                 500
 ├── RequestError          400  a request that is not Open Inference Protocol, or not acceptable
+│   ├── Unauthorized      401  a control request without this tier server's token
+│   ├── Forbidden         403  a control request that a web page made
 │   ├── NotFound          404  no such path, model, version or route
 │   ├── MethodNotAllowed  405
 │   ├── TooSlow           408  the body stopped arriving
+│   ├── Busy              409  another runner holds this tier server
 │   ├── TooLarge          413  more bytes or pixels than the tier takes
 │   ├── UnsupportedMedia  415  a content encoding that is not spoken here
 │   └── TooBusy           429  too many bytes of other requests are held already
@@ -26,6 +29,18 @@ class TierError(Exception):
 
 class RequestError(TierError):
     status = 400
+
+
+class Unauthorized(RequestError):
+    status = 401
+
+
+class Forbidden(RequestError):
+    status = 403
+
+
+class Busy(RequestError):
+    status = 409
 
 
 class NotFound(RequestError):

@@ -6,6 +6,7 @@ kernel does not report is None.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import resource
@@ -152,6 +153,7 @@ def _link(path: str) -> str:
 
 _CPUINFO = Path("/proc/cpuinfo")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MACHINE_ID = Path("/etc/machine-id")
 
 
 def cpu_model() -> str:
@@ -171,6 +173,22 @@ def boot_id() -> str:
         return _BOOT_ID.read_text().strip()
     except OSError:
         return ""
+
+
+def usable_cpus() -> int:
+    """Return the CPUs that this process may run on: `os.cpu_count` does not know a container's affinity mask."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def physical_bytes() -> int:
+    """Return the machine's memory; 0 where the system does not report it."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+
+
+def machine_digest() -> str:
+    """Return a digest of the machine's identifier, which is stored in its place; empty if there is none."""
+    identifier = _read(_MACHINE_ID)
+    return hashlib.sha256(f"tierserver|{identifier.strip()}".encode()).hexdigest()[:16] if identifier else ""
 
 
 def _cpuinfo(field: str) -> str:

@@ -267,13 +267,21 @@ class Ready(Message):
 
 @message
 class TierFacts(Message):
-    """What `python -m tierserver.facts` prints: the CPU and the kernel under a tier, and the engine inside it."""
+    """What `python -m tierserver.facts` prints: the machine and the kernel under a tier, and the engine inside it.
+
+    `machine` tells two machines apart without naming them; empty where the system has no identifier.
+    """
 
     cpu_model: str
     vnni: bool
     boot_id: str
     onnxruntime: str
     providers: tuple[str, ...]
+    architecture: str = ""
+    cpus: int = 0
+    memory_bytes: int = 0
+    kernel: str = ""
+    machine: str = ""
 
 
 @message

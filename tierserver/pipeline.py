@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tierserver import protocol
 from tierserver.encoding import read_tensors
 from tierserver.errors import CommandError, EngineError, NotFound, RequestError, TierError
+from tierserver.files import Files, MountedFiles
 from tierserver.limits import MEMORY
 from tierserver.machine import peak_rss_bytes
 from tierserver.messages import (
@@ -56,14 +57,14 @@ class InferenceResult:
 class ServedPart:
     """One model file with what stands before and after it."""
 
-    def __init__(self, spec: PartSpec, tier: str) -> None:
+    def __init__(self, spec: PartSpec, tier: str, path: Path | None = None) -> None:
         # Imported with the first part: a tier that only sends or relays starts sooner without the engine.
         from tierserver import imaging
         from tierserver.engine import Session
 
         self.spec = spec
         self.tier = tier
-        self.session = Session(Path(spec.path), threads=spec.threads, providers=spec.providers)
+        self.session = Session(path or Path(spec.path), threads=spec.threads, providers=spec.providers)
         self._peer = Peer(tier, spec.next) if spec.next is not None else None
         self._read_image = imaging.preprocess
         _check(spec, self.session)
@@ -257,12 +258,12 @@ class Target:
     bare: bool
 
 
-def digest(command: Digest) -> DigestResult:
+def digest(tier: Tier, command: Digest) -> DigestResult:
     """Hash the files that can be read."""
     digests: dict[str, str] = {}
     for path in command.paths:
-        with suppress(EngineError):
-            digests[path] = file_sha256(Path(path))
+        with suppress(CommandError, EngineError):
+            digests[path] = file_sha256(tier.files.path(path))
     return DigestResult(digests)
 
 
@@ -276,10 +277,11 @@ def file_sha256(path: Path) -> str:
 
 
 class Tier:
-    """One tier by name."""
+    """One tier by name, and the files that its commands may name."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, files: Files | None = None) -> None:
         self.name = name
+        self.files = files or MountedFiles()
         self.serving = Serving()
 
     def load(self, command: Load) -> LoadResult:
@@ -294,8 +296,9 @@ class Tier:
                     f"part name {spec.name!r}: must be unique, without '/', not ending in {GRAPH_SUFFIX}"
                 )
             # Hashing first also brings the file into the page cache, so that `cold_start_s` depends less on the disk.
-            digests[spec.name] = file_sha256(Path(spec.path))
-            parts[spec.name] = ServedPart(spec, self.name)
+            path = self.files.path(spec.path)
+            digests[spec.name] = file_sha256(path)
+            parts[spec.name] = ServedPart(spec, self.name, path)
         self.serving = Serving(parts, dict(command.routes))
         return LoadResult(
             {name: part.session.cold_start_s for name, part in parts.items()},
@@ -348,7 +351,7 @@ class Overlap:
 
 def evaluate(tier: Tier, command: Evaluate, on_progress: Callable[[int, int], None]) -> EvaluateResult:
     """Score every item through the part's own pre- and post-processing (and its next part, if it has one)."""
-    part, items = tier.find(command.model).part, read_items(command.items_file)
+    part, items = tier.find(command.model).part, read_items(tier.files.path(command.items_file))
     total, reported_s = len(items.item_id), time.monotonic()
 
     def score(index: int) -> ItemScore:
@@ -396,7 +399,7 @@ def overlap(predicted: NDArray[np.uint8], truth: NDArray[np.uint8]) -> Overlap:
     return Overlap(both, either)
 
 
-def read_items(path: str) -> Items:
+def read_items(path: Path) -> Items:
     """Read and check an items file (.npz)."""
     try:
         # A pickle may run code while it is read.

@@ -130,7 +130,7 @@ def decode_request(
     if len(head) > max_json_bytes:
         raise TooLarge(f"the JSON part has {len(head)} bytes; allowed: {max_json_bytes}, send tensors as binary data")
     try:
-        return _request(_object(head, "the request"), rest, max_bytes)
+        return _request(read_object(head, "the request"), rest, max_bytes)
     except RecursionError as error:  # nested less deeply than JSON allows, but too deeply to print in a message
         raise RequestError("the request nests too deeply; expected: lists as deep as a tensor's shape") from error
     except MemoryError as error:
@@ -174,7 +174,7 @@ def encode_response(
 
 def decode_response(body: memoryview, header_length: str | None) -> InferResponse:
     head, rest = _split(body, header_length)
-    answer = _object(head, "the response")
+    answer = read_object(head, "the response")
     tensors = _tensors(answer.get("outputs"), rest, "outputs", _NO_LIMIT)
     arrays = {tensor.name: tensor.array for tensor in tensors if tensor.array is not None}
     return InferResponse(outputs=arrays, parameters=_parameters(answer, "the response"))
@@ -232,7 +232,8 @@ def _split(body: memoryview, header_length: str | None) -> tuple[memoryview, mem
     return body[:length], body[length:]
 
 
-def _object(head: memoryview, what: str) -> dict[str, Any]:
+def read_object(head: memoryview, what: str) -> dict[str, Any]:
+    """Parse a JSON object whose values fit into the memory that is left; raise RequestError."""
     text = bytes(head)
     # Before parsing: each further value costs a comma or a bracket, so the text itself bounds their number.
     if (count := sum(map(text.count, (b",", b"[", b"{")))) > _MAX_JSON_VALUES:
