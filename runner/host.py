@@ -5,12 +5,13 @@ import hashlib
 import os
 import platform
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from catalog.keys import content_key
 from tierserver.machine import boot_id, cpu_model, has_vnni
 from tierserver.messages import TierFacts
 
@@ -42,7 +43,21 @@ class Host:
         return "the Docker engine's host" if self.remote else "this host"
 
     def to_json(self) -> dict[str, object]:
-        return asdict(self)
+        # Without the place, which names machines and users: what is stored here goes into every export.
+        return {name: value for name, value in asdict(self).items() if name != "place"}
+
+    @property
+    def kind(self) -> dict[str, object]:
+        """What machines of one kind have in common, as far as a measurement depends on it."""
+        # Not the memory: boards of one kind reserve different amounts of it.
+        return {
+            "cpu_model": self.cpu_model,
+            "cpu_count": self.cpu_count,
+            "architecture": self.architecture,
+            "vnni": self.vnni,
+            "onnxruntime": self.onnxruntime,
+            "providers": list(self.providers),
+        }
 
 
 def usable_cpus() -> int:
@@ -84,8 +99,9 @@ def host_of_engine(info: Mapping[str, Any], facts: TierFacts, *, place: str = ""
     hardware and machine id (clones of one disk), and a local socket may lead to another machine.
     """
     here = this_host()
+    identity = engine_identity(info) if place else str(info.get("ID") or info.get("Name", ""))
     there = Host(
-        fingerprint=_fingerprint(str(info.get("ID") or info.get("Name", "")), facts.cpu_model, _cpus(info)),
+        fingerprint=_fingerprint(identity, facts.cpu_model, _cpus(info)),
         cpu_model=facts.cpu_model,
         cpu_count=_cpus(info),
         memory_bytes=int(info.get("MemTotal", 0)),
@@ -104,6 +120,48 @@ def host_of_engine(info: Mapping[str, Any], facts: TierFacts, *, place: str = ""
     if facts.boot_id and facts.boot_id == boot_id() and same_cpus and _hardware(there) == _hardware(here):
         return replace(here, onnxruntime=facts.onnxruntime, providers=facts.providers)
     return there
+
+
+def engine_identity(info: Mapping[str, Any]) -> str:
+    """Return what tells an engine from others, out of its description."""
+    # Before version 23 all engines of a machine have the same id, and so have clones of its disk.
+    return " ".join(str(info.get(key, "")) for key in ("ID", "Name", "DockerRootDir"))
+
+
+def environment_host(hosts: Mapping[str, Host], *, replicas: str | None = None, real_links: bool = False) -> Host:
+    """Return the machine that an environment is of: that of all tiers, or all machines of a testbed in one.
+
+    Its fingerprint changes with each tier's machine, with the tiers that are there, and where links are real. Testbeds
+    of one `replicas` class whose machines are of one kind have the same.
+    """
+    distinct = list({(host.fingerprint, host.onnxruntime): host for host in hosts.values()}.values())
+    if len(distinct) == 1 and not real_links:
+        return distinct[0] if replicas is None else replace(distinct[0], fingerprint=_class(replicas, distinct[0].kind))
+    tiers: dict[str, object] = {
+        name: [host.fingerprint, host.onnxruntime] if replicas is None else host.kind for name, host in hosts.items()
+    }
+    return Host(
+        fingerprint=_class(replicas, {"links": "real" if real_links else "emulated", "tiers": tiers}),
+        cpu_model=_joined(host.cpu_model for host in distinct),
+        cpu_count=sum(host.cpu_count for host in distinct),
+        memory_bytes=sum(host.memory_bytes for host in distinct),
+        kernel=_joined(host.kernel for host in distinct),
+        vnni=all(host.vnni for host in distinct),
+        onnxruntime=_joined(host.onnxruntime for host in distinct),
+        providers=tuple(name for name in distinct[0].providers if all(name in host.providers for host in distinct)),
+        remote=True,
+        architecture=_joined(host.architecture for host in distinct),
+        place="the testbed",
+    )
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return " + ".join(dict.fromkeys(text for text in texts if text))
+
+
+def _class(replicas: str | None, machines: Mapping[str, object]) -> str:
+    """Return the fingerprint of several machines, or of a class of them."""
+    return content_key({"replicas": replicas, "machines": machines})[:16]
 
 
 def _cpus(info: Mapping[str, Any]) -> int:

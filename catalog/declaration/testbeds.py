@@ -23,7 +23,7 @@ _SERVER_SCHEMES = ("http", "https")
 _CONTEXT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
 _ADDRESS = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,252})")
 _ENGINES = "local, a Docker context's name, ssh://USER@HOST, tcp://HOST:PORT or unix:///PATH"
-_SERVERS = "http://HOST:PORT or https://HOST:PORT"
+_SERVERS = "http://HOST:PORT"
 
 
 def _parts(url: str) -> SplitResult:
@@ -74,7 +74,7 @@ def _server_fault(place: str) -> str | None:
         parts = _parts(place)
     except ValueError as error:
         return str(error)
-    if parts.scheme not in _SERVER_SCHEMES:
+    if parts.scheme != "http":
         return "a tier server is reached by http"
     if parts.username is not None:
         return "it names a user; a token is read from token_file or TIERWISE_TIER_TOKEN"

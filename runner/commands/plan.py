@@ -30,13 +30,14 @@ from runner.commands.terminal import (
     print_lacks,
 )
 from runner.errors import RunnerError
+from runner.host import environment_host
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan, make_plan
 from runner.measuring.race import race_plan
 from runner.measuring.round_inputs import SystematicInputs, in_words
 from runner.measuring.scope import FillScope
-from runner.measuring.tiers import Scale, check_delays, check_host
+from runner.measuring.tiers import Scale, check_delays, check_hosts
 from runner.reports.plan import left_race, plan_table, reason_lines, time_in_words
 
 RoundsOption = Annotated[
@@ -105,11 +106,22 @@ def declared_catalog(path: Path | None) -> tuple[Catalog, Path]:
 def run_context(catalog: Catalog, base: Path, selection: Selection, scale: str) -> RunContext:
     """Return the run of a catalog with a launcher; raises HostTooSmallError where the tiers do not fit its host."""
     parsed = Scale.parse(scale)
-    host = selection.launcher.host()
+    real_links = selection.real_links
+    hosts = selection.launcher.hosts(catalog.tiers)
     # Before any subject is prepared, because on a host that is too small that would be wasted work.
-    check_host(catalog, host, parsed)
+    check_hosts(catalog, hosts, parsed, real_links=real_links)
     check_delays(catalog, selection.launcher)
-    return RunContext(catalog, base, selection.launcher.name, parsed, RunnerSettings().workdir, host=host)
+    host = environment_host(hosts, replicas=selection.replicas, real_links=real_links)
+    return RunContext(
+        catalog,
+        base,
+        selection.launcher.name,
+        parsed,
+        RunnerSettings().workdir,
+        host=host,
+        hosts=hosts if real_links else {},
+        real_links=real_links,
+    )
 
 
 def fill_scope(

@@ -75,11 +75,11 @@ def read_host(engine: FactsEngine, *, image: str, labels: Mapping[str, str], pla
 
 logger = logging.getLogger(__name__)
 
-_PORT = 8000
+PORT = 8000
 # All addresses of the container, because its networks lead to its links alone.
-_LISTENING = ("--port", str(_PORT), "--host", "0.0.0.0", "--token")
+LISTENING = ("--port", str(PORT), "--host", "0.0.0.0", "--token")
 _LABEL = "tierwise=1"
-_RUN_LABEL = "tierwise.run"
+RUN_LABEL = "tierwise.run"
 _CREATED_LABEL = "tierwise.created"
 # What another host's runner left is removed only when it is older: from here, that runner cannot be seen to live.
 _SECONDS_DIGITS = 12
@@ -89,7 +89,7 @@ _PERIOD_US = 10_000
 # The kernel refuses a smaller quota, so a tier with little CPU gets a longer period.
 _SMALLEST_QUOTA_US = 1_000
 # A tier with fewer CPUs starts without its quota, which comes into force before a model is loaded.
-_FREE_START_CPUS = 1.0
+FREE_START_CPUS = 1.0
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class DockerLauncher:
             started = run.start(tiers, mounts)
             # Before anything is measured: the end of the former round must not disturb this one.
             self._finish_removal()
-            base_urls = {(link.upstream, link.downstream): f"http://{link.downstream}:{_PORT}" for link in links}
+            base_urls = {(link.upstream, link.downstream): f"http://{link.downstream}:{PORT}" for link in links}
             yield DockerDeployment(started, tuple(links), base_urls, describe_shaping=networks.describe)
             whole = self._keeps
         except TierCallError as error:
@@ -263,7 +263,7 @@ class _Run:
         self._image = image
         self._networks = networks
         self._id = uuid.uuid4().hex[:12]
-        self._labels = {**launch_labels(), _RUN_LABEL: self._id}
+        self._labels = {**launch_labels(), RUN_LABEL: self._id}
         self._tiers: dict[str, DockerTier] = {}
 
     def make_volume(self, mount: Mount) -> None:
@@ -286,15 +286,15 @@ class _Run:
         self._tiers[limits.name] = tier
         self._engine.start_container(container)
         tier.wait_ready()
-        if limits.cpus < _FREE_START_CPUS:
-            self._engine.limit_cpu(container, period_us=_period_us(limits), quota_us=_quota_us(limits))
+        if limits.cpus < FREE_START_CPUS:
+            self._engine.limit_cpu(container, period_us=period_us(limits), quota_us=quota_us(limits))
 
     def _spec(self, limits: TierLimits, mounts: Sequence[Mount]) -> ContainerSpec:
         # The program's own imports take as many CPU seconds whatever the tier may use, and nothing of them is measured.
-        later = limits.cpus < _FREE_START_CPUS
+        later = limits.cpus < FREE_START_CPUS
         return ContainerSpec(
             image=self._image,
-            command=["python", "-m", "tierserver", "--name", limits.name, *_LISTENING, *engine_arguments(mounts)],
+            command=["python", "-m", "tierserver", "--name", limits.name, *LISTENING, *engine_arguments(mounts)],
             name=f"tierwise-{self._id}-{limits.name}",
             labels={**self._labels, ROLE_LABEL: "tier"},
             network_mode=self._networks.mode(limits.name),
@@ -302,8 +302,8 @@ class _Run:
             binds={volume_name(mount): f"{ROOT}/{mount.name}" for mount in mounts},
             # The only place that may be written; what is in it counts towards the tier's memory.
             tmpfs={"/tmp": "size=16m,mode=1777"},
-            cpu_period_us=0 if later else _period_us(limits),
-            cpu_quota_us=0 if later else _quota_us(limits),
+            cpu_period_us=0 if later else period_us(limits),
+            cpu_quota_us=0 if later else quota_us(limits),
             memory_bytes=limits.memory_bytes,
             interactive=True,
         )
@@ -326,15 +326,17 @@ class _Run:
         """Kill and remove the tiers; raise EngineUnavailableError if the engine is gone."""
         for tier in self._tiers.values():
             tier.close()
-        remove_labelled(self._engine, f"{_RUN_LABEL}={self._id}")
+        remove_labelled(self._engine, f"{RUN_LABEL}={self._id}")
 
 
-def _period_us(limits: TierLimits) -> int:
+def period_us(limits: TierLimits) -> int:
+    """Return the period of a tier's CPU quota."""
     return max(_PERIOD_US, round(_SMALLEST_QUOTA_US / limits.cpus))
 
 
-def _quota_us(limits: TierLimits) -> int:
-    return round(_period_us(limits) * limits.cpus)
+def quota_us(limits: TierLimits) -> int:
+    """Return how much CPU time a tier may use in a period."""
+    return round(period_us(limits) * limits.cpus)
 
 
 def _remove(remove: Callable[[], None]) -> None:

@@ -28,6 +28,7 @@ from docker.utils import kwargs_from_env
 
 from catalog.declaration.testbeds import LOCAL
 from runner.errors import EngineUnavailableError, LaunchError, NameTakenError
+from runner.host import engine_identity
 from runner.launchers.memory import MemoryUse
 from runner.launchers.ssh_tunnel import SshTunnel
 
@@ -161,6 +162,8 @@ class ContainerSpec:
     memory_bytes: int = 0
     sysctls: Mapping[str, str] = field(default_factory=dict)
     interactive: bool = False
+    # Port inside -> port of the engine's host, where None takes a free one.
+    ports: Mapping[int, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -246,8 +249,8 @@ class Engine:
 
     @property
     def id(self) -> str:
-        """What the engine calls itself, the same by whichever way it is reached."""
-        return str(self.info.get("ID") or self.info.get("Name", ""))
+        """What tells the engine from others, by whichever way it is reached."""
+        return engine_identity(self.info)
 
     @classmethod
     def connect(cls, place: str = LOCAL) -> "Engine":
@@ -342,6 +345,7 @@ class Engine:
             dns=["127.0.0.1"] if spec.aliases else None,
             # Not the engine's default: that driver may be one whose logs cannot be read back, or have no limit.
             log_config=LogConfig(type="json-file", config={"max-size": "4m", "max-file": "1"}),
+            port_bindings=dict(spec.ports),
             **limits,
         )
         networking = None
@@ -357,6 +361,7 @@ class Engine:
                 user=spec.user,
                 environment=dict(spec.environment),
                 stdin_open=spec.interactive,
+                ports=list(spec.ports),
                 # An image's own health check would run on the tier's CPU quota.
                 healthcheck={"test": ["NONE"]},
                 host_config=host_config,
@@ -421,6 +426,15 @@ class Engine:
         with translated("inspecting a container"):
             description: Mapping[str, Any] = self._api.inspect_container(container)
         return description
+
+    def published_port(self, container: str, port: int) -> int:
+        """Return the port of the engine's host that leads to a port of a container that runs."""
+        published = self.inspect(container)["NetworkSettings"]["Ports"].get(f"{port}/tcp") or []
+        if not published:
+            raise LaunchError(
+                f"the engine at {self.address} published no port of a container; is its bridge switched off?"
+            )
+        return int(published[0]["HostPort"])
 
     def log_tail(self, container: str) -> str:
         """Return the end of a container's stderr."""

@@ -78,11 +78,16 @@ def launcher_of(
         return replace(select_launcher(launcher, base_image=base_image), testbed=name, replicas=testbed.replicas)
     if launcher == "process":
         raise RunnerError(f"testbed {name!r} runs its tiers on Docker engines; leave out --launcher process")
-    if testbed.engine is None:
-        raise RunnerError(f"testbed {name!r}: tiers on hosts of their own cannot be launched yet")
+    # Imported here, so that a run with processes does not load the `docker` package.
     from runner.launchers.docker import DockerLauncher
     from runner.launchers.engine import Engine
 
+    if testbed.engine is None:
+        from runner.launchers.hosts import TestbedLauncher
+
+        started = TestbedLauncher.open(testbed, base_image=base_image)
+        reason = f"testbed {name}: {started.describe().version}"
+        return Selection(started, reason, name, testbed.replicas, real_links=True)
     engine = Engine.connect(testbed.engine)
-    started = DockerLauncher(engine, base_image=base_image, place=testbed.engine)
-    return Selection(started, f"testbed {name}: Docker {engine.version} at {engine.address}", name, testbed.replicas)
+    launcher_there = DockerLauncher(engine, base_image=base_image, place=testbed.engine)
+    return Selection(launcher_there, f"testbed {name}: Docker {engine.version}", name, testbed.replicas)

@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,10 @@ _SYSTEMATIC_PROTOCOL_VERSION = 2
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a run is about: the declaration, the host of the tiers, and how tiers are emulated on it."""
+    """What a run is about: the declaration, the host of the tiers, and how tiers are emulated on it.
+
+    Tiers on machines of their own are in `hosts`; `host` is then all of these in one (`environment_host`).
+    """
 
     catalog: Catalog
     base: Path
@@ -37,7 +40,13 @@ class RunContext:
     scale: Scale
     workdir: Path = Path(".tierwise")
     host: Host = field(kw_only=True)
+    hosts: Mapping[str, Host] = field(default_factory=dict, kw_only=True)
+    real_links: bool = field(default=False, kw_only=True)
     _round_inputs: dict[str, RoundInputs] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def host_of(self, tier: str) -> Host:
+        """Return the machine under a tier."""
+        return self.hosts.get(tier, self.host)
 
     @cached_property
     def subjects(self) -> Mapping[str, Subject]:
@@ -156,16 +165,19 @@ class KeyedStrategy:
 
 
 def key_strategy(context: RunContext, strategy: Strategy, *, unequal: Collection[str] = ()) -> KeyedStrategy:
-    """Compute the three content keys of a declared strategy on the host of the tiers.
+    """Compute the three content keys of a declared strategy on the hosts of its tiers.
 
     `unequal` are the artifacts whose parts are not bit-identical to the model they were cut from; of all others
     equality is expected, and shown when they are built.
     """
     catalog, subject = context.catalog, context.subjects[strategy.subject]
-    passes = tuple(make_pass(spec.name, spec.options, host=context.host) for spec in strategy.passes)
+    host = _weakest(context, strategy.placement.tiers)
+    passes = tuple(make_pass(spec.name, spec.options, host=host) for spec in strategy.passes)
     artifact = artifact_key_of(subject, passes)
-    provider = {name: resolve_provider(catalog.tiers[name].provider, context.host) for name in strategy.route}
-    judged = _judged(subject, passes, strategy.placement.tiers, provider, unequal=artifact in unequal)
+    provider = {name: resolve_provider(catalog.tiers[name].provider, context.host_of(name)) for name in strategy.route}
+    arithmetic = {name: (provider[name], *_arithmetic(context.host_of(name))) for name in strategy.placement.tiers}
+    judged = _judged(subject, passes, arithmetic, unequal=artifact in unequal)
+    hosts = [context.host_of(name) for name in judged.tiers]
     providers = [provider[name] for name in judged.tiers]
     accuracy = accuracy_key(
         artifact_key=judged.artifact_key,
@@ -174,9 +186,9 @@ def key_strategy(context: RunContext, strategy: Strategy, *, unequal: Collection
         postprocess=subject.postprocess,
         # A list only for parts on several tiers: the keys of uncut models contain a plain name.
         provider=providers if judged.composed else providers[0],
-        runtime=context.host.onnxruntime,
+        runtime=_joined(host.onnxruntime for host in hosts),
         # Kernels for another instruction set round differently.
-        cpu_model=context.host.cpu_model,
+        cpu_model=_joined(host.cpu_model for host in hosts),
     )
     inputs = context.round_inputs(strategy.subject)
     conditions = _conditions(context, strategy, provider)
@@ -206,12 +218,29 @@ def artifact_key_of(subject: Subject, passes: Sequence[Pass]) -> str:
     )
 
 
+def _weakest(context: RunContext, tiers: Sequence[str]) -> Host:
+    """Return the host of a placement for which an operator has to be made: one without int8 multiplication, if any."""
+    hosts = [context.host_of(name) for name in tiers]
+    return next((host for host in hosts if not host.vnni), hosts[0])
+
+
+def _arithmetic(host: Host) -> tuple[str, str]:
+    """Return what of a machine may change the outputs of a model."""
+    return host.cpu_model, host.onnxruntime
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return " + ".join(dict.fromkeys(texts))
+
+
 def _judged(
-    subject: Subject, passes: tuple[Pass, ...], tiers: tuple[str, ...], provider: Mapping[str, str], *, unequal: bool
+    subject: Subject, passes: tuple[Pass, ...], arithmetic: Mapping[str, tuple[str, ...]], *, unequal: bool
 ) -> JudgedArtifact:
+    """Return what an accuracy is measured on; `arithmetic` has per tier of the placement what may change outputs."""
+    tiers = tuple(arithmetic)
     cut = next((index for index, step in enumerate(passes) if step.name == Partition.name), None)
     # Two providers round differently, so that the parts together need not equal the uncut model on either.
-    mixed = len({provider[name] for name in tiers}) > 1
+    mixed = len(set(arithmetic.values())) > 1
     if cut is None or unequal or mixed:
         return JudgedArtifact(artifact_key_of(subject, passes), passes, tiers[-1:] if cut is None else tiers)
     return JudgedArtifact(artifact_key_of(subject, passes[:cut]), passes[:cut], tiers[-1:])
@@ -220,7 +249,7 @@ def _judged(
 def _conditions(context: RunContext, strategy: Strategy, provider: Mapping[str, str]) -> dict[str, Any]:
     """Return what a latency depends on besides artifact and inputs; defaults that were added later leave no trace."""
     experiment = context.catalog.experiment
-    links = route_links(context.catalog, strategy, context.scale)
+    links = route_links(context.catalog, strategy, context.scale, real=context.real_links)
     return {
         "placement": list(strategy.placement.tiers),
         "tiers": [
@@ -231,12 +260,13 @@ def _conditions(context: RunContext, strategy: Strategy, provider: Mapping[str, 
                 "threads": tier.threads,
                 "provider": provider[tier.name],
             }
-            for tier in route_tiers(context.catalog, strategy, context.scale, context.host)
+            for tier in route_tiers(context.catalog, strategy, context.scale, context.host_of)
         ],
         "links": [
             {"name": link.name, "up_bit_per_s": link.up_bit_per_s, "down_bit_per_s": link.down_bit_per_s}
             # Left out where it is the default, so that evidence from before there were delays keeps its key.
             | ({"delay_s": link.delay_s} if link.delay_s else {})
+            | ({"real": True} if link.real else {})
             for link in links
         ],
         **({"codec": experiment.codec} if links and experiment.codec != "raw" else {}),

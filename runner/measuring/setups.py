@@ -57,8 +57,8 @@ class Setups:
             artifact=self._artifact(keyed, keyed.artifact_key, strategy.placement.tiers),
             providers=self._providers(strategy.placement.tiers),
             placement=strategy.placement.tiers,
-            tiers=route_tiers(catalog, strategy, self.context.scale, self.context.host),
-            links=route_links(catalog, strategy, self.context.scale),
+            tiers=route_tiers(catalog, strategy, self.context.scale, self.context.host_of),
+            links=route_links(catalog, strategy, self.context.scale, real=self.context.real_links),
             tolerances={name: catalog.links[name].tolerance for name in strategy.links},
             preprocess=Preprocess.from_json(self._subject(keyed).preprocess),
             postprocess=Postprocess.from_json(self._subject(keyed).postprocess),
@@ -74,7 +74,9 @@ class Setups:
             artifact=self._artifact(keyed, judged.artifact_key, placement),
             providers=self._providers(placement),
             placement=placement,
-            tiers=tuple(tier_limits(catalog, name, self.context.scale, self.context.host) for name in placement),
+            tiers=tuple(
+                tier_limits(catalog, name, self.context.scale, self.context.host_of(name)) for name in placement
+            ),
             links=tuple(_unhurried(first, second) for first, second in itertools.pairwise(placement)),
             # Links are not probed for an accuracy, which does not depend on them.
             tolerances={},
@@ -134,13 +136,19 @@ class Setups:
         return {file.file: _KeptFile(directory / file.file, file.sha256) for file in sealed.files}
 
     def _widest(self, tier: str) -> str:
-        """Return the tier with the most CPUs among those with the same provider, where an accuracy takes least time."""
+        """Return the tier with the most CPUs among those that compute alike, where an accuracy takes least time."""
         declared = self.context.catalog.tiers
-        host = self.context.host
-        provider = resolve_provider(declared[tier].provider, host)
-        alike = [name for name in declared if resolve_provider(declared[name].provider, host) == provider]
-        # Outputs depend on the provider, not on the quota of CPUs, so the widest tier gives the same items sooner.
+        alike = [name for name in declared if self._arithmetic(name) == self._arithmetic(tier)]
+        # Outputs depend on the provider and the machine, not on the quota of CPUs: the widest tier is only sooner.
         return max(alike, key=lambda name: declared[name].cpus)
+
+    def _arithmetic(self, tier: str) -> tuple[str, str, str]:
+        """Return what the outputs of a model on a tier depend on."""
+        host = self.context.host_of(tier)
+        return self._provider(tier), host.cpu_model, host.onnxruntime
+
+    def _provider(self, tier: str) -> str:
+        return resolve_provider(self.context.catalog.tiers[tier].provider, self.context.host_of(tier))
 
     def _subject(self, keyed: KeyedStrategy) -> Subject:
         return self.context.subjects[keyed.strategy.subject]
@@ -158,9 +166,7 @@ class Setups:
         return artifact
 
     def _providers(self, tiers: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        declared = self.context.catalog.tiers
-        resolved = {name: resolve_provider(declared[name].provider, self.context.host) for name in tiers}
-        return {name: (onnxruntime_provider(provider),) for name, provider in resolved.items()}
+        return {name: (onnxruntime_provider(self._provider(name)),) for name in tiers}
 
 
 def _unhurried(first: str, second: str) -> LinkLimits:
@@ -189,7 +195,9 @@ def store_environment(writing: SqlSession, context: RunContext, selection: Selec
                 "engine": {**asdict(engine), "details": dict(engine.details)},
                 "launcher_reason": selection.reason,
                 "versions": versions(),
-            },
+            }
+            # Only where tiers have machines of their own: of one for all, `host` says everything.
+            | ({"hosts": {name: own.to_json() for name, own in context.hosts.items()}} if context.hosts else {}),
         ),
     )
 

@@ -1,7 +1,7 @@
 """The limits of this run's tiers and links: scale, threads, providers, and whether the host can provide them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -55,33 +55,44 @@ def onnxruntime_provider(name: str) -> str:
     return _PROVIDERS[name]
 
 
-def check_host(catalog: Catalog, host: Host, scale: Scale) -> None:
-    """Refuse a host smaller than the declared tiers, with the scale that would fit.
+def check_host(catalog: Catalog, host: Host, scale: Scale, tiers: Collection[str] | None = None) -> None:
+    """Refuse a host smaller than the declared tiers (or those of them that are on it), with the scale that would fit.
 
     Raises
     ------
     HostTooSmallError
         Naming the tier, what it declares, what the host has, and the `--scale` to try.
     """
-    widest = max(catalog.tiers, key=lambda name: catalog.tiers[name].cpus)
-    cpus = catalog.tiers[widest].cpus
+    declared = {name: catalog.tiers[name] for name in (catalog.tiers if tiers is None else tiers)}
+    widest = max(declared, key=lambda name: declared[name].cpus)
+    cpus = declared[widest].cpus
     if cpus * scale.factor > host.cpu_count:
         denominator = 2
         # Halved until it fits: powers of two are the factors that a person can still compare in their head.
         while cpus / denominator > host.cpu_count:
             denominator *= 2
+        scaled = f"Try `--scale 1/{denominator}`: all CPUs and all links at that factor, results marked as emulated."
         raise HostTooSmallError(
             f"tier {widest!r} declares {cpus:g} CPUs (× scale {scale}), {host.label} has {host.cpu_count}. "
-            f"Try `--scale 1/{denominator}`: all CPUs and all links at that factor, results marked as emulated."
+            f"{'Declare fewer, or name a larger host for it.' if host.place else scaled}"
         )
-    largest = max(catalog.tiers, key=lambda name: catalog.tiers[name].memory_bytes)
-    memory = catalog.tiers[largest].memory_bytes
+    largest = max(declared, key=lambda name: declared[name].memory_bytes)
+    memory = declared[largest].memory_bytes
     # Below scale 1 memory is capped instead: those results are marked as emulated.
     if memory > host.memory_bytes and scale.factor == 1:
+        way_out = "or name a larger host for it" if host.place else "or emulate with `--scale 1/2`, which caps memory"
         raise HostTooSmallError(
             f"tier {largest!r} declares {size(memory)} of memory, {host.label} has "
-            f"{size(host.memory_bytes)}. Declare less, or emulate with `--scale 1/2`, which caps memory."
+            f"{size(host.memory_bytes)}. Declare less, {way_out}."
         )
+
+
+def check_hosts(catalog: Catalog, hosts: Mapping[str, Host], scale: Scale, *, real_links: bool) -> None:
+    """Refuse hosts that are smaller than their tiers, and a scale that real links do not have; raises RunnerError."""
+    if real_links and scale.factor != 1:
+        raise RunnerError(f"--scale {scale} shrinks CPUs and links together, and the links of this testbed are real")
+    for host in dict.fromkeys(hosts.values()):
+        check_host(catalog, host, scale, [name for name in hosts if hosts[name] == host])
 
 
 def check_delays(catalog: Catalog, launcher: Launcher) -> None:
@@ -95,18 +106,20 @@ def check_delays(catalog: Catalog, launcher: Launcher) -> None:
 
 
 def tier_limits(catalog: Catalog, name: str, scale: Scale, host: Host) -> TierLimits:
-    """Scale a declared tier; memory is not scaled, only capped at what the host has."""
+    """Scale a declared tier; memory is not scaled, only capped at what the tier's host has."""
     declared = catalog.tiers[name]
     cpus = float(declared.cpus * scale.factor)
     return TierLimits(name, cpus, min(declared.memory_bytes, host.memory_bytes), threads_for(cpus))
 
 
-def route_tiers(catalog: Catalog, strategy: Strategy, scale: Scale, host: Host) -> tuple[TierLimits, ...]:
-    """Return the tiers that a strategy's requests pass, the client's first."""
-    return tuple(tier_limits(catalog, name, scale, host) for name in strategy.route)
+def route_tiers(
+    catalog: Catalog, strategy: Strategy, scale: Scale, host_of: Callable[[str], Host]
+) -> tuple[TierLimits, ...]:
+    """Return the tiers that a strategy's requests pass, the client's first; `host_of` returns a tier's machine."""
+    return tuple(tier_limits(catalog, name, scale, host_of(name)) for name in strategy.route)
 
 
-def route_links(catalog: Catalog, strategy: Strategy, scale: Scale) -> tuple[LinkLimits, ...]:
+def route_links(catalog: Catalog, strategy: Strategy, scale: Scale, *, real: bool = False) -> tuple[LinkLimits, ...]:
     """Scale the links along the route: a delay grows as the rates shrink, so that ratios hold."""
     limits = []
     for name, upstream, downstream in zip(strategy.links, strategy.route[:-1], strategy.route[1:], strict=True):
@@ -119,6 +132,7 @@ def route_links(catalog: Catalog, strategy: Strategy, scale: Scale) -> tuple[Lin
                 up_bit_per_s=round(declared.up_bit_per_s * scale.factor),
                 down_bit_per_s=round(declared.down_bit_per_s * scale.factor),
                 delay_s=float(declared.delay_s / scale.factor),
+                real=real,
             )
         )
     return tuple(limits)

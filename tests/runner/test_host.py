@@ -13,12 +13,12 @@ from catalog.declaration import load_catalog, parse_catalog
 from catalog.keys import content_key
 from runner import host
 from runner.errors import HostTooSmallError, LaunchError, RunnerError
-from runner.host import Host, host_of_engine, this_host, versions
+from runner.host import Host, environment_host, host_of_engine, this_host, versions
 from runner.launchers.docker import DockerLauncher, read_host
 from runner.launchers.engine import ContainerSpec, Engine
 from runner.launchers.process import ProcessLauncher
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
-from runner.measuring.tiers import Scale, check_host, resolve_provider
+from runner.measuring.tiers import Scale, check_host, check_hosts, resolve_provider
 from tierserver.facts import read_facts
 from tierserver.messages import TierFacts
 
@@ -151,6 +151,116 @@ def test_a_container_that_says_something_else_is_one_error() -> None:
 
     with pytest.raises(LaunchError, match=r"did not report its machine.*Illegal instruction"):
         read_host(Mute(read_facts(), {}), image="tierwise-tier:x", labels={})
+
+
+def test_an_engine_that_a_testbed_names_has_an_environment_of_its_own() -> None:
+    named = [
+        host_of_engine(local_info(DockerRootDir=root), read_facts(), place=f"unix://{root}.sock")
+        for root in ("/a", "/b")
+    ]
+    assert len({host.fingerprint for host in (*named, this_host())}) == 3
+    assert named[0].label == "unix:///a.sock" and ".sock" not in json.dumps(named[0].to_json())
+
+
+TIERS = """\
+version: 1
+subjects: {s: {model: "builtin:fashion-resnet", task: classification, dataset: "builtin:fashion"}}
+operators: {identity: [], quantized: [static_ptq: {calibration_samples: 8}], halves: [partition]}
+tiers:
+  mobile: {cpus: 1, memory: 512m}
+  edge: {cpus: 2, memory: 512m}
+  cloud: {cpus: 4, memory: 1g, provider: [cuda, cpu]}
+links: {mobile-edge: {bandwidth: 10mbit}, edge-cloud: {bandwidth: 10mbit}}
+strategies:
+  - {operators: [identity, quantized], placements: [mobile, cloud]}
+  - {operators: [halves], placements: [mobile-edge, mobile-cloud]}
+experiment: {inputs: 2, rounds: 1}
+"""
+OLD = elsewhere(vnni=False, identity="AAAA", cpu_model="Old CPU")
+NEW = elsewhere(vnni=True, identity="BBBB", cpu_model="New CPU")
+GPU = replace(NEW, fingerprint="gpu", providers=("CUDAExecutionProvider", "CPUExecutionProvider"))
+
+
+@pytest.fixture(scope="module")
+def on_hosts(base: Path) -> Callable[..., tuple[RunContext, dict[str, KeyedStrategy]]]:
+    """Return the run and the keyed strategies by operator and placement, on a host for each tier."""
+
+    def keys(*hosts: Host, replicas: str | None = None) -> tuple[RunContext, dict[str, KeyedStrategy]]:
+        catalog, by_tier = parse_catalog(TIERS), dict(zip(("mobile", "edge", "cloud"), hosts, strict=True))
+        host = environment_host(by_tier, replicas=replicas, real_links=True)
+        context = RunContext(
+            catalog, base, "testbed", Scale.parse("1"), base / "work", host=host, hosts=by_tier, real_links=True
+        )
+        strategies = catalog.strategies()
+        return context, {f"{item.operator}@{item.placement.name}": key_strategy(context, item) for item in strategies}
+
+    return keys
+
+
+OnHosts = Callable[..., tuple[RunContext, dict[str, KeyedStrategy]]]
+
+
+def test_int8_and_providers_are_chosen_for_each_tier(on_hosts: OnHosts) -> None:
+    _, keyed = on_hosts(OLD, NEW, GPU)
+    reduced = {name: item.passes[0].options()["reduce_range"] for name, item in keyed.items() if "quantized" in name}
+    assert reduced == {"quantized@mobile": True, "quantized@cloud": False}
+    tiers: Any = keyed["identity@cloud"].conditions["tiers"]
+    assert [(tier["name"], tier["provider"]) for tier in tiers] == [
+        ("mobile", "cpu"),
+        ("edge", "cpu"),
+        ("cloud", "cuda"),
+    ]
+    links: Any = keyed["identity@cloud"].conditions["links"]
+    assert [link["real"] for link in links] == [True, True]
+
+
+def test_an_accuracy_is_that_of_the_machine_that_computes_it(on_hosts: OnHosts) -> None:
+    _, keyed = on_hosts(OLD, NEW, NEW)
+    _, elsewhere_keyed = on_hosts(replace(OLD, cpu_model="Other CPU"), NEW, NEW)
+    changed = {name for name in keyed if keyed[name].accuracy_key != elsewhere_keyed[name].accuracy_key}
+    assert changed == {"identity@mobile", "quantized@mobile", "halves@mobile-edge", "halves@mobile-cloud"}
+    # Parts on unlike machines need not equal the uncut model, so they are judged together.
+    assert keyed["halves@mobile-cloud"].judged.composed
+    assert not on_hosts(NEW, NEW, NEW)[1]["halves@mobile-cloud"].judged.composed
+
+
+def test_the_environment_is_that_of_all_tiers(on_hosts: OnHosts) -> None:
+    ways = [(OLD, NEW, GPU), (NEW, OLD, GPU), (OLD, NEW, NEW), (OLD, OLD, OLD)]
+    contexts = [on_hosts(*way)[0] for way in ways]
+    assert len({context.environment_key for context in contexts}) == len(ways)
+    assert len({on_hosts(*way)[1]["identity@mobile"].latency_key for way in ways}) == len(ways)
+    assert contexts[0].environment_key == on_hosts(OLD, NEW, GPU)[0].environment_key
+    assert contexts[0].host.cpu_model == "Old CPU + New CPU"
+
+
+def test_boards_of_one_kind_share_an_environment_and_others_do_not(on_hosts: OnHosts) -> None:
+    twin = replace(OLD, fingerprint="twin", memory_bytes=OLD.memory_bytes - 1, kernel="5.4.1")
+
+    def environment(*hosts: Host, replicas: str = "boards") -> str:
+        return on_hosts(*hosts, replicas=replicas)[0].environment_key
+
+    assert environment(OLD, NEW, NEW) == environment(twin, NEW, NEW)
+    assert environment(OLD, NEW, NEW) != environment(OLD, NEW, NEW, replicas="phones")
+    assert environment(OLD, NEW, NEW) != environment(replace(twin, cpu_count=2), NEW, NEW)
+    alone = {"mobile": OLD, "edge": OLD, "cloud": OLD}
+    assert environment_host(alone) == OLD
+    assert environment_host(alone, replicas="boards").fingerprint not in (OLD.fingerprint, environment(OLD, OLD, OLD))
+
+
+def test_a_host_smaller_than_its_tier_is_named() -> None:
+    catalog = parse_catalog(TIERS)
+    hosts = {
+        "mobile": replace(OLD, place="ssh://pi@board"),
+        "edge": NEW,
+        "cloud": replace(NEW, cpu_count=2, place="ssh://gpu"),
+    }
+    with pytest.raises(
+        HostTooSmallError, match=r"tier 'cloud' declares 4 CPUs .*ssh://gpu has 2\. Declare fewer, or name"
+    ):
+        check_hosts(catalog, hosts, Scale.parse("1"), real_links=True)
+    check_hosts(catalog, {**hosts, "cloud": NEW}, Scale.parse("1"), real_links=True)
+    with pytest.raises(RunnerError, match=r"--scale 1/2 shrinks CPUs and links together, and the links .* are real"):
+        check_hosts(catalog, {**hosts, "cloud": NEW}, Scale.parse("1/2"), real_links=True)
 
 
 @pytest.mark.docker

@@ -1,0 +1,301 @@
+"""Tiers on hosts of their own: each a container of its own Docker engine, with real links between them.
+
+The runner only controls: it starts the tiers, gives each the address of the next, and reads what they report. Requests
+go from tier to tier over the network that is there. A container publishes one port of its engine's host, at which the
+tier before it reaches it.
+"""
+
+import ipaddress
+import logging
+import socket
+import threading
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from catalog.declaration import TestbedSpec, TierPlace
+from runner.errors import ChangedFilesError, EngineUnavailableError, LaunchError
+from runner.host import Host, environment_host
+from runner.launchers.base import (
+    Deployment,
+    EngineDescription,
+    LinkLimits,
+    Mount,
+    RunningTier,
+    TierLimits,
+    check_links,
+    engine_arguments,
+)
+from runner.launchers.container import ROOT, DockerTier
+from runner.launchers.docker import (
+    FREE_START_CPUS,
+    LISTENING,
+    PORT,
+    RUN_LABEL,
+    DockerLauncher,
+    launch_labels,
+    period_us,
+    quota_us,
+)
+from runner.launchers.engine import ContainerSpec, Engine
+from runner.launchers.process import thread_environment
+from runner.launchers.shaping import ROLE_LABEL, in_parallel
+from runner.launchers.volumes import discard_volume, ensure_volume, volume_name
+
+logger = logging.getLogger(__name__)
+
+# The engine's default network, whose containers reach other hosts and may publish a port.
+_NETWORK = "bridge"
+
+
+# By engine, since two addresses of a testbed may lead to one.
+_FILLING: dict[str, threading.Lock] = {}
+
+
+def _filling(engine: str) -> threading.Lock:
+    return _FILLING.setdefault(engine, threading.Lock())
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedEngine:
+    """A Docker engine of a testbed, which may start several of its tiers."""
+
+    launcher: DockerLauncher
+    # Content that is there already, while launches are kept.
+    volumes: set[str] = field(default_factory=set)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine itself."""
+        return self.launcher.engine
+
+    def fill_volumes(self, mounts: Sequence[Mount], labels: Mapping[str, str], *, kept: bool) -> None:
+        """Copy files to the engine that it does not have."""
+        # Two tiers of one engine may want the same content, whose helper container has one name.
+        with _filling(self.engine.id):
+            for mount in mounts:
+                if not kept or volume_name(mount) not in self.volumes:
+                    ensure_volume(self.engine, mount, image=self.launcher.image().tag, labels=labels)
+                    self.volumes.add(volume_name(mount))
+
+    def discard(self, mount: Mount) -> None:
+        """Remove files that are not what they should be, so that the next launch sends them again."""
+        self.volumes.discard(volume_name(mount))
+        discard_volume(self.engine, mount)
+
+
+@dataclass(frozen=True)
+class EnginePlace:
+    """The engine that starts a tier; `address` is how other tiers reach its host, at `port` if that is declared."""
+
+    on: PlacedEngine
+    address: str = ""
+    port: int | None = None
+
+    def host(self) -> Host:
+        """Return the machine under the engine."""
+        return self.on.launcher.host()
+
+    def describe(self) -> EngineDescription:
+        """Describe the engine."""
+        return self.on.launcher.describe()
+
+    @contextmanager
+    def running(self, limits: TierLimits, mounts: Sequence[Mount], *, kept: bool) -> Iterator["_StartedTier"]:
+        """Yield a fresh tier, ready and limited, in a container that is removed at the end of the block."""
+        engine, run = self.on.engine, uuid.uuid4().hex[:12]
+        labels = {**launch_labels(), RUN_LABEL: run}
+        self.on.fill_volumes(mounts, labels, kept=kept)
+        container = engine.create_container(self._spec(limits, mounts, f"tierwise-{run}-{limits.name}", labels))
+        tier = DockerTier(engine, limits.name, container, memory_bytes=limits.memory_bytes)
+        try:
+            engine.start_container(container)
+            tier.wait_ready()
+            if limits.cpus < FREE_START_CPUS:
+                engine.limit_cpu(container, period_us=period_us(limits), quota_us=quota_us(limits))
+            host = f"[{self.address}]" if ":" in self.address else self.address
+            yield _StartedTier(tier, f"http://{host}:{engine.published_port(container, PORT)}")
+        finally:
+            tier.close()
+            engine.remove_container(container)
+
+    def _spec(self, limits: TierLimits, mounts: Sequence[Mount], name: str, labels: Mapping[str, str]) -> ContainerSpec:
+        later = limits.cpus < FREE_START_CPUS
+        return ContainerSpec(
+            image=self.on.launcher.image().tag,
+            command=["python", "-m", "tierserver", "--name", limits.name, *LISTENING, *engine_arguments(mounts)],
+            name=name,
+            labels={**labels, ROLE_LABEL: "tier"},
+            network_mode=_NETWORK,
+            environment=thread_environment(limits.threads),
+            binds={volume_name(mount): f"{ROOT}/{mount.name}" for mount in mounts},
+            tmpfs={"/tmp": "size=16m,mode=1777"},
+            cpu_period_us=0 if later else period_us(limits),
+            cpu_quota_us=0 if later else quota_us(limits),
+            memory_bytes=limits.memory_bytes,
+            interactive=True,
+            ports={PORT: self.port},
+        )
+
+
+@dataclass(frozen=True)
+class _StartedTier:
+    """A tier that is ready, and where other tiers reach it."""
+
+    tier: RunningTier
+    url: str
+
+
+class TestbedLauncher:
+    """A launcher of tiers at the places of a testbed, one for each; the first is the client's."""
+
+    # The test runner would take the name for a class of tests.
+    __test__ = False
+
+    name = "testbed"
+
+    def __init__(self, places: Mapping[str, EnginePlace]) -> None:
+        self._places = places
+        self._keeps = False
+
+    @classmethod
+    def open(cls, testbed: TestbedSpec, *, base_image: str | None = None) -> "TestbedLauncher":
+        """Connect to all places of a testbed at once; raise LaunchError for one that cannot run its tier."""
+        declared = dict(testbed.tiers or {})
+        tiers = {place.url: name for name, place in declared.items()}
+        connected = in_parallel(lambda url: _connected(tiers[url], url, base_image), tiers)
+        engines = {url: PlacedEngine(launcher) for url, launcher in zip(tiers, connected, strict=True)}
+        places = {}
+        for number, (name, place) in enumerate(declared.items()):
+            engine = engines[place.url]
+            # Requests start at the client's tier, so that no other needs its address.
+            places[name] = EnginePlace(engine, _address(name, place, engine.engine) if number else "", place.port)
+        return cls(places)
+
+    def engines(self) -> Sequence[PlacedEngine]:
+        """Return the Docker engines, each once."""
+        return list(dict.fromkeys(place.on for place in self._places.values()))
+
+    def engine_launchers(self) -> Sequence[DockerLauncher]:
+        """Return the launcher of each Docker engine, once."""
+        return [engine.launcher for engine in self.engines()]
+
+    def describe(self) -> EngineDescription:
+        by_tier = {name: place.describe() for name, place in self._places.items()}
+        distinct = [launcher.describe() for launcher in self.engine_launchers()]
+        # Without addresses, which name machines: what is stored here goes into every export.
+        details = {f"{name}.{key}": value for name, engine in by_tier.items() for key, value in engine.details.items()}
+        return EngineDescription(
+            self.name,
+            " + ".join(dict.fromkeys(f"{engine.name} {engine.version}" for engine in by_tier.values())),
+            sum(engine.cpus for engine in distinct),
+            sum(engine.memory_bytes for engine in distinct),
+            details,
+        )
+
+    def host(self) -> Host:
+        """Return the machines under the tiers as one."""
+        return environment_host(self.hosts(self._places), real_links=True)
+
+    def hosts(self, tiers: Iterable[str]) -> Mapping[str, Host]:
+        """Return the machine under each tier."""
+        names = list(tiers)
+        # Read once on each engine, where a container of the tier image says what it runs on.
+        in_parallel(DockerLauncher.host, self.engine_launchers())
+        return {name: self._places[name].host() for name in names}
+
+    def prepare(self) -> None:
+        """Build the tier image on every engine that does not have it."""
+        in_parallel(DockerLauncher.prepare, self.engine_launchers())
+
+    def delay_refusal(self) -> str | None:
+        """Return None: a real link has the delay that it has."""
+        return None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Remember between the launches of the block which files the engines have."""
+        self._keeps = True
+        try:
+            yield
+        finally:
+            self._keeps = False
+            for engine in self.engines():
+                engine.volumes.clear()
+
+    @contextmanager
+    def launch(
+        self, tiers: Sequence[TierLimits], links: Sequence[LinkLimits], mounts: Mapping[str, Sequence[Mount]]
+    ) -> Iterator[Deployment]:
+        """Yield fresh tiers at their places, ready to be called."""
+        check_links(tiers, links)
+        # A stack for each tier, so that all start at once and all end at once.
+        stacks = [ExitStack() for _ in tiers]
+        try:
+            started = in_parallel(
+                lambda pair: self._enter(pair[0], pair[1], mounts.get(pair[1].name, ())),
+                zip(stacks, tiers, strict=True),
+            )
+            by_name = {limits.name: tier for limits, tier in zip(tiers, started, strict=True)}
+            addresses = {(link.upstream, link.downstream): by_name[link.downstream].url for link in links}
+            yield Deployment({name: tier.tier for name, tier in by_name.items()}, tuple(links), addresses)
+        except ChangedFilesError as error:
+            in_parallel(_close, stacks)
+            self._discard(error.mount, mounts)
+            raise
+        finally:
+            in_parallel(_close, stacks)
+
+    def _enter(self, stack: ExitStack, limits: TierLimits, mounts: Sequence[Mount]) -> _StartedTier:
+        try:
+            return stack.enter_context(self._places[limits.name].running(limits, mounts, kept=self._keeps))
+        except EngineUnavailableError as error:
+            raise EngineUnavailableError(f"tier {limits.name!r}: {error}", tier=limits.name) from error
+
+    def _discard(self, name: str, mounts: Mapping[str, Sequence[Mount]]) -> None:
+        for tier, several in mounts.items():
+            for mount in several:
+                if mount.name == name:
+                    self._places[tier].on.discard(mount)
+
+    def clean(self, *, volumes: bool = False) -> int:
+        """Remove what dead runners left on every engine."""
+        return sum(in_parallel(lambda launcher: launcher.clean(volumes=volumes), self.engine_launchers()))
+
+
+def _close(stack: ExitStack) -> None:
+    """End a tier; if its engine is gone, only warn: `clean` removes what is left."""
+    try:
+        stack.close()
+    except LaunchError as error:
+        logger.warning("a tier could not be removed: %s", error)
+
+
+def _connected(tier: str, url: str, base_image: str | None) -> DockerLauncher:
+    """Return the launcher of the engine at a place; raise LaunchError where it cannot run a tier."""
+    try:
+        launcher = DockerLauncher(Engine.connect(url), base_image=base_image, place=url)
+    except EngineUnavailableError as error:
+        raise EngineUnavailableError(f"tier {tier!r}: {error}", tier=tier) from error
+    # Another architecture than this machine's, for example, whose interpreter cannot be copied there.
+    if refusal := launcher.refusal():
+        raise LaunchError(f"tier {tier!r} at {url}: {refusal}", tier=tier)
+    return launcher
+
+
+def _address(tier: str, place: TierPlace, engine: Engine) -> str:
+    """Return the IP address by which other tiers reach a place; raise LaunchError if there is none."""
+    name = place.address or place.host or urlsplit(engine.address).hostname
+    advice = f"name one that the other tiers reach: {tier}: {{engine: {place.url}, address: HOST}}"
+    if not name:
+        raise LaunchError(f"tier {tier!r} at {place.url} has no address; {advice}", tier=tier)
+    try:
+        # Looked up here: in a container another name service may know other names, or none.
+        address = str(socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0])
+    except OSError as error:
+        raise LaunchError(f"tier {tier!r}: no address of {name!r} is known here; {advice}", tier=tier) from error
+    if ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+        raise LaunchError(f"tier {tier!r}: {address} leads every tier to itself; {advice}", tier=tier)
+    return address
