@@ -122,6 +122,23 @@ def host_of_engine(info: Mapping[str, Any], facts: TierFacts, *, place: str = ""
     return there
 
 
+def host_of_server(facts: TierFacts, *, place: str) -> Host:
+    """Return the machine under a tier server, from its own report."""
+    return Host(
+        fingerprint=_fingerprint(facts.machine or place, facts.cpu_model, facts.cpus),
+        cpu_model=facts.cpu_model,
+        cpu_count=max(1, facts.cpus),
+        memory_bytes=facts.memory_bytes,
+        kernel=facts.kernel,
+        vnni=facts.vnni,
+        onnxruntime=facts.onnxruntime,
+        providers=facts.providers,
+        remote=True,
+        architecture=facts.architecture,
+        place=place,
+    )
+
+
 def engine_identity(info: Mapping[str, Any]) -> str:
     """Return what tells an engine from others, out of its description."""
     # Before version 23 all engines of a machine have the same id, and so have clones of its disk.

@@ -86,3 +86,5 @@ class RunnerSettings(FileSettings):
     # Of the machine, not of the user: a runner of another user must not measure at the same time.
     locks: Path = Path("/tmp/tierwise-locks")
     base_image: str | None = None
+    # A secret, and settings are printed in logs and tracebacks.
+    tier_token: str = Field(default="", repr=False)

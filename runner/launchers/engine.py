@@ -248,6 +248,11 @@ class Engine:
         self.address = url or str(self._api.base_url).replace("http+docker://localhost", "the local socket")
 
     @property
+    def is_local(self) -> bool:
+        """Whether it is reached over a socket of this machine, and not through a tunnel."""
+        return self.address.startswith("unix:") or "://" not in self.address
+
+    @property
     def id(self) -> str:
         """What tells the engine from others, by whichever way it is reached."""
         return engine_identity(self.info)

@@ -1,4 +1,4 @@
-"""Tiers on hosts of their own: each a container of its own Docker engine, with real links between them.
+"""Tiers on hosts of their own, with real links: containers of several Docker engines, and tiers of tier servers.
 
 The runner only controls: it starts the tiers, gives each the address of the next, and reads what they report. Requests
 go from tier to tier over the network that is there. A container publishes one port of its engine's host, at which the
@@ -13,11 +13,13 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from catalog.declaration import TestbedSpec, TierPlace
+from catalog.regular_files import read_regular
 from runner.errors import ChangedFilesError, EngineUnavailableError, LaunchError
-from runner.host import Host, environment_host
+from runner.host import Host, environment_host, host_of_server
 from runner.launchers.base import (
     Deployment,
     EngineDescription,
@@ -41,6 +43,7 @@ from runner.launchers.docker import (
 )
 from runner.launchers.engine import ContainerSpec, Engine
 from runner.launchers.process import thread_environment
+from runner.launchers.server_tier import TierServer, connect
 from runner.launchers.shaping import ROLE_LABEL, in_parallel
 from runner.launchers.volumes import discard_volume, ensure_volume, volume_name
 
@@ -102,6 +105,10 @@ class EnginePlace:
         """Describe the engine."""
         return self.on.launcher.describe()
 
+    def discard(self, mount: Mount) -> None:
+        """Remove files that are not what they should be."""
+        self.on.discard(mount)
+
     @contextmanager
     def running(self, limits: TierLimits, mounts: Sequence[Mount], *, kept: bool) -> Iterator["_StartedTier"]:
         """Yield a fresh tier, ready and limited, in a container that is removed at the end of the block."""
@@ -141,6 +148,33 @@ class EnginePlace:
 
 
 @dataclass(frozen=True)
+class ServerPlace:
+    """A tier server that runs already and serves one tier."""
+
+    server: TierServer
+
+    def host(self) -> Host:
+        """Return the machine under the server."""
+        return host_of_server(self.server.facts(), place=self.server.url)
+
+    def describe(self) -> EngineDescription:
+        """Describe the server."""
+        facts = self.server.facts()
+        details = {"kernel": facts.kernel, "architecture": facts.architecture}
+        return EngineDescription("tierserver", self.server.version(), facts.cpus, facts.memory_bytes, details)
+
+    @contextmanager
+    def running(self, limits: TierLimits, mounts: Sequence[Mount], *, kept: bool) -> Iterator["_StartedTier"]:
+        """Yield a fresh tier that the server has started; it remembers files by itself, `kept` or not."""
+        with self.server.launch(limits, mounts) as tier:
+            yield _StartedTier(tier, tier.url)
+
+    def discard(self, mount: Mount) -> None:
+        """Remove files that are not what they should be."""
+        self.server.discard(mount)
+
+
+@dataclass(frozen=True)
 class _StartedTier:
     """A tier that is ready, and where other tiers reach it."""
 
@@ -156,35 +190,54 @@ class TestbedLauncher:
 
     name = "testbed"
 
-    def __init__(self, places: Mapping[str, EnginePlace]) -> None:
+    def __init__(self, places: Mapping[str, EnginePlace | ServerPlace]) -> None:
         self._places = places
         self._keeps = False
 
     @classmethod
-    def open(cls, testbed: TestbedSpec, *, base_image: str | None = None) -> "TestbedLauncher":
-        """Connect to all places of a testbed at once; raise LaunchError for one that cannot run its tier."""
+    def open(
+        cls, testbed: TestbedSpec, *, base: Path = Path(), base_image: str | None = None, token: str = ""
+    ) -> "TestbedLauncher":
+        """Connect to all places of a testbed at once; raise LaunchError for one that cannot run its tier.
+
+        `base` is where a relative `token_file` starts; `token` is that of tier servers which name no file.
+        """
         declared = dict(testbed.tiers or {})
-        tiers = {place.url: name for name, place in declared.items()}
-        connected = in_parallel(lambda url: _connected(tiers[url], url, base_image), tiers)
-        engines = {url: PlacedEngine(launcher) for url, launcher in zip(tiers, connected, strict=True)}
-        places = {}
-        for number, (name, place) in enumerate(declared.items()):
-            engine = engines[place.url]
-            # Requests start at the client's tier, so that no other needs its address.
-            places[name] = EnginePlace(engine, _address(name, place, engine.engine) if number else "", place.port)
-        return cls(places)
+        # By address: several tiers may be containers of one engine.
+        users = {place.url: name for name, place in declared.items()}
+        access = PlaceAccess(base, base_image, token)
+        reached = dict(
+            zip(users, in_parallel(lambda url: access.reach(users[url], declared[users[url]]), users), strict=True)
+        )
+        # Requests start at the client's tier, so that no other needs its address.
+        client = next(iter(declared), "")
+        return cls(
+            {
+                name: placed(name, place, reached[place.url], is_client=name == client)
+                for name, place in declared.items()
+            }
+        )
 
     def engines(self) -> Sequence[PlacedEngine]:
         """Return the Docker engines, each once."""
-        return list(dict.fromkeys(place.on for place in self._places.values()))
+        return list(dict.fromkeys(place.on for place in self._places.values() if isinstance(place, EnginePlace)))
 
     def engine_launchers(self) -> Sequence[DockerLauncher]:
-        """Return the launcher of each Docker engine, once."""
-        return [engine.launcher for engine in self.engines()]
+        """Return the launcher of each Docker engine, once, also where two addresses lead to it."""
+        return list({engine.engine.id: engine.launcher for engine in self.engines()}.values())
+
+    def servers(self) -> Sequence[TierServer]:
+        """Return the tier servers."""
+        return [place.server for place in self._places.values() if isinstance(place, ServerPlace)]
+
+    def measures_here(self) -> bool:
+        """Return whether a tier may run on this machine: its engine is reached over a local socket."""
+        return any(engine.engine.is_local for engine in self.engines())
 
     def describe(self) -> EngineDescription:
         by_tier = {name: place.describe() for name, place in self._places.items()}
         distinct = [launcher.describe() for launcher in self.engine_launchers()]
+        distinct += [by_tier[name] for name, place in self._places.items() if isinstance(place, ServerPlace)]
         # Without addresses, which name machines: what is stored here goes into every export.
         details = {f"{name}.{key}": value for name, engine in by_tier.items() for key, value in engine.details.items()}
         return EngineDescription(
@@ -203,12 +256,12 @@ class TestbedLauncher:
         """Return the machine under each tier."""
         names = list(tiers)
         # Read once on each engine, where a container of the tier image says what it runs on.
-        in_parallel(DockerLauncher.host, self.engine_launchers())
+        in_parallel(lambda engine: engine.launcher.host(), self.engines())
         return {name: self._places[name].host() for name in names}
 
     def prepare(self) -> None:
         """Build the tier image on every engine that does not have it."""
-        in_parallel(DockerLauncher.prepare, self.engine_launchers())
+        in_parallel(lambda engine: engine.launcher.prepare(), self.engines())
 
     def delay_refusal(self) -> str | None:
         """Return None: a real link has the delay that it has."""
@@ -216,14 +269,18 @@ class TestbedLauncher:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Remember between the launches of the block which files the engines have."""
+        """Hold the tier servers, and remember between the launches of the block which files the engines have."""
         self._keeps = True
-        try:
-            yield
-        finally:
-            self._keeps = False
-            for engine in self.engines():
-                engine.volumes.clear()
+        with ExitStack() as held:
+            try:
+                for server in self.servers():
+                    server.hold()
+                    held.callback(server.release)
+                yield
+            finally:
+                self._keeps = False
+                for engine in self.engines():
+                    engine.volumes.clear()
 
     @contextmanager
     def launch(
@@ -258,7 +315,7 @@ class TestbedLauncher:
         for tier, several in mounts.items():
             for mount in several:
                 if mount.name == name:
-                    self._places[tier].on.discard(mount)
+                    self._places[tier].discard(mount)
 
     def clean(self, *, volumes: bool = False) -> int:
         """Remove what dead runners left on every engine."""
@@ -273,16 +330,48 @@ def _close(stack: ExitStack) -> None:
         logger.warning("a tier could not be removed: %s", error)
 
 
-def _connected(tier: str, url: str, base_image: str | None) -> DockerLauncher:
-    """Return the launcher of the engine at a place; raise LaunchError where it cannot run a tier."""
-    try:
-        launcher = DockerLauncher(Engine.connect(url), base_image=base_image, place=url)
-    except EngineUnavailableError as error:
-        raise EngineUnavailableError(f"tier {tier!r}: {error}", tier=tier) from error
-    # Another architecture than this machine's, for example, whose interpreter cannot be copied there.
-    if refusal := launcher.refusal():
-        raise LaunchError(f"tier {tier!r} at {url}: {refusal}", tier=tier)
-    return launcher
+@dataclass(frozen=True)
+class PlaceAccess:
+    """What reaching a place needs: where relative paths start, what images are built from, a token."""
+
+    base: Path = Path()
+    base_image: str | None = None
+    token: str = field(default="", repr=False)
+
+    def reach(self, tier: str, place: TierPlace) -> PlacedEngine | TierServer:
+        """Connect to a place; raise LaunchError where it does not answer or cannot run a tier."""
+        if place.server is not None:
+            return connect(place.server, tier=tier, token=self._token_of(tier, place), address=place.address)
+        try:
+            launcher = DockerLauncher(Engine.connect(place.url), base_image=self.base_image, place=place.url)
+        except EngineUnavailableError as error:
+            raise EngineUnavailableError(f"tier {tier!r}: {error}", tier=tier) from error
+        # Another architecture than this machine's, for example, whose interpreter cannot be copied there.
+        if refusal := launcher.refusal():
+            raise LaunchError(f"tier {tier!r} at {place.url}: {refusal}", tier=tier)
+        return PlacedEngine(launcher)
+
+    def _token_of(self, tier: str, place: TierPlace) -> str:
+        if place.token_file is None:
+            return self.token
+        try:
+            return read_regular(self.base / place.token_file).decode().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise LaunchError(
+                f"tier {tier!r}: its token_file {place.token_file} cannot be read ({reason}); allowed: a file with the "
+                "token alone, beside the catalog or at an absolute path",
+                tier=tier,
+            ) from error
+
+
+def placed(
+    tier: str, place: TierPlace, reached: PlacedEngine | TierServer, *, is_client: bool
+) -> EnginePlace | ServerPlace:
+    """Return the place of a tier on what was reached; raise LaunchError where other tiers could not reach it."""
+    if isinstance(reached, TierServer):
+        return ServerPlace(reached)
+    return EnginePlace(reached, "" if is_client else _address(tier, place, reached.engine), place.port)
 
 
 def _address(tier: str, place: TierPlace, engine: Engine) -> str:

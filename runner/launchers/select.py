@@ -53,7 +53,13 @@ def select_launcher(name: str, *, base_image: str | None = None) -> Selection:
 
 
 def launcher_of(
-    testbed: TestbedSpec, *, name: str, base: Path, base_image: str | None = None, launcher: str = "auto"
+    testbed: TestbedSpec,
+    *,
+    name: str,
+    base: Path,
+    base_image: str | None = None,
+    token: str = "",
+    launcher: str = "auto",
 ) -> Selection:
     """Return the launcher of a declared testbed.
 
@@ -66,6 +72,8 @@ def launcher_of(
         The folder of the catalog, where relative paths start.
     base_image : str or None
         What tier images are built from.
+    token : str
+        Of tier servers that name no file.
     launcher : str
         Which launcher a testbed on this machine takes: auto, docker or process.
 
@@ -85,7 +93,7 @@ def launcher_of(
     if testbed.engine is None:
         from runner.launchers.hosts import TestbedLauncher
 
-        started = TestbedLauncher.open(testbed, base_image=base_image)
+        started = TestbedLauncher.open(testbed, base=base, base_image=base_image, token=token)
         reason = f"testbed {name}: {started.describe().version}"
         return Selection(started, reason, name, testbed.replicas, real_links=True)
     engine = Engine.connect(testbed.engine)

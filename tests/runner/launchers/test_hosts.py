@@ -1,29 +1,42 @@
-"""Tiers at places of their own, here one engine by two addresses: they reach one another over published ports."""
+"""Tiers at places of their own: a tier server, and one engine by two addresses, whose containers publish ports."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import docker
 import pytest
 
-from catalog.declaration import TestbedSpec, TierPlace
+from catalog.declaration import TestbedSpec
 from runner.errors import ChangedFilesError, LaunchError
 from runner.launchers.base import LinkLimits, Mount, TierLimits
+from runner.launchers.container import DockerTier
 from runner.launchers.hosts import TestbedLauncher
 from runner.launchers.select import launcher_of
 from runner.sealed import current_sha256
 
 SOCKET = "unix:///var/run/docker.sock"
-TIERS = [TierLimits("mobile", 0.5, 256 << 20, 1), TierLimits("edge", 1.0, 512 << 20, 1)]
-LINKS = [LinkLimits("mobile-edge", "mobile", "edge", 10**8, 10**8, real=True)]
+TOKEN = "token-" + "0123456789" * 3
+TIERS = [
+    TierLimits("mobile", 1.0, 256 << 20, 1),
+    TierLimits("edge", 0.5, 256 << 20, 1),
+    TierLimits("cloud", 1.0, 512 << 20, 1),
+]
+LINKS = [
+    LinkLimits("mobile-edge", "mobile", "edge", 10**8, 10**8, real=True),
+    LinkLimits("edge-cloud", "edge", "cloud", 10**8, 10**8, real=True),
+]
 
 pytestmark = pytest.mark.docker
 
 
-def places(**edge: object) -> TestbedSpec:
-    mobile = TierPlace(engine="local")
-    return TestbedSpec(tiers={"mobile": mobile, "edge": TierPlace.model_validate({"engine": SOCKET, **edge})})
+def places(**cloud: object) -> TestbedSpec:
+    """Return a testbed with a tier server, and one engine by two addresses."""
+    edge = {"engine": "local", "address": "192.0.2.1"}
+    tiers = {"mobile": "local", "edge": edge, "cloud": {"engine": SOCKET, "address": "192.0.2.1", **cloud}}
+    return TestbedSpec.model_validate({"tiers": tiers})
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +48,32 @@ def gateway() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def launcher(gateway: str) -> TestbedLauncher:
-    launcher = TestbedLauncher.open(places(address=gateway))
-    launcher.prepare()
-    return launcher
+def launcher(gateway: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestbedLauncher]:
+    folder = tmp_path_factory.mktemp("places")
+    (folder / "token").write_text(f"{TOKEN}\n")
+    (folder / "token").chmod(0o600)
+    serve = [sys.executable, "-m", "tierserver", "--serve", "127.0.0.1:0", "--data-port", "0"]
+    serve += ["--token-file", str(folder / "token"), "--cache", str(folder / "cache")]
+    with subprocess.Popen(serve, stderr=subprocess.PIPE, text=True) as serving:
+        assert serving.stderr is not None
+        port = serving.stderr.readline().split("port ")[1].split(" ")[0]
+        spec = places(address=gateway).model_dump()["tiers"]
+        spec["mobile"] = {"server": f"http://127.0.0.1:{port}", "token_file": "token"}
+        spec["edge"]["address"] = gateway
+        launcher = TestbedLauncher.open(TestbedSpec.model_validate({"tiers": spec}), base=folder)
+        launcher.prepare()
+        yield launcher
+        serving.kill()
 
 
 def test_tiers_reach_one_another_and_read_their_files(launcher: TestbedLauncher, gateway: str, tmp_path: Path) -> None:
     file = tmp_path / "x.bin"
     file.write_bytes(b"x")
     mount = Mount("inputs", {"x.bin": file}, "testbed", {"x.bin": current_sha256(file)})
-    with launcher.kept(), launcher.launch(TIERS, LINKS, {"mobile": [mount], "edge": [mount]}) as deployment:
-        url = deployment.url("mobile", "edge")
-        assert url.startswith(f"http://{gateway}:")
+    mounts = {tier.name: [mount] for tier in TIERS}
+    with launcher.kept(), launcher.launch(TIERS, LINKS, mounts) as deployment:
+        url = deployment.url("mobile", "cloud")
+        assert url.startswith(f"http://{gateway}:") and url.endswith("/tiers/cloud")
         for name, tier in deployment.tiers.items():
             tier.call({"cmd": "load", "parts": [], "routes": deployment.routes(name)}, deadline_s=20)
             path = f"{tier.path('inputs')}/x.bin"
@@ -55,21 +81,20 @@ def test_tiers_reach_one_another_and_read_their_files(launcher: TestbedLauncher,
             assert read["sha256"] == {path: mount.sha256["x.bin"]}
         probe = {"cmd": "probe", "url": url, "small_bytes": 1000, "large_bytes": 10_000, "repetitions": 1}
         assert deployment.tiers["mobile"].call(probe, deadline_s=20)["rtt_s"] > 0
-        stats = deployment.tiers["edge"].call({"cmd": "stats"}, deadline_s=20)
-        containers = docker.from_env()
+        running = [deployment.tiers[name] for name in ("edge", "cloud")]
+        assert all(isinstance(tier, DockerTier) for tier in running)
+        engine = launcher.engines()[0].engine
         limits = [
-            containers.containers.get(tier.container).attrs["HostConfig"]["Memory"]  # type: ignore[attr-defined]
-            for tier in deployment.tiers.values()
+            engine.inspect(tier.container)["HostConfig"]["Memory"] for tier in running if isinstance(tier, DockerTier)
         ]
-        containers.close()
-    assert stats["threads"] >= 1 and limits == [tier.memory_bytes for tier in TIERS]
+    assert limits == [256 << 20, 512 << 20]
 
 
 def test_changed_files_are_sent_again(launcher: TestbedLauncher, tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(b"y")
     mount = Mount("inputs", {"x.bin": tmp_path / "x.bin"}, "changed", {"x.bin": current_sha256(tmp_path / "x.bin")})
     engine = launcher.engines()[0]
-    with pytest.raises(ChangedFilesError), launcher.kept(), launcher.launch(TIERS[:1], [], {"mobile": [mount]}):
+    with pytest.raises(ChangedFilesError), launcher.kept(), launcher.launch(TIERS[1:2], [], {"edge": [mount]}):
         assert engine.volumes
         raise ChangedFilesError("other bytes", "inputs")
     assert not engine.volumes and not [
@@ -77,26 +102,29 @@ def test_changed_files_are_sent_again(launcher: TestbedLauncher, tmp_path: Path)
     ]
 
 
-def test_each_tier_has_the_machine_of_its_engine(launcher: TestbedLauncher) -> None:
-    hosts = launcher.hosts(["mobile", "edge"])
-    assert [host.place for host in hosts.values()] == ["local", SOCKET]
+def test_each_tier_has_the_machine_of_its_place(launcher: TestbedLauncher) -> None:
+    hosts = launcher.hosts(["mobile", "edge", "cloud"])
+    assert [host.place.partition(":")[0] for host in hosts.values()] == ["http", "local", "unix"]
     assert launcher.host().fingerprint not in {host.fingerprint for host in hosts.values()}
     described = json.dumps([launcher.describe().details, launcher.host().to_json()])
-    assert "docker.sock" not in described and "edge.kernel" in described
+    assert "docker.sock" not in described and "127.0.0.1" not in described and "cloud.kernel" in described
+    assert len(launcher.engines()) == 2 and len(launcher.engine_launchers()) == 1 and len(launcher.servers()) == 1
 
 
 WRONG = [
+    ({"address": "127.0.0.1"}, "tier 'cloud': 127.0.0.1 leads every tier to itself; name one that the other tiers"),
+    ({"address": "no-such-host.invalid"}, "tier 'cloud': no address of 'no-such-host.invalid' is known here"),
+    ({"engine": "unix:///nothing"}, "tier 'cloud': connecting to unix:///nothing: the Docker engine does not answer"),
+    ({"engine": None, "server": "http://127.0.0.1:9"}, "tier 'cloud': http://127.0.0.1:9 does not answer"),
     (
-        {"address": "127.0.0.1"},
-        "tier 'edge': 127.0.0.1 leads every tier to itself; name one that the other tiers reach",
+        {"engine": None, "server": "http://127.0.0.1:9", "token_file": "none"},
+        "tier 'cloud': its token_file none cannot be read (No such file or directory); allowed: a file with the token",
     ),
-    ({"address": "no-such-host.invalid"}, "tier 'edge': no address of 'no-such-host.invalid' is known here"),
-    ({"engine": "unix:///nothing"}, "tier 'edge': connecting to unix:///nothing: the Docker engine does not answer"),
 ]
 
 
-@pytest.mark.parametrize(("edge", "said"), WRONG, ids=[said[:30] for _, said in WRONG])
-def test_a_place_that_cannot_be_used_is_one_sentence(edge: dict[str, object], said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("cloud", "said"), WRONG, ids=[said[:40] for _, said in WRONG])
+def test_a_place_that_cannot_be_used_is_one_sentence(cloud: dict[str, object], said: str, tmp_path: Path) -> None:
     with pytest.raises(LaunchError) as caught:
-        launcher_of(places(**edge), name="lab", base=tmp_path)
+        launcher_of(places(**cloud), name="lab", base=tmp_path)
     assert said in str(caught.value)
