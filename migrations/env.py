@@ -7,6 +7,7 @@ once the schema is the newest.
 from alembic import context
 
 from catalog.evidence.tables import EvidenceTable
+from migrations.collation import sort_texts_by_bytes
 from migrations.views import create_views, drop_views
 
 connection = context.config.attributes["connection"]
@@ -20,4 +21,5 @@ with context.begin_transaction():
     drop_views(connection)
     context.run_migrations()
     if context.get_context().get_current_revision() == context.get_head_revision():
+        sort_texts_by_bytes(connection)
         create_views(connection)

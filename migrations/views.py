@@ -16,6 +16,8 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from catalog.evidence.exact_sums import exact_mean, in_dialect
+
 _MEASUREMENT_COUNTS = "status = 'complete' AND verdict <> 'INVALID'"
 _ACCURACY_COUNTS = "status = 'complete'"
 _SPREAD = "(stratum IS NULL OR stratum = 'body')"
@@ -63,13 +65,12 @@ def _round_percentiles(percents: Sequence[int], *, count_inputs: bool) -> str:
 """
 
 
-# In the order of the rounds: a sum of floats in another order may end in another last digit.
 _LATENCY = f"""
     SELECT latency_key, MAX(finished_at) AS finished_at,
            COUNT(*) AS rounds,
            CAST(SUM(samples) AS INTEGER) AS samples,
-           AVG(p50_latency_s) AS median_latency_s,
-           AVG(p90_latency_s) AS p90_latency_s,
+           {exact_mean("p50_latency_s")} AS median_latency_s,
+           {exact_mean("p90_latency_s")} AS p90_latency_s,
            CASE WHEN MAX(CASE WHEN verdict = 'DOUBTFUL' THEN 1 ELSE 0 END) = 1 THEN 'DOUBTFUL' ELSE 'VALID' END
                AS verdict
     FROM ({_round_percentiles((50, 90), count_inputs=False)}) per_round
@@ -212,6 +213,7 @@ LEFT JOIN artifact ON artifact.key = s.artifact_key
 LEFT JOIN sources ON sources.environment_id = s.environment_id AND sources.subject = s.subject
      AND sources.place = sources.files
 WHERE s.declared
+ORDER BY s.subject, e.environment, s.operator, s.placement
 """
 
 _LEADERBOARD = """
@@ -228,7 +230,7 @@ FROM strategy s
 JOIN place e ON e.id = s.environment_id
 JOIN per_round r ON r.latency_key = s.latency_key
 WHERE s.declared
-ORDER BY r.latency_key, r.round, s.id
+ORDER BY s.subject, e.environment, s.operator, s.placement, r.round
 """
 
 _LINK_CHECK = f"""
@@ -240,6 +242,7 @@ SELECT m.id AS measurement_id, m.subject, m.operator, m.placement, e.environment
 FROM link_probe l
 JOIN measurement m ON m.id = l.measurement_id
 JOIN place e ON e.id = m.environment_id
+ORDER BY l.id
 """
 
 _ACCURACY_DROP = f"""
@@ -261,6 +264,7 @@ FROM compared c
 JOIN strategy s ON s.id = c.strategy_id
 JOIN place e ON e.id = s.environment_id
 LEFT JOIN flips ON flips.accuracy_id = c.accuracy_id AND flips.identity_id = c.identity_id
+ORDER BY s.subject, e.environment, s.operator, s.placement
 """
 
 # An analysis is stored once per subject, environment and percentile; storing it again replaces it.
@@ -277,6 +281,7 @@ SELECT a.subject, a.environment, a.launcher, a.scale, a.percentile, r.rank, r.wo
        r.median_s AS pooled_median_s, r.iqr_s AS pooled_iqr_s, r.outliers,
        r.shapiro_statistic, r.shapiro_pvalue, r.refusal
 FROM analysis_strategy r JOIN ({_ANALYSED}) a ON a.id = r.analysis_id
+ORDER BY a.subject, a.environment, a.percentile, r.id
 """
 
 _PAIRWISE = f"""
@@ -287,6 +292,7 @@ SELECT a.subject, a.environment, a.launcher, a.scale, p.family, f.kind, f.pvalue
 FROM analysis_pair p
 JOIN ({_ANALYSED}) a ON a.id = p.analysis_id
 JOIN analysis_family f ON f.analysis_id = p.analysis_id AND f.family = p.family
+ORDER BY a.subject, a.environment, a.percentile, p.id
 """
 
 # What a strategy costs each tier of its route. A tier sends requests over the link that starts at it and answers over
@@ -315,14 +321,16 @@ per_round AS (
     WHERE c.inferences > 0
 )
 SELECT s.subject, s.operator, s.placement, e.environment, e.provenance, r.tier, MIN(r.provider) AS provider,
-       COUNT(*) AS rounds, AVG(r.cold_start_s) AS cold_start_s, AVG(r.first_inference_s) AS first_inference_s,
-       MAX(r.peak_rss_bytes) AS peak_rss_bytes, AVG(r.cpu_s_per_inference) AS cpu_s_per_inference,
-       AVG(r.sent_bytes_per_inference) AS sent_bytes_per_inference
+       COUNT(*) AS rounds, {exact_mean("r.cold_start_s")} AS cold_start_s,
+       {exact_mean("r.first_inference_s")} AS first_inference_s, MAX(r.peak_rss_bytes) AS peak_rss_bytes,
+       {exact_mean("r.cpu_s_per_inference")} AS cpu_s_per_inference,
+       {exact_mean("r.sent_bytes_per_inference", scale="1")} AS sent_bytes_per_inference
 FROM strategy s
 JOIN place e ON e.id = s.environment_id
 JOIN per_round r ON r.latency_key = s.latency_key
 WHERE s.declared
 GROUP BY s.id, s.subject, s.operator, s.placement, e.environment, e.provenance, r.tier
+ORDER BY s.subject, e.environment, s.operator, s.placement, r.tier
 """
 
 # Latency over size: every sample of what is declared and counts, with the size of its input where a pool is stored.
@@ -353,6 +361,7 @@ SELECT a.slo, a.subject, e.environment, e.launcher, e.scale, e.provenance, a.sta
 FROM analysis_slo a
 JOIN place e ON e.id = a.environment_id
 JOIN slo t ON t.name = a.slo
+ORDER BY a.slo, a.subject, e.environment
 """
 
 # In the order of creation: a view may use those above it.
@@ -374,7 +383,7 @@ def create_views(connection: sa.Connection) -> None:
     """Create all views again."""
     drop_views(connection)
     for name, query in VIEWS.items():
-        connection.exec_driver_sql(f"CREATE VIEW {name} AS {query}")
+        connection.exec_driver_sql(f"CREATE VIEW {name} AS {in_dialect(query, connection.dialect.name)}")
 
 
 def drop_views(connection: sa.Connection) -> None:

@@ -178,6 +178,16 @@ class PostgresServer:
     def create(self, name: str) -> None:
         self.execute("CREATE DATABASE {}", name)
 
+    def create_sorted(self, language: str) -> str:
+        """Make an empty database that sorts texts as a language does, and return its name."""
+        name = self._name()
+        options = "TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE"
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            statement = sql.SQL("CREATE DATABASE {} " + options + " {}")
+            connection.execute(statement.format(sql.Identifier(name), sql.Literal(language)))
+        open_database(self.url_of(name), create=True).close()
+        return name
+
     def migrated(self) -> str:
         """Make a database and return its name; it is at the newest schema."""
         name = self._name()

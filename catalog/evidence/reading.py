@@ -10,6 +10,7 @@ from sqlalchemy import select, text
 from sqlmodel import Session
 from sqlmodel import select as select_rows
 
+from catalog.evidence.exact_sums import exact_mean, exact_text
 from catalog.evidence.records import (
     LastMeasurement,
     LinkProbeRecord,
@@ -250,12 +251,13 @@ def link_summary(session: Session) -> Sequence[Mapping[str, Any]]:
     """Return per link, direction and environment: declared rate, measured payload rates of what counts, RTT."""
     query = (
         "SELECT e.launcher, e.scale, l.link, l.direction, l.declared_bit_per_s, COUNT(*) AS probes, "
-        "MIN(l.measured_bit_per_s) AS least_bit_per_s, AVG(l.measured_bit_per_s) AS mean_bit_per_s, "
-        "MAX(l.measured_bit_per_s) AS most_bit_per_s, AVG(l.rtt_s) AS mean_rtt_s FROM link_probe l "
+        "MIN(l.measured_bit_per_s) AS least_bit_per_s, "
+        f"{exact_mean('l.measured_bit_per_s', scale='1')} AS mean_bit_per_s, "
+        f"MAX(l.measured_bit_per_s) AS most_bit_per_s, {exact_mean('l.rtt_s')} AS mean_rtt_s FROM link_probe l "
         f"JOIN (SELECT id, environment_id FROM measurement WHERE {MEASUREMENT_COUNTS}) m ON m.id = l.measurement_id "
         "JOIN environment e ON e.id = m.environment_id "
         "GROUP BY e.id, e.launcher, e.scale, l.link, l.direction, l.declared_bit_per_s "
-        "ORDER BY e.id, l.link, l.direction DESC"
+        "ORDER BY e.id, l.link, l.direction DESC, l.declared_bit_per_s"
     )
     return _rows(session, query)
 
@@ -374,7 +376,7 @@ def family_members(session: Session) -> Mapping[str, frozenset[tuple[str, str, s
 
 
 def _rows(session: Session, query: str, **values: object) -> list[Mapping[str, Any]]:
-    return [dict(row) for row in session.execute(text(query), values).mappings()]
+    return [dict(row) for row in session.execute(exact_text(session, query), values).mappings()]
 
 
 _Record = TypeVar("_Record")

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlmodel import Session
 
+from catalog.evidence.exact_sums import exact_mean, exact_sum, exact_text
 from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.evidence.tables import MEASUREMENT_COUNTS
 
@@ -25,11 +26,12 @@ def tier_costs(session: Session, *, subject: str | None = None) -> Sequence[Mapp
 
 
 # Directions descend, so that `up` stands before `down`.
-_LINK_CHECKS = """
-SELECT link, direction, declared_bit_per_s, AVG(measured_bit_per_s) AS mean_bit_per_s, MIN(deviation_pct) AS least_pct,
-       MAX(deviation_pct) AS most_pct, MIN(tolerance_pct) AS tolerance_pct, AVG(rtt_s) AS rtt_s, COUNT(*) AS probes
+_LINK_CHECKS = f"""
+SELECT link, direction, declared_bit_per_s, {exact_mean("measured_bit_per_s", scale="1")} AS mean_bit_per_s,
+       MIN(deviation_pct) AS least_pct, MAX(deviation_pct) AS most_pct, MIN(tolerance_pct) AS tolerance_pct,
+       {exact_mean("rtt_s")} AS rtt_s, COUNT(*) AS probes
 FROM link_check WHERE environment = :environment AND verdict <> 'INVALID'
-GROUP BY link, direction, declared_bit_per_s ORDER BY link, direction DESC
+GROUP BY link, direction, declared_bit_per_s ORDER BY link, direction DESC, declared_bit_per_s
 """
 _ROUND_VERDICTS = """
 SELECT subject, operator, placement, round, status, verdict, reason, host_load FROM measurement
@@ -110,7 +112,7 @@ def _protocols(session: Session, environment_id: int) -> Iterator[tuple[str, str
 
 
 def _rows(session: Session, query: str, **values: object) -> tuple[Mapping[str, Any], ...]:
-    return tuple(dict(row) for row in session.execute(text(query), values).mappings())
+    return tuple(dict(row) for row in session.execute(exact_text(session, query), values).mappings())
 
 
 _COUNTING = (
@@ -119,23 +121,27 @@ _COUNTING = (
 )
 # Sums and counts by round, so that rounds which `evidence` leaves out can be dropped before the mean is taken.
 _WHOLE = f"""
-SELECT m.latency_key, m.round, COUNT(*), SUM(s.latency_s), SUM(s.transmission_s)
+SELECT m.latency_key, m.round, COUNT(*), {exact_sum("s.latency_s")}, {exact_sum("s.transmission_s")}
 FROM sample s JOIN ({_COUNTING}) m ON m.id = s.measurement_id
 GROUP BY m.latency_key, m.round
+ORDER BY m.latency_key, m.round
 """
+_SUMS = ", ".join(exact_sum(f"p.{name}_s") for name in ("preprocess", "compute", "postprocess", "serialise"))
 _PARTS = f"""
-SELECT m.latency_key, m.round, p.tier, SUM(p.preprocess_s), SUM(p.compute_s), SUM(p.postprocess_s), SUM(p.serialise_s)
+SELECT m.latency_key, m.round, p.tier, {_SUMS}
 FROM sample_part p JOIN sample s ON s.id = p.sample_id JOIN ({_COUNTING}) m ON m.id = s.measurement_id
 GROUP BY m.latency_key, m.round, p.tier
+ORDER BY m.latency_key, m.round, p.tier
 """
 _BYTES = f"""
 SELECT m.latency_key, m.round, l.link, SUM(l.sent_bytes), SUM(l.received_bytes)
 FROM sample_link l JOIN sample s ON s.id = l.sample_id JOIN ({_COUNTING}) m ON m.id = s.measurement_id
 GROUP BY m.latency_key, m.round, l.link
+ORDER BY m.latency_key, m.round, l.link
 """
 # No time follows from a probe that carried nothing.
 _RATES = f"""
-SELECT m.latency_key, p.link, p.direction, AVG(p.measured_bit_per_s)
+SELECT m.latency_key, p.link, p.direction, {exact_mean("p.measured_bit_per_s", scale="1")}
 FROM link_probe p JOIN ({_COUNTING}) m ON m.id = p.measurement_id WHERE p.measured_bit_per_s > 0
 GROUP BY m.latency_key, p.link, p.direction
 """
@@ -183,11 +189,11 @@ def mean_breakdowns(session: Session, evidence: Sequence[StrategyEvidence]) -> M
     """Return means over all samples of the rounds that `evidence` has, by latency key."""
     rounds = {(strategy.latency_key, row.round) for strategy in evidence for row in strategy.rounds}
     wholes: dict[str, list[tuple[float, ...]]] = defaultdict(list)
-    for key, number, *sums in session.execute(text(_WHOLE)):
+    for key, number, *sums in session.execute(exact_text(session, _WHOLE)):
         if (key, number) in rounds:
             wholes[key].append(tuple(sums))
     parts: dict[str, dict[str, list[tuple[float, ...]]]] = defaultdict(lambda: defaultdict(list))
-    for key, number, tier, *sums in session.execute(text(_PARTS)):
+    for key, number, tier, *sums in session.execute(exact_text(session, _PARTS)):
         if (key, number) in rounds:
             parts[key][tier].append(tuple(sums))
     wires = _wires(session, rounds)
@@ -197,7 +203,7 @@ def mean_breakdowns(session: Session, evidence: Sequence[StrategyEvidence]) -> M
 
 def _wires(session: Session, rounds: Set[tuple[str, int]]) -> Mapping[str, Mapping[str, float]]:
     """Return the seconds that a strategy's bytes take on each link at its probed rates; unprobed ones are left out."""
-    rates = {(key, link, way): rate for key, link, way, rate in session.execute(text(_RATES))}
+    rates = {(key, link, way): rate for key, link, way, rate in session.execute(exact_text(session, _RATES))}
     wires: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for key, number, link, sent, received in session.execute(text(_BYTES)):
         up, down = (rates.get((key, link, way)) for way in ("up", "down"))

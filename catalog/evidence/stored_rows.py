@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from sqlalchemy import delete, func, insert, text, update
 from sqlmodel import Session, select
 
+from catalog.evidence.exact_sums import exact_mean, exact_text
 from catalog.evidence.records import ClassPixels, ItemHits, LinkBytes, PartTimes, PoolInputRecord
 from catalog.evidence.tables import (
     Accuracy,
@@ -25,7 +26,6 @@ from catalog.evidence.tables import (
     Measurement,
     PoolInputRow,
     RaceDeparture,
-    Sample,
     Slo,
     Strategy,
     TierRun,
@@ -294,9 +294,9 @@ def input_rules(session: Session, latency_key: str) -> tuple[dict[str, object], 
 
 def latency_extent(session: Session, measurement_id: int | None) -> LatencyExtent:
     """Return how many samples a measurement has and between what they lie."""
-    latency = column(Sample, "latency_s")
-    query = select(func.count(latency), func.min(latency), func.avg(latency), func.max(latency))
-    return LatencyExtent(*session.exec(query.where(column(Sample, "measurement_id") == measurement_id)).one())
+    mean = exact_mean("latency_s")
+    query = f"SELECT COUNT(*), MIN(latency_s), {mean}, MAX(latency_s) FROM sample WHERE measurement_id = :measurement"
+    return LatencyExtent(*session.execute(exact_text(session, query), {"measurement": measurement_id}).one())
 
 
 def tier_runs_of(session: Session, measurement_id: int | None) -> Sequence[TierRun]:

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from catalog.evidence.allowed import AccuracyDemand
+from catalog.evidence.exact_sums import exact_sum, exact_text
 from catalog.evidence.records import (
     AccuracyScores,
     ArtifactFile,
@@ -38,14 +39,16 @@ WITH counted AS (
     FROM measurement m WHERE {MEASUREMENT_COUNTS}
 )
 SELECT c.latency_key, t.tier, MAX(t.memory_peak_bytes) AS cgroup_bytes, MAX(t.peak_rss_bytes) AS resident_bytes,
-       SUM(t.window_cpu_seconds) AS cpu_s,
+       {exact_sum("t.window_cpu_seconds")} AS cpu_s,
        SUM(CASE WHEN t.window_cpu_seconds IS NULL THEN 0 ELSE c.inferences END) AS inferences
 FROM counted c JOIN tier_run t ON t.measurement_id = c.id
 GROUP BY c.latency_key, t.tier
+ORDER BY c.latency_key, t.tier
 """
 # Failed attempts are INVALID as well, so that the verdict alone would count them.
 _VERDICTS = """
 SELECT latency_key, verdict, COUNT(*) FROM measurement WHERE status = 'complete' GROUP BY latency_key, verdict
+ORDER BY latency_key, verdict
 """
 
 
@@ -79,7 +82,7 @@ def tier_use(session: Session) -> Mapping[str, Mapping[str, TierUse]]:
         Tiers that only relay are there too.
     """
     uses: dict[str, dict[str, TierUse]] = defaultdict(dict)
-    for key, tier, cgroup_bytes, resident_bytes, cpu_s, inferences in session.execute(text(_USE)):
+    for key, tier, cgroup_bytes, resident_bytes, cpu_s, inferences in session.execute(exact_text(session, _USE)):
         # Linux before 5.19 has no memory.peak, nor has the root cgroup: the first may be missing.
         peaks = [int(peak) for peak in (cgroup_bytes, resident_bytes) if peak is not None]
         # PostgreSQL sums whole numbers to decimals, which are read as floats.
