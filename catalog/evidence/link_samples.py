@@ -237,15 +237,20 @@ class _Reading:
             return None
         carried = links if recorded else ()
         probes = [probe for row in rows for probe in self._probes[row["id"]]]
+        probed = _rates(probes, "measured_bit_per_s")
         return LinkedSamples(
             latency_s=np.array([sample[3] for sample in flat], dtype=np.float64),
             round=np.array([sample[0] for sample in flat], dtype=np.int64),
             input_index=np.array([self._index[sample[2]] for sample in flat], dtype=np.int64),
             sent_bytes={link: np.array([self._bytes[sample[1]][link][0] for sample in flat]) for link in carried},
             received_bytes={link: np.array([self._bytes[sample[1]][link][1] for sample in flat]) for link in carried},
-            # Conditions are in the key, so those of the first round are those of all.
-            declared=_declared(rows[0]["conditions"]) or _rates(probes, "declared_bit_per_s"),
-            probed=_rates(probes, "measured_bit_per_s"),
+            # Conditions are in the key, so those of the first round are those of all. A real link has the rate that it
+            # carries, and the declared one is only what its user expected.
+            declared={
+                **(_declared(rows[0]["conditions"]) or _rates(probes, "declared_bit_per_s")),
+                **{link: rate for link, rate in probed.items() if link in _real(rows[0]["conditions"])},
+            },
+            probed=probed,
             launcher=rows[0]["launcher"],
             evidence_id=rows[0]["latency_key"],
             design=self._designs.of(
@@ -281,6 +286,11 @@ def _declared(conditions: Mapping[str, Any]) -> dict[str, LinkRate]:
         for link in conditions.get("links") or ()
         if link.get("up_bit_per_s") and link.get("down_bit_per_s")
     }
+
+
+def _real(conditions: Mapping[str, Any]) -> set[str]:
+    """Return the links that were measured and not shaped."""
+    return {str(link["name"]) for link in conditions.get("links") or () if link.get("real")}
 
 
 def _rates(probes: Sequence[Mapping[str, Any]], column: str) -> dict[str, LinkRate]:

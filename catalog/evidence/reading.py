@@ -248,18 +248,20 @@ def leaderboard(session: Session, *, subject: str | None = None) -> Sequence[Map
 
 
 def link_summary(session: Session) -> Sequence[Mapping[str, Any]]:
-    """Return per link, direction and environment: declared rate, measured payload rates of what counts, RTT."""
+    """Return per link, direction and environment: declared rate, measured rates of what counts, RTT, whether real."""
     query = (
         "SELECT e.launcher, e.scale, l.link, l.direction, l.declared_bit_per_s, COUNT(*) AS probes, "
         "MIN(l.measured_bit_per_s) AS least_bit_per_s, "
         f"{exact_mean('l.measured_bit_per_s', scale='1')} AS mean_bit_per_s, "
-        f"MAX(l.measured_bit_per_s) AS most_bit_per_s, {exact_mean('l.rtt_s')} AS mean_rtt_s FROM link_probe l "
+        f"MAX(l.measured_bit_per_s) AS most_bit_per_s, {exact_mean('l.rtt_s')} AS mean_rtt_s, "
+        # A real link is probed at both moments, as an emulated one, but has no tolerance.
+        "MIN(CASE WHEN l.tolerance IS NULL AND l.moment IS NOT NULL THEN 1 ELSE 0 END) AS real FROM link_probe l "
         f"JOIN (SELECT id, environment_id FROM measurement WHERE {MEASUREMENT_COUNTS}) m ON m.id = l.measurement_id "
         "JOIN environment e ON e.id = m.environment_id "
         "GROUP BY e.id, e.launcher, e.scale, l.link, l.direction, l.declared_bit_per_s "
         "ORDER BY e.id, l.link, l.direction DESC, l.declared_bit_per_s"
     )
-    return _rows(session, query)
+    return [{**row, "real": bool(row["real"])} for row in _rows(session, query)]
 
 
 def rankings(session: Session) -> Mapping[tuple[str, str, str, str], Mapping[str, Any]]:

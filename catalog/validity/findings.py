@@ -93,6 +93,10 @@ class Thresholds:
     clock_jump_s: float = 0.1
     clock_slew_pct: float = 0.1
 
+    # How far a real link's rate moves from before the samples to after, if the looks of the two moments do not overlap.
+    # The time on the wire moves as much, and where half of a latency is spent there, the latency by half of it.
+    link_drift_pct: float = 20.0
+
     # Of the measured window, beyond what the declared quota makes of the CPU time used: the quota in force is another.
     throttled_doubtful_pct: float = 10.0
     throttled_invalid_pct: float = 30.0

@@ -59,7 +59,19 @@ def judge_measurement(
     # A failed measurement has its reason already, and half of its figures.
     if record.status != "complete":
         return ()
-    rules = (_links, _restarted, _memory, _throttling, _client, _waiting, _host, _clock, _warmup, _outliers)
+    rules = (
+        _links,
+        _link_drift,
+        _restarted,
+        _memory,
+        _throttling,
+        _client,
+        _waiting,
+        _host,
+        _clock,
+        _warmup,
+        _outliers,
+    )
     findings = [finding for rule in rules for finding in rule(record, thresholds)]
     return (*findings, *_inputs(record, percentiles))
 
@@ -79,6 +91,37 @@ def _links(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
                 note=f"{_rate(probe.measured_bit_per_s)} measured, {_rate(probe.declared_bit_per_s)} declared",
                 advice=f"look for a busy host or lost shaping, then {_AGAIN}; the link's `tolerance` widens the limit",
             )
+
+
+def _link_drift(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
+    """Compare what a real link carried before the samples and after: what it carries is nobody's mistake."""
+    # Only a real link is probed without a tolerance at a moment; evidence from before there were moments has neither.
+    real = {(probe.link, probe.direction, probe.moment): probe for probe in record.link_probes if not probe.tolerance}
+    for (link, direction, moment), before in real.items():
+        after = real.get((link, direction, "after"))
+        if moment == "before" and after is not None and before.measured_bit_per_s > 0:
+            drift = 100 * (after.measured_bit_per_s / before.measured_bit_per_s - 1)
+            # Looks that overlap are the link's own variation, which the samples met as well.
+            apart = max(_looks(before)) < min(_looks(after)) or max(_looks(after)) < min(_looks(before))
+            yield Finding(
+                rule="link drift",
+                where=f"{link} {direction}",
+                figure=drift,
+                threshold=limits.link_drift_pct,
+                unit="%",
+                verdict="DOUBTFUL" if apart and abs(drift) > limits.link_drift_pct else "VALID",
+                note=f"{_spread(before)} before, {_spread(after)} after",
+                advice=f"the network changed while the samples were taken: use it for nothing else, then {_AGAIN}",
+            )
+
+
+def _looks(probe: LinkProbeRecord) -> Sequence[float]:
+    return (probe.measured_bit_per_s, *(probe.discarded_bit_per_s or ()))
+
+
+def _spread(probe: LinkProbeRecord) -> str:
+    looks = _looks(probe)
+    return f"{_rate(probe.measured_bit_per_s)} ({_rate(min(looks))} to {_rate(max(looks))})"
 
 
 def _restarted(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:

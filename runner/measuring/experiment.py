@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,16 +55,25 @@ _START_S = 0.003
 _START_ROUND_TRIPS = 3
 # Only the longest looks have the whole tolerance: a single one leaves half of it to its own error.
 _SHORT_LOOK_TOLERANCE = 0.5
+# A real link is looked at three times: the middle one stands, and the others say how much its rate varies. Each is long
+# beside the pauses of a radio link, which are some ten milliseconds.
+_REAL_LOOKS = 3
+_REAL_LOOK_S = 0.1
+# A transfer within one machine has no rate; at this one a look is 25 MB.
+_FASTEST_BIT_PER_S = 2_000_000_000
 # A deadline only ends calls that hang; three probes of the slowest link take far less.
 _DEADLINE_S = 300.0
 
 
 @dataclass(frozen=True)
 class ProbedLink:
-    """The looks at a link at one moment, each twice as long as the one before, and the time of all."""
+    """The looks at a link at one moment, and the time of all.
+
+    Of an emulated link each is twice as long as the one before. A real one has no tolerance: its looks are alike.
+    """
 
     link: LinkLimits
-    tolerance: float
+    tolerance: float | None
     moment: Moment
     looks: Sequence[LinkProbe]
     took_s: float
@@ -72,8 +81,11 @@ class ProbedLink:
     def timed(self, direction: Literal["up", "down"]) -> ProbeDirection:
         """Return the look that stands: the last one, or of two long ones the one farther from the declared rate.
 
-        A sender that stalls makes a link that is too fast look right, though hardly twice.
+        A sender that stalls makes a link that is too fast look right, though hardly twice. A real link carries what it
+        carries: of its looks, the one of the middle rate.
         """
+        if self.tolerance is None:
+            return sorted(self._directions(direction), key=lambda timed: timed.rate_bit_per_s)[len(self.looks) // 2]
         declared = self.link.up_bit_per_s if direction == "up" else self.link.down_bit_per_s
         standing = self._directions(direction)[-2 if len(self.looks) == _LOOKS else -1 :]
         return max(standing, key=lambda timed: abs(timed.rate_bit_per_s / declared - 1))
@@ -89,17 +101,36 @@ class ProbedLink:
 
 def probe_link(deployment: Deployment, link: LinkLimits, *, tolerance: float, moment: Moment) -> ProbedLink:
     """Time a transfer over the link, both ways; repeat it up to three times, doubled, where it is out of tolerance."""
-    url = deployment.url(link.upstream, link.downstream)
+    if link.real:
+        return _probe_real_link(deployment, link, moment)
     looks: list[LinkProbe] = []
     started = time.monotonic()
     while len(looks) < _LOOKS:
-        command = look_command(url, link, deployment.shortest_look_s * 2 ** len(looks))
-        answer = deployment.tiers[link.upstream].call(command.to_json(), deadline_s=_DEADLINE_S)
-        looks.append(LinkProbe.from_json(answer))
+        looks.append(_look(deployment, link, deployment.shortest_look_s * 2 ** len(looks)))
         rates = (looks[-1].up.rate_bit_per_s, looks[-1].down.rate_bit_per_s)
         if _within(rates, link, tolerance * _SHORT_LOOK_TOLERANCE):
             break
     return ProbedLink(link, tolerance, moment, looks, time.monotonic() - started)
+
+
+def _look(deployment: Deployment, link: LinkLimits, look_s: float) -> LinkProbe:
+    command = look_command(deployment.url(link.upstream, link.downstream), link, look_s)
+    return LinkProbe.from_json(deployment.tiers[link.upstream].call(command.to_json(), deadline_s=_DEADLINE_S))
+
+
+def _probe_real_link(deployment: Deployment, link: LinkLimits, moment: Moment) -> ProbedLink:
+    """Time several transfers over a link that is what it is; their spread is part of what is recorded."""
+    started = time.monotonic()
+    # The declared rate is only what the user expects: the first look finds the size of the others.
+    first = _look(deployment, link, deployment.shortest_look_s)
+    carried = replace(
+        link,
+        up_bit_per_s=min(_FASTEST_BIT_PER_S, max(1, round(first.up.rate_bit_per_s))),
+        down_bit_per_s=min(_FASTEST_BIT_PER_S, max(1, round(first.down.rate_bit_per_s))),
+        delay_s=first.rtt_s / 2,
+    )
+    looks = [_look(deployment, carried, _REAL_LOOK_S) for _ in range(_REAL_LOOKS)]
+    return ProbedLink(link, None, moment, looks, time.monotonic() - started)
 
 
 def _within(rates: tuple[float, float], link: LinkLimits, tolerance: float) -> bool:

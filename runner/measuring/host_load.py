@@ -47,12 +47,32 @@ class Snapshot:
 
 
 def host_load(before: Snapshot, after: Snapshot) -> dict[str, Any]:
-    """Return the CPUs used between two snapshots, by user; an empty dict where the kernel does not report it."""
-    first, last = before.client.host, after.client.host
-    duration_s = after.client.monotonic_s - before.client.monotonic_s
+    """Return the CPUs used between two snapshots, by user; an empty dict where the kernel does not report it.
+
+    Of several machines the one is described whose CPUs others used most: it has disturbed the measurement most.
+    """
+    # A tier of each machine, the client's first: where nobody else was busy, that one is described.
+    machines: dict[str, str] = {}
+    for name, tier in before.tiers.items():
+        if tier.host is not None:
+            machines.setdefault(tier.host.boot_id, name)
+    loads = [_load_of(name, before, after) for name in machines.values()]
+    return max(filter(None, loads), key=lambda load: load["other_cpus"] / load["cpus"], default={})
+
+
+def _load_of(tier: str, before: Snapshot, after: Snapshot) -> dict[str, Any]:
+    """Return the load of the machine of one tier."""
+    stats, later = before.tiers[tier], after.tiers[tier]
+    first, last = stats.host, later.host
+    # Durations by each machine's own clock: those of two machines may be hours apart.
+    duration_s = later.monotonic_s - stats.monotonic_s
     if first is None or last is None or duration_s <= 0:
         return {}
-    tiers_s = sum(after.tiers[name].cpu_seconds - before.tiers[name].cpu_seconds for name in before.tiers)
+    tiers_s = sum(
+        after.tiers[name].cpu_seconds - other.cpu_seconds
+        for name, other in before.tiers.items()
+        if other.host is not None and other.host.boot_id == first.boot_id
+    )
     # The processes of this machine are those of the tiers' machine only if both are one.
     local = first.boot_id == _boot_id()
     own_s = tiers_s + (_runner_s(before, after) if local else 0.0)
@@ -65,8 +85,8 @@ def host_load(before: Snapshot, after: Snapshot) -> dict[str, Any]:
         # The two counters are read at different moments, so a difference may come out below zero.
         "other_cpus": max(0.0, busy_s - own_s) / duration_s,
         "steal_cpus": (last.steal_s - first.steal_s) / duration_s,
-        "load_start": before.client.load_average[0],
-        "load_end": after.client.load_average[0],
+        "load_start": stats.load_average[0],
+        "load_end": later.load_average[0],
         "others": _others(before, after, duration_s) if local else [],
     }
 

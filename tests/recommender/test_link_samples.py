@@ -86,6 +86,19 @@ def test_one_setting_with_its_hops_and_rates(declared: tuple[Writer, int]) -> No
     assert samples.launcher == "docker"
 
 
+def test_a_real_link_has_the_rate_that_it_carries_and_not_the_expected_one(writer: Writer) -> None:
+    environment = writer.environment()
+    writer.declare(environment, "partition", "edge-cloud")
+    links = [{"name": "edge-cloud", "up_bit_per_s": 50_000_000, "down_bit_per_s": 50_000_000, "real": True}]
+    measure(writer, environment, f"latency:{environment}:net:partition:edge-cloud", 10, links=links)
+    [parts] = read_linked(writer, environment)
+    [samples] = parts.evidence
+    assert samples.declared["edge-cloud"] == samples.probed["edge-cloud"] == LinkRate(9.9e6, 9.9e6)
+    # 40 ms on the wire at the measured rate; half of that rate takes twice as long.
+    [prediction] = what_if([parts], {"edge-cloud": LinkRate(4.95e6, 4.95e6)}).predictions
+    assert prediction.estimate_s == pytest.approx(0.02 + 2 * 0.04, rel=0.02)
+
+
 def test_measurements_on_other_links_count_where_all_else_is_the_same(declared: tuple[Writer, int]) -> None:
     writer, environment = declared
     measure(writer, environment, "once-1mbit", 1)

@@ -9,7 +9,7 @@ import pytest
 
 from catalog.evidence.records import MeasurementRecord, SampleRecord
 from catalog.validity import Finding, judge_measurement, reason, worst
-from tests.evidence_builder import sample_records
+from tests.evidence_builder import link_probe_record, sample_records
 
 Make = Callable[..., MeasurementRecord]
 
@@ -53,6 +53,40 @@ def test_a_link_beyond_its_tolerance_makes_invalid(measurement: Make, rate: floa
     finding = broken(replace(record, link_probes=[probe])).get("link rate")
     assert (finding.verdict if finding else None) == verdict
     assert finding is None or ("mobile-edge up, before" in str(finding) and "1 Mbit/s declared" in str(finding))
+
+
+@pytest.mark.parametrize(
+    ("after", "looks", "verdict"),
+    [
+        (9.3e7, (8.8e7, 9.7e7), "VALID"),
+        (7.0e7, (6.9e7, 9.0e7), "VALID"),  # the looks of the two moments overlap
+        (8.0e7, (7.9e7, 8.1e7), "VALID"),  # apart, but within the limit
+        (5.0e7, (4.9e7, 5.1e7), "DOUBTFUL"),
+        (1.9e8, (1.8e8, 2.0e8), "DOUBTFUL"),
+    ],
+)
+def test_a_real_link_is_compared_with_itself_and_never_with_a_declaration(
+    measurement: Make, after: float, looks: tuple[float, float], verdict: str
+) -> None:
+    before = link_probe_record(
+        "mobile-edge",
+        declared_bit_per_s=1e6,
+        measured_bit_per_s=9.3e7,
+        moment="before",
+        discarded_bit_per_s=[8.8e7, 9.7e7],
+    )
+    later = replace(before, measured_bit_per_s=after, moment="after", discarded_bit_per_s=list(looks))
+    findings = judge_measurement(replace(measurement(), link_probes=[before, later]))
+    (drift,) = [finding for finding in findings if finding.rule.startswith("link")]
+    assert (drift.rule, drift.where, drift.verdict) == ("link drift", "mobile-edge up", verdict)
+    assert drift.note.startswith("93 Mbit/s (88 Mbit/s to 97 Mbit/s) before, ")
+
+
+def test_a_link_that_was_probed_once_or_without_a_moment_says_nothing_of_drift(measurement: Make) -> None:
+    probe = link_probe_record("mobile-edge", measured_bit_per_s=9e7, moment=None)
+    for probes in ([probe, probe], [replace(probe, moment="before")]):
+        findings = judge_measurement(replace(measurement(), link_probes=probes))
+        assert not [finding for finding in findings if finding.rule.startswith("link")]
 
 
 @pytest.mark.parametrize(

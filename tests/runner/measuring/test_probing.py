@@ -1,7 +1,7 @@
 """Looks at a link: how they are repeated, and which links they let pass."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from runner.launchers.base import Deployment, EventCallback, LinkLimits, TierLimits
 from runner.launchers.select import select_launcher
 from runner.measuring.experiment import ProbedLink, look_command, probe_link
+from runner.measuring.records import link_probes
 
 LINK = LinkLimits("mobile-edge", "mobile", "edge", 10_000_000, 10_000_000)
 
@@ -45,6 +46,28 @@ def probed(*ratios: tuple[float, float]) -> tuple[ProbedLink, list[Mapping[str, 
     tier = ScriptedTier(iter(ratios))
     deployment = Deployment({"mobile": tier}, (LINK,), {("mobile", "edge"): "http://edge:8000"})
     return probe_link(deployment, LINK, tolerance=0.05, moment="before"), tier.commands
+
+
+def test_a_real_link_is_looked_at_several_times_and_is_what_it_is() -> None:
+    real = replace(LINK, real=True)
+    tier = ScriptedTier(iter([(0.1, 4.0), (0.09, 4.2), (0.11, 3.8), (0.10, 4.0)]))
+    deployment = Deployment({"mobile": tier}, (real,), {("mobile", "edge"): "http://edge:8000"})
+    link = probe_link(deployment, real, tolerance=0.05, moment="before")
+    # The first look finds the size of the others: 0.1 s of what the link really carries, each way.
+    sizes = [command["large_bytes"] - command["small_bytes"] for command in tier.commands]
+    down = [command["down_large_bytes"] - command["down_small_bytes"] for command in tier.commands]
+    assert sizes[1:] == [23168] * 3 and down[1:] == [500_000] * 3
+    assert (link.timed("up").rate_bit_per_s, link.timed("down").rate_bit_per_s) == (1_000_000, 40_000_000)
+    assert link.discarded_bit_per_s("up") == [900_000, 1_100_000]
+    records = link_probes(link)
+    assert all(record.tolerance is None and record.declared_bit_per_s == 10_000_000 for record in records)
+
+
+def test_a_link_without_a_rate_gives_no_endless_look() -> None:
+    tier = ScriptedTier(iter([(1e9, 1e-9)] * 4))
+    deployment = Deployment({"mobile": tier}, (LINK,), {("mobile", "edge"): "http://edge:8000"})
+    probe_link(deployment, replace(LINK, real=True), tolerance=0.05, moment="after")
+    assert tier.commands[1]["large_bytes"] < 32 << 20 and tier.commands[1]["down_large_bytes"] >= 16 * 1448
 
 
 def timed_bytes(command: Mapping[str, Any]) -> int:
