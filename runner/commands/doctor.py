@@ -1,19 +1,22 @@
 """`runner doctor`: what the tiers' machine and this one can do, and for each lack what to do about it."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from catalog.declaration import TestbedSpec
+from catalog.declaration.testbeds import LOCAL
 from catalog.units import size
-from runner.commands.terminal import JsonOption, RunnerSettings, example, out, print_json
+from runner.commands.terminal import CatalogOption, JsonOption, RunnerSettings, example, out, print_json
 from runner.errors import EngineUnavailableError, LaunchError, RunnerError
 from runner.host import Host, this_host
-from runner.launchers.select import select_launcher
+from runner.launchers.select import Selection, launcher_of, select_launcher
 
 # What the demo's three tiers want (strategies.yaml).
 _CPUS = 2
@@ -39,9 +42,9 @@ class _Engine:
     place: str = "this machine"
 
 
-def examine() -> Iterator[MachineCheck]:
+def examine(place: str = LOCAL) -> Iterator[MachineCheck]:
     """Look at everything that a fill may need; nothing is changed but the tier image being built."""
-    engine = _engine()
+    engine = _engine(place)
     host = engine.host
     yield MachineCheck("machine of the tiers", engine.place, _REMOTE if host.remote else "")
     few = "" if host.cpu_count >= _CPUS else f"tiers of up to {_CPUS} CPUs need --scale, e.g. --scale 1/2"
@@ -66,16 +69,17 @@ def _disk() -> MachineCheck:
     return MachineCheck("disk", f"{size(free)} free here", advice)
 
 
-def _engine() -> _Engine:
+def _engine(place: str) -> _Engine:
     """Look at the engine and, through a container of the tier image, at its machine."""
     try:
-        selection = select_launcher("docker", base_image=RunnerSettings().base_image)
+        selection = _selected(place)
     except EngineUnavailableError as error:
-        none = MachineCheck("Docker engine", "none", f"{error}. Until then the process launcher is used: no isolation")
+        until = ". Until then the process launcher is used: no isolation" if place == LOCAL else ""
+        none = MachineCheck("Docker engine", "none", f"{error}{until}")
         shaping = MachineCheck("shaping of links", "in user space", "Docker tiers are shaped by the kernel")
         return _Engine((none, shaping), this_host())
     # This command requests Docker itself, so that part of the reason says nothing.
-    described = selection.reason.removeprefix("requested: ")
+    described = selection.reason.removeprefix("requested: ").removeprefix(f"testbed {place}: ")
     answers = MachineCheck("Docker engine", described)
     try:
         host, refusal = selection.launcher.host(), selection.launcher.delay_refusal()
@@ -86,6 +90,14 @@ def _engine() -> _Engine:
     return _Engine((answers, *_shaping(refusal)), host, place)
 
 
+def _selected(place: str) -> Selection:
+    """Return the launcher of the engine at a place."""
+    base_image = RunnerSettings().base_image
+    if place == LOCAL:
+        return select_launcher("docker", base_image=base_image)
+    return launcher_of(TestbedSpec(engine=place), name=place, base=Path(), base_image=base_image)
+
+
 def _shaping(refusal: str | None) -> Iterator[MachineCheck]:
     yield MachineCheck("tier image", "there")
     yield MachineCheck("shaping of links", "tbf, in the kernel")
@@ -93,12 +105,52 @@ def _shaping(refusal: str | None) -> Iterator[MachineCheck]:
     yield MachineCheck("delay of links", "no" if refusal else "netem, in the kernel", advice)
 
 
-def doctor(as_json: JsonOption = False) -> None:
+TestbedOption = Annotated[
+    str | None,
+    typer.Option("--testbed", metavar="NAME", help="Look at the places of a declared testbed", show_default=False),
+]
+
+
+def doctor(testbed: TestbedOption = None, catalog: CatalogOption = None, as_json: JsonOption = False) -> None:
     """Show what the machine of the tiers can do, and how to get what it lacks.
 
-    Looks at CPUs, memory, int8, GPU, the Docker engine and the shaping of links.
+    Looks at CPUs, memory, int8, GPU, the Docker engine and the shaping of links; of a testbed, at the place of each
+    tier and at the links between them.
     """
-    checks = tuple(examine())
+    if testbed is not None:
+        _show_testbed(testbed, catalog, as_json=as_json)
+        return
+    _show(tuple(examine()), as_json=as_json)
+
+
+def _show_testbed(name: str, catalog: Path | None, *, as_json: bool) -> None:
+    # Imported here, because planning loads much that a look at this machine does not need.
+    from runner.commands.plan import declared_catalog, testbed_of
+
+    declared, base = declared_catalog(catalog)
+    spec = testbed_of(declared, name)
+    if spec.engine is not None:
+        _show(tuple(examine(spec.engine)), as_json=as_json)
+        return
+    # Imported here, so that a look at this machine without Docker does not load the `docker` package.
+    from runner.commands.doctor_testbed import examine_places
+    from runner.launchers.hosts import PlaceAccess
+
+    settings = RunnerSettings()
+    access = PlaceAccess(base, settings.base_image, settings.tier_token)
+    checks = list(examine_places(declared, spec, access))
+    usable = not any(row.fatal for row in checks)
+    if as_json:
+        print_json([{"tier": row.tier, "what": row.what, "found": row.state, "advice": row.advice} for row in checks])
+    else:
+        table = Table("tier or link", "what", "found", "what to do", pad_edge=False)
+        for row in checks:
+            table.add_row(*(Text(cell) for cell in (row.tier, row.what, row.state, row.advice or "–")))
+        out.print(table)
+    raise typer.Exit(0 if usable else 1)
+
+
+def _show(checks: Sequence[MachineCheck], *, as_json: bool) -> None:
     if as_json:
         print_json([{"what": check.what, "found": check.state, "advice": check.advice} for check in checks])
         return
@@ -110,4 +162,4 @@ def doctor(as_json: JsonOption = False) -> None:
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to an application."""
-    app.command(epilog=example("runner doctor"))(doctor)
+    app.command(epilog=example("runner doctor", "runner doctor --testbed lab-1"))(doctor)

@@ -27,6 +27,7 @@ from runner.commands.plan import (
     fill_scope,
     nothing_missing,
     run_context,
+    testbed_of,
 )
 from runner.commands.progress import Progress, doubtful_summary
 from runner.commands.terminal import (
@@ -42,7 +43,7 @@ from runner.commands.terminal import (
     print_json,
 )
 from runner.fleet.exclusive import exclusive_machines
-from runner.launchers.select import Selection, select_launcher
+from runner.launchers.select import Selection, launcher_of, select_launcher
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import MissingRound, Plan, make_plan, update_plan
@@ -233,12 +234,29 @@ def _report(outcome: FillOutcome, scope: FillScope) -> None:
 def clean(
     launcher: LauncherOption = "auto",
     volumes: Annotated[bool, typer.Option("--volumes", help="Also remove the cached model and input volumes")] = False,
+    testbed: Annotated[
+        str | None,
+        typer.Option("--testbed", metavar="NAME", help="On every engine of a declared testbed", show_default=False),
+    ] = None,
+    catalog: CatalogOption = None,
 ) -> None:
     """Remove what a killed run left behind.
 
     That is containers, networks, processes and unfinished files.
     """
-    selection = select_launcher(launcher, base_image=RunnerSettings().base_image)
+    settings = RunnerSettings()
+    if testbed is None:
+        selection = select_launcher(launcher, base_image=settings.base_image)
+    else:
+        declared, base = declared_catalog(catalog)
+        selection = launcher_of(
+            testbed_of(declared, testbed),
+            name=testbed,
+            base=base,
+            base_image=settings.base_image,
+            token=settings.tier_token,
+            launcher=launcher,
+        )
     removed = selection.launcher.clean(volumes=volumes) + sweep(RunnerSettings().workdir)
     out.print(f"removed {counted(removed, 'leftover')} ({selection.launcher.name})")
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from catalog.declaration import Catalog, load_catalog
+from catalog.declaration import Catalog, TestbedSpec, load_catalog
+from catalog.declaration.checks import nearest
 from catalog.errors import DatabaseMissingError, UnitError
 from catalog.evidence.database import Database, open_database
 from catalog.evidence.reading import distance_warnings, race_departures
@@ -101,6 +102,13 @@ def declared_catalog(path: Path | None) -> tuple[Catalog, Path]:
     """Return the catalog and the directory from which its relative paths start."""
     chosen = path or RunnerSettings().catalog
     return load_catalog(chosen), chosen.resolve().parent
+
+
+def testbed_of(catalog: Catalog, name: str) -> TestbedSpec:
+    """Return a declared testbed; raises RunnerError naming those that there are."""
+    if name not in catalog.testbeds:
+        raise RunnerError(f"{catalog.file} declares no testbed {name!r}; {nearest(name, catalog.testbeds)}")
+    return catalog.testbeds[name]
 
 
 def run_context(catalog: Catalog, base: Path, selection: Selection, scale: str) -> RunContext:
