@@ -8,6 +8,7 @@ from alembic import context
 
 from catalog.evidence.tables import EvidenceTable
 from migrations.collation import sort_texts_by_bytes
+from migrations.notifications import create_triggers
 from migrations.views import create_views, drop_views
 
 connection = context.config.attributes["connection"]
@@ -23,3 +24,4 @@ with context.begin_transaction():
     if context.get_context().get_current_revision() == context.get_head_revision():
         sort_texts_by_bytes(connection)
         create_views(connection)
+        create_triggers(connection)

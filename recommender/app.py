@@ -57,7 +57,7 @@ def create_app(settings: RecommenderSettings | None = None, *, log: RequestLog |
         docs_url=None,  # the stock page loads its scripts from a content network
         redoc_url=None,
     )
-    snapshots = Snapshots(chosen.database, prepare=tabulate_later)
+    snapshots = Snapshots(chosen.database, follow=True, prepare=tabulate_later)
     app.state.snapshots = snapshots
     app.state.answers = AnswerCache(snapshots)
     app.state.queue = QuestionQueue()

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from catalog.errors import CatalogError, DatabaseMissingError, DatabaseTooNewError, DatabaseTooOldError
+from catalog.evidence.change_feed import ChangeFeed
 from catalog.evidence.database import Database, data_version, database_file, open_database, shown_location
 from catalog.evidence.soundness import sound_database
 from catalog.statistics.drops import AccuracyDrop
@@ -20,8 +21,10 @@ from recommender.errors import DatabaseMissing, DatabaseVersionMismatch, Evidenc
 from recommender.evidence.loading import AccuracyBounds, load
 from recommender.evidence.model import Evidence
 
-# Where the engine has no cheap sign of a change (anything but SQLite), evidence is read again after this long.
+# Where there is no sign of a change (a server whose announcements are not heard), evidence is read again after so long.
 _BLIND_REFRESH_S = 2.0
+# The first question waits so long for the server's announcements to be heard, before which a change may go unheard.
+_LISTENING_S = 1.0
 # A question waits this long for new evidence before it is answered from the previous snapshot.
 _PATIENCE_S = 2.0
 # Longer than the steps in which file systems of Linux count time: after it, a file that is still written shows it.
@@ -36,9 +39,10 @@ class Snapshots:
 
     SQLite reports other processes' commits through `PRAGMA data_version` on a connection that stays open: some
     microseconds, against reading everything. A file that was replaced or overwritten, which SQLite does not notice,
-    has another identity, size or time, and is opened again. With a `subject`,
-    the evidence of that one alone is read. `prepare` is called with new evidence once it answers questions, in the
-    thread that read it, with a function that says whether it still does.
+    has another identity, size or time, and is opened again. A PostgreSQL server announces changes, which a thread hears
+    when `follow` is set; else, and while it is not heard, the evidence is read again every two seconds at most. With a
+    `subject`, the evidence of that one alone is read. `prepare` is called with new evidence once it answers questions,
+    in the thread that read it, with a function that says whether it still does.
     """
 
     def __init__(
@@ -46,10 +50,13 @@ class Snapshots:
         database: str,
         *,
         subject: str | None = None,
+        follow: bool = False,
         prepare: Callable[[Evidence, Callable[[], bool]], None] = lambda evidence, is_wanted: None,
     ) -> None:
         self.database = database
         self._subject = subject
+        self._follow = follow
+        self._feed: ChangeFeed | None = None
         self._prepare = prepare
         self._lock = threading.Lock()
         self._opened: Database | None = None
@@ -94,6 +101,15 @@ class Snapshots:
                     return evidence if self._is_up_to_date() else None
             except EvidenceUnavailable:
                 return None
+
+    def refresh(self) -> str:
+        """Return in words how changes are noticed now."""
+        feed = self._feed
+        if feed is None and self._file_or_none() is not None:
+            return "the file is looked at for each question"
+        if feed is not None and feed.lack is None:
+            return "the database server announces changes"
+        return f"polling every {_BLIND_REFRESH_S:g} s: {'no database is open' if feed is None else feed.lack}"
 
     def close(self) -> None:
         """Close the database; the next question opens it again."""
@@ -178,20 +194,29 @@ class Snapshots:
             self._bounds.read = {}
         self._disconnect()
         self._opened = open_database(self.database, readonly=True)
+        if self._follow and self._opened.engine.dialect.name == "postgresql":
+            self._feed = ChangeFeed(self.database)
+            self._feed.start(wait_s=_LISTENING_S)
         self._state = state
         return self._opened
+
+    def _file_or_none(self) -> Path | None:
+        return self._file or database_file(self.database)
 
     def _file_state(self) -> "FileState | None":
         """Return what changes when the file is replaced; None for a database that is not a file.
 
         The file is not opened: closing it would end the locks that SQLite holds on it in this process.
         """
-        file = self._file or database_file(self.database)
+        file = self._file_or_none()
         return None if file is None else FileState.of(file, self.database)
 
     def _change(self, opened: Database) -> Hashable:
         if opened.engine.dialect.name != "sqlite":
-            return time.monotonic() // _BLIND_REFRESH_S
+            feed = self._feed
+            count = 0 if feed is None else feed.count
+            heard = feed is not None and feed.lack is None
+            return count if heard else (count, time.monotonic() // _BLIND_REFRESH_S)
         if self._watch is None:
             self._watch = opened.engine.raw_connection()
         return data_version(self._watch)
@@ -207,7 +232,9 @@ class Snapshots:
             self._watch.invalidate()
         if self._opened is not None:
             self._opened.close()
-        self._watch = self._opened = None
+        if self._feed is not None:
+            self._feed.close()
+        self._watch = self._opened = self._feed = None
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,8 @@ class _EvidenceCollector(Collector):
             return
         ready.add_metric([], 1)
         yield ready
+        polled = "1 where changes of the evidence are looked for, 0 where they are announced or seen in the file"
+        yield GaugeMetricFamily("tierwise_polling", polled, value=self._snapshots.refresh().startswith("polling"))
         yield GaugeMetricFamily(
             "tierwise_evidence_loaded_timestamp_seconds",
             "When the evidence in memory was read",
@@ -187,13 +189,14 @@ async def healthz() -> LivenessResponse:
 
 
 @router.get("/readyz", responses=documented(413, 500, 503))
-def readyz(evidence: EvidenceNow) -> HealthResponse:
+def readyz(request: Request, evidence: EvidenceNow) -> HealthResponse:
     """Return 200 when a question can be answered now; otherwise a problem that says what is missing."""
     return HealthResponse(
         version=version("tierwise"),
         subjects=len(evidence.subjects),
         loaded_at=evidence.loaded_at.isoformat(),
         left_out=len(evidence.left_out),
+        refresh=request.app.state.snapshots.refresh(),
     )
 
 

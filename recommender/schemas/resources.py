@@ -69,6 +69,7 @@ class HealthResponse(Out, frozen=True):
     subjects: int
     loaded_at: str
     left_out: int = Field(0, description="Unusable rows of the database; GET /coverage names them")
+    refresh: str = Field("", description="How a change of the evidence is noticed, and what keeps it from more")
 
 
 class FieldProblem(Out, frozen=True):

@@ -1,0 +1,32 @@
+"""Triggers by which a PostgreSQL server announces that evidence was committed (`catalog/evidence/change_feed.py`).
+
+Derived like the views, and made again with them. A statement fires one trigger and a transaction announces once, so
+that a round costs some microseconds. What stands below a measurement or an accuracy is written in the same transaction
+and fires none of its own; changed or deleted by hand, it does.
+"""
+
+import sqlalchemy as sa
+
+CHANNEL = "tierwise_evidence"
+TRIGGER = "announce_evidence"
+_EVERY_CHANGE = ("environment", "artifact", "strategy", "measurement", "accuracy", "slo", "imported_file", "input_pool")
+_BELOW = ("pool_input", "tier_run", "sample", "sample_part", "sample_link", "link_probe", "accuracy_item")
+_FUNCTION = f"""
+CREATE OR REPLACE FUNCTION {TRIGGER}() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN PERFORM pg_notify('{CHANNEL}', ''); RETURN NULL; END $$
+"""
+
+
+def create_triggers(connection: sa.Connection) -> None:
+    """Create all triggers again; on a server alone."""
+    if connection.dialect.name != "postgresql":
+        return
+    connection.exec_driver_sql(_FUNCTION)
+    below = (*_BELOW, "accuracy_class_item")
+    events = dict.fromkeys(_EVERY_CHANGE, "INSERT OR UPDATE OR DELETE OR TRUNCATE")
+    events |= dict.fromkeys(below, "UPDATE OR DELETE OR TRUNCATE")
+    for table, kinds in events.items():
+        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {TRIGGER} ON {table}")
+        connection.exec_driver_sql(
+            f"CREATE TRIGGER {TRIGGER} AFTER {kinds} ON {table} FOR EACH STATEMENT EXECUTE FUNCTION {TRIGGER}()"
+        )
