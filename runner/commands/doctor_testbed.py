@@ -52,11 +52,11 @@ def examine_places(catalog: Catalog, testbed: TestbedSpec, access: PlaceAccess) 
     )
     for place in examined.values():
         yield from place.checks
-    usable = {name: found.place for name, found in examined.items() if found.place is not None}
+    usable = {name: result.place for name, result in examined.items() if result.place is not None}
     if len(usable) < len(places):
         yield PlaceCheck("links", "reached", "not tried", "first make every place answer")
         return
-    hosts = {name: found.host for name, found in examined.items() if found.host is not None}
+    hosts = {name: result.host for name, result in examined.items() if result.host is not None}
     yield from _links(catalog, TestbedLauncher(usable), hosts)
 
 

@@ -271,11 +271,11 @@ class TestbedLauncher:
     def kept(self) -> Iterator[None]:
         """Hold the tier servers, and remember between the launches of the block which files the engines have."""
         self._keeps = True
-        with ExitStack() as held:
+        with ExitStack() as reservations:
             try:
                 for server in self.servers():
                     server.hold()
-                    held.callback(server.release)
+                    reservations.callback(server.release)
                 yield
             finally:
                 self._keeps = False
