@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench samples serve clean help
+.PHONY: demo test lint bench samples serve wheel clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 # pip would compile what it installs on one core, which takes half of its time; a few templates are no Python.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+PIP_WHEEL := $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation
 COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib >/dev/null || true
 
 .venv/.installed: requirements.lock pyproject.toml
@@ -61,5 +62,8 @@ samples: .venv/.ready  ## renew what README and docs show of commands
 serve: .venv/.installed  ## serve the recommender on loopback
 	@$(BIN)/recommender
 
+wheel: .venv/.ready  ## build the wheel of the tier server, for a phone or a board, into dist/
+	@$(PIP_WHEEL) --wheel-dir dist ./packaging/tierserver && ls dist
+
 clean:  ## remove what the build and the demo made here (the database stays)
-	rm -rf .venv .tierwise build *.egg-info
+	rm -rf .venv .tierwise build dist *.egg-info packaging/tierserver/build packaging/tierserver/*.egg-info
