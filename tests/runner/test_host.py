@@ -1,5 +1,6 @@
 """The environment is that of the tiers: facts and keys follow the engine's machine, wherever the runner is."""
 
+import gzip
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from runner.measuring.tiers import Scale, check_host, check_hosts, resolve_provi
 from tierserver.facts import read_facts
 from tierserver.messages import TierFacts
 
+CATALOGS = Path(__file__).parents[2] / "catalogs"
 CATALOG = """\
 version: 1
 subjects: {s: {model: "builtin:fashion-resnet", task: classification, dataset: "builtin:fashion"}}
@@ -261,6 +263,24 @@ def test_a_host_smaller_than_its_tier_is_named() -> None:
     check_hosts(catalog, {**hosts, "cloud": NEW}, Scale.parse("1"), real_links=True)
     with pytest.raises(RunnerError, match=r"--scale 1/2 shrinks CPUs and links together, and the links .* are real"):
         check_hosts(catalog, {**hosts, "cloud": NEW}, Scale.parse("1/2"), real_links=True)
+
+
+def test_evidence_of_one_host_keeps_its_keys(tmp_path: Path) -> None:
+    with gzip.open(CATALOGS / "embedded-evidence.json.gz") as file:
+        document = json.load(file)
+    (environment,) = document["environments"]
+    facts = environment["details"]["host"]
+    host = Host(**{**facts, "providers": tuple(facts["providers"])})
+    catalog = load_catalog(CATALOGS / "embedded.yaml")
+    hosts = dict.fromkeys(catalog.tiers, host)
+    scale, launcher = Scale.parse(environment["scale"]), environment["launcher"]
+    context = RunContext(catalog, CATALOGS, launcher, scale, tmp_path, host=environment_host(hosts), hosts=hosts)
+    context.prepare()
+    assert context.environment_key == environment["key"]
+    keyed = [key_strategy(context, strategy) for strategy in catalog.strategies()]
+    assert {(item.latency_key, item.accuracy_key, item.artifact_key) for item in keyed} == {
+        (row["latency_key"], row["accuracy_key"], row["artifact_key"]) for row in document["strategies"]
+    }
 
 
 @pytest.mark.docker
