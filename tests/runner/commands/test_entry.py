@@ -131,7 +131,7 @@ def test_a_command_imports_nothing_that_only_others_use(module: str, unused: tup
 
 def test_a_question_about_accuracy_is_answered_without_the_whole_of_scipy(filled: Callable[..., Command]) -> None:
     filled("fashion-resnet", "quantized@edge", "identity@edge")
-    heavy = ("scipy.optimize", "scipy.stats", "onnxruntime", "docker", "alembic")
+    heavy = ("scipy.optimize", "scipy.stats", "onnxruntime", "docker", "alembic", "numpy.f2py.crackfortran", "unittest")
     code = (
         "import sys; from runner.cli import app, run; run(lambda: app(prog_name='runner')); "
         f"print('heavy:', [name for name in {heavy} if name in sys.modules])"
