@@ -5,7 +5,8 @@ then those marked `alone`, which measure or keep time.
 
 Two cores pay for every process that starts and for everything that is made twice. The cheap ways:
 
-- a database: `new_database`, `database_url` (here) copy a migrated one; `open_database(…, create=True)` migrates.
+- a database: `new_database`, `database_url` (here) copy a migrated one; `open_database(…, create=True)` migrates. What
+  several tests store first is in a template, too (`Contents`).
 - evidence with chosen numbers: tests/evidence_builder.py; a whole study: tests/catalog/exchange/study_rows.py.
 - committed evidence: `filled` (tests/runner/commands/conftest.py) copies a piece that is imported once per process.
 - a command: `command` (there), or `run(lambda: app([...]))`. A process of its own takes seconds: only for what an
@@ -20,10 +21,11 @@ seconds belongs into `_LONG`.
 import gc
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 import psycopg
@@ -32,7 +34,7 @@ from psycopg import sql
 from sqlalchemy.engine import make_url
 from xdist.scheduler import LoadFileScheduling
 
-from catalog.evidence.database import open_database
+from catalog.evidence.database import Database, open_database
 from runner.errors import EngineUnavailableError
 from runner.launchers.engine import Engine
 
@@ -52,6 +54,8 @@ _LONG = (
     "catalog/statistics/test_simulated.py", "runner/test_wheel.py", "runner/test_server_database.py",
     "test_foreign_text.py", "hostile/test_odd_files.py",
 )  # fmt: skip
+# Databases of SQLite that hold `Contents`, by their name.
+_TEMPLATES: dict[str, str] = {}
 _MARKS = ("docker", "postgres")
 _NO_POSTGRES = 'no PostgreSQL server; start one with: eval "$(.ci/postgres start)"'
 
@@ -79,6 +83,24 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
+class _Rotated(pytest.Dir):
+    """The folder of all tests; each process begins to import at another place.
+
+    What is imported first is compiled, and stored for the others. They would all compile the same at the same time.
+    """
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        workers, nodes = self.config.workerinput, list(super().collect())  # type: ignore[attr-defined]
+        first = len(nodes) * int(workers["workerid"].removeprefix("gw")) // workers["workercount"]
+        return [*nodes[first:], *nodes[:first]]
+
+
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    if path == _TESTS and hasattr(parent.config, "workerinput"):
+        return _Rotated.from_parent(parent, path=path)
+    return None
+
+
 class _OneFileInOneProcess(LoadFileScheduling):  # type: ignore[misc]
     """Gives out whole files, and all that start containers to the same process: their volumes are shared."""
 
@@ -99,7 +121,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if _is_alone(item.path):
             item.add_marker("alone")
-    items.sort(key=lambda item: _place(item.path))
+    # By name, too: all processes have to list the tests in the same order, and each collects them in another.
+    items.sort(key=lambda item: (_place(item.path), item.path))
     if os.environ.get("CI") == "true":
         return
     if any(item.get_closest_marker("docker") for item in items) and not engine_answers():
@@ -161,6 +184,7 @@ class PostgresServer:
     def __init__(self, url: str) -> None:
         self.url = url
         self.template = self._name()
+        self.templates: dict[str, str] = {}
         self.create(self.template)
         open_database(self.url_of(self.template), create=True).close()
 
@@ -188,10 +212,10 @@ class PostgresServer:
         open_database(self.url_of(name), create=True).close()
         return name
 
-    def migrated(self) -> str:
-        """Make a database and return its name; it is at the newest schema."""
+    def migrated(self, template: str | None = None) -> str:
+        """Make a database and return its name; it is at the newest schema, or a copy of another one."""
         name = self._name()
-        self.execute("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy", name, self.template)
+        self.execute("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy", name, template or self.template)
         return name
 
     def drop(self, name: str) -> None:
@@ -204,7 +228,8 @@ def postgres() -> Iterator[PostgresServer]:
         pytest.fail(_NO_POSTGRES)
     server = PostgresServer(os.environ["TIERWISE_TEST_POSTGRES"])
     yield server
-    server.drop(server.template)
+    for name in (server.template, *server.templates.values()):
+        server.drop(name)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -230,19 +255,49 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+class NewDatabase(Protocol):
+    """Makes a migrated database and returns its path or URL; `name` is that of its file in SQLite."""
+
+    def __call__(self, name: str, contents: "Contents | None" = None) -> str: ...
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a new database holds: always the same under one name, so that it is stored once per process and copied."""
+
+    name: str
+    store: Callable[[Database], object]
+
+
 @pytest.fixture
 def new_database(
-    backend: str, request: pytest.FixtureRequest, tmp_path: Path, sqlite_template: Path
-) -> Iterator[Callable[[str], str]]:
-    """Make an empty, migrated database and return its path or URL; `name` is that of its file in SQLite."""
+    backend: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    sqlite_template: Path,
+) -> Iterator[NewDatabase]:
+    """Make a migrated database, empty or with contents, and return its path or URL."""
     made: list[str] = []
+    server: PostgresServer | None = request.getfixturevalue("postgres") if backend == "postgresql" else None
 
-    def make(name: str) -> str:
-        if backend == "sqlite":
-            shutil.copy(sqlite_template, tmp_path / name)
+    def template_of(contents: Contents) -> str:
+        templates = server.templates if server else _TEMPLATES
+        if contents.name not in templates:
+            if server is None:
+                location = name = str(shutil.copy(sqlite_template, sqlite_template.parent / contents.name))
+            else:
+                location = server.url_of(name := server.migrated())
+            with open_database(location) as opened:
+                contents.store(opened)
+            templates[contents.name] = name
+        return templates[contents.name]
+
+    def make(name: str, contents: Contents | None = None) -> str:
+        template = template_of(contents) if contents else None
+        if server is None:
+            shutil.copy(template or sqlite_template, tmp_path / name)
             return str(tmp_path / name)
-        server: PostgresServer = request.getfixturevalue("postgres")
-        made.append(server.migrated())
+        made.append(server.migrated(template))
         return server.url_of(made[-1])
 
     yield make
@@ -251,6 +306,12 @@ def new_database(
 
 
 @pytest.fixture
-def database_url(new_database: Callable[[str], str]) -> str:
-    """Make an empty, migrated database."""
-    return new_database("evidence.db")
+def contents() -> Contents | None:
+    """Return what the test's database holds from the start."""
+    return None
+
+
+@pytest.fixture
+def database_url(new_database: NewDatabase, contents: Contents | None) -> str:
+    """Make a migrated database, empty unless `contents` says otherwise."""
+    return new_database("evidence.db", contents)

@@ -27,6 +27,7 @@ from catalog.evidence.writing import (
     upsert_artifact,
     upsert_environment,
 )
+from tests.conftest import Contents
 from tests.evidence_builder import (
     LINKS,
     STARTED,
@@ -100,37 +101,49 @@ def make() -> Any:
     )
 
 
+Latencies = dict[tuple[str, str], list[Any]]
+
+
+def estate_latencies() -> Latencies:
+    """Return the latencies of the estate by strategy, one array per round."""
+    rng = np.random.default_rng(7)
+    return {
+        (operator, placement): [rng.lognormal(-3, 0.5, size) for size in (30, 1, 20)]
+        for operator in PASSES
+        for placement in LINKS
+    }
+
+
+def store_estate(database: Database) -> None:
+    """Store the whole estate."""
+    with database.session() as session:
+        where = upsert_environment(session, environment())
+        sync_strategies(session, where, [strategy(o, p) for o in PASSES for p in LINKS])
+        for index, operator in enumerate(PASSES):
+            files = [ArtifactFile(0, "model.onnx", "ab", 100 + index)]
+            artifact = {"key": f"artifact-{operator}", "passes": PASSES[operator], "files": files}
+            upsert_artifact(session, artifact_record("net", operator, size_bytes=100 + index, **artifact))
+            record_accuracy(session, accuracy(where, operator, [True] * (9 - index) + [False] * (1 + index)))
+        for (operator, placement), rounds in estate_latencies().items():
+            for number, values in enumerate(rounds, 1):
+                taken = samples(values, placement)
+                record_measurement(session, measurement(where, operator, placement, number, samples=taken))
+        session.commit()
+
+
+@pytest.fixture
+def contents(request: pytest.FixtureRequest) -> Contents | None:
+    """Return the estate for a test that takes `fill`: to copy it is much quicker than to store it."""
+    return Contents("estate", store_estate) if "fill" in request.fixturenames else None
+
+
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     with open_database(database_url) as opened:
         yield opened
 
 
-Latencies = dict[tuple[str, str], list[Any]]
-
-
 @pytest.fixture
-def fill(database: Database) -> Callable[[], Latencies]:
-    """Store the whole estate; returns the latencies by strategy, one array per round."""
-
-    def filling() -> Latencies:
-        rng = np.random.default_rng(7)
-        latencies: Latencies = {}
-        with database.session() as session:
-            where = upsert_environment(session, environment())
-            sync_strategies(session, where, [strategy(o, p) for o in PASSES for p in LINKS])
-            for index, operator in enumerate(PASSES):
-                files = [ArtifactFile(0, "model.onnx", "ab", 100 + index)]
-                artifact = {"key": f"artifact-{operator}", "passes": PASSES[operator], "files": files}
-                upsert_artifact(session, artifact_record("net", operator, size_bytes=100 + index, **artifact))
-                record_accuracy(session, accuracy(where, operator, [True] * (9 - index) + [False] * (1 + index)))
-                for placement in LINKS:
-                    rounds = [rng.lognormal(-3, 0.5, size) for size in (30, 1, 20)]
-                    latencies[operator, placement] = rounds
-                    for number, values in enumerate(rounds, 1):
-                        taken = samples(values, placement)
-                        record_measurement(session, measurement(where, operator, placement, number, samples=taken))
-            session.commit()
-        return latencies
-
-    return filling
+def fill() -> Callable[[], Latencies]:
+    """Let the test's database hold the whole estate; returns the latencies by strategy, one array per round."""
+    return estate_latencies

@@ -27,19 +27,33 @@ from catalog.evidence.writing import (
     upsert_artifact,
     upsert_environment,
 )
+from tests.catalog.conftest import store_estate
+from tests.conftest import Contents, NewDatabase
 
 
 @pytest.fixture
-def other(new_database: Callable[[str], str]) -> Iterator[Database]:
+def other(new_database: NewDatabase) -> Iterator[Database]:
     """Open a second, empty database."""
     with open_database(new_database("other.db")) as opened:
         yield opened
 
 
 @pytest.fixture
-def rich(database: Database, fill: Callable[[], Any], make: Any) -> Database:
-    """The estate of `fill`, and: failed and invalid attempts, a segmentation, an undeclared strategy, a target."""
-    fill()
+def contents(request: pytest.FixtureRequest, contents: Contents | None, make: Any) -> Contents | None:
+    """Return what `rich` holds for a test that takes it."""
+    if "rich" not in request.fixturenames:
+        return contents
+    return Contents("rich", lambda database: store_all_kinds(database, make))
+
+
+@pytest.fixture
+def rich(database: Database) -> Database:
+    """The estate, and: failed and invalid attempts, a segmentation, an undeclared strategy, a target."""
+    return database
+
+
+def store_all_kinds(database: Database, make: Any) -> None:
+    store_estate(database)
     with database.session() as session:
         where = upsert_environment(session, replace(make.environment(), details={"why": "ünï"}))
         failed = make.measurement(where, "identity", "edge", 4, status="failed", verdict="INVALID", samples=())
@@ -60,7 +74,6 @@ def rich(database: Database, fill: Callable[[], Any], make: Any) -> Database:
         refused = ArtifactRecord("refused", "net", "partition", [{"name": "partition"}], "inapplicable", "no cut")
         upsert_artifact(session, refused)
         session.commit()
-    return database
 
 
 def counters() -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Files meet only where one contains the other's evidence: a claimed key changes nothing of another file's."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ from sqlalchemy.exc import DBAPIError
 
 from catalog.declaration.schema import SloSpec
 from catalog.errors import ExchangeError
-from catalog.evidence.database import Database
+from catalog.evidence.database import Database, open_database
 from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.reading import leaderboard
 from catalog.evidence.tables import Slo
 from catalog.evidence.writing import record_measurement, sync_slos, sync_strategies
 from catalog.exchange import collect, document_bytes, forget_file, import_files
+from tests.conftest import Contents, NewDatabase
 
 pytestmark = pytest.mark.both_databases
 
@@ -55,12 +56,22 @@ def shown(database: Database) -> dict[tuple[str, str, str], Any]:
 
 
 @pytest.fixture
-def first(database: Database, other: Database, fill: Callable[[], Any], tmp_path: Path) -> dict[str, Any]:
+def first(database: Database, fill: Callable[[], Any], tmp_path: Path) -> dict[str, Any]:
     """Return the document of a first file, which `other` has imported."""
-    fill()
     document = exported(database)
-    import_files(other, [written(document, tmp_path / "first.json")])
+    written(document, tmp_path / "first.json")
     return document
+
+
+@pytest.fixture
+def other(request: pytest.FixtureRequest, new_database: NewDatabase, tmp_path: Path) -> Iterator[Database]:
+    """Open a second database; it holds the first file where the test takes that."""
+    contents = None
+    if "first" in request.fixturenames:
+        request.getfixturevalue("first")
+        contents = Contents("first-file", lambda opened: import_files(opened, [tmp_path / "first.json"]))
+    with open_database(new_database("other.db", contents)) as opened:
+        yield opened
 
 
 def other_rounds(document: dict[str, Any], latency_s: float) -> dict[str, Any]:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from statsmodels.stats.multitest import multipletests
 
 from catalog.declaration import AnalysisSpec
 from catalog.statistics.rank_tests import ADJUSTMENTS, adjust_pvalues
@@ -34,6 +33,8 @@ def test_adjusted_pvalues_are_those_of_r(adjustment: str) -> None:
 
 @pytest.mark.parametrize("adjustment", [name for name in ADJUSTMENTS if name != "none"])
 def test_adjusted_pvalues_are_those_that_scikit_posthocs_takes(adjustment: str) -> None:
+    from statsmodels.stats.multitest import multipletests
+
     rng = np.random.default_rng(8)
     for count in (1, 2, 3, 15, 60):
         for power in (1, 4, 40):  # mostly large, mixed, and mostly tiny p-values

@@ -4,10 +4,10 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
-import scikit_posthocs
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -63,7 +63,7 @@ def test_cliffs_delta_is_that_of_r() -> None:
 
 
 @pytest.mark.parametrize("adjustment", [name for name in ADJUSTMENTS if name != "none"])
-def test_conover_is_that_of_scikit_posthocs(adjustment: str) -> None:
+def test_conover_is_that_of_scikit_posthocs(scikit_posthocs: Any, adjustment: str) -> None:
     for seed in range(8):
         samples = _tied_groups(seed)
         theirs = scikit_posthocs.posthoc_conover(list(samples.values()), p_adjust=adjustment).to_numpy()
@@ -71,7 +71,7 @@ def test_conover_is_that_of_scikit_posthocs(adjustment: str) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-300)
 
 
-def test_conover_takes_its_pvalues_from_scikit_posthocs_to_the_last_bit() -> None:
+def test_conover_takes_its_pvalues_from_scikit_posthocs_to_the_last_bit(scikit_posthocs: Any) -> None:
     samples = _tied_groups(1)
     theirs = scikit_posthocs.posthoc_conover(list(samples.values())).to_numpy()
     np.testing.assert_array_equal(conover(pool_ranks(samples)).unadjusted_pvalue, theirs)
@@ -94,7 +94,9 @@ def test_only_who_tests_pays_for_the_library() -> None:
     assert done.stdout.strip() == "set()"
 
 
-def test_without_adjustment_conover_is_that_of_scikit_posthocs_and_each_other_adjustment_differs() -> None:
+def test_without_adjustment_conover_is_that_of_scikit_posthocs_and_each_other_adjustment_differs(
+    scikit_posthocs: Any,
+) -> None:
     samples = _tied_groups(3)
     ours = {name: conover(pool_ranks(samples), adjustment=name).pvalue for name in ADJUSTMENTS}
     theirs = scikit_posthocs.posthoc_conover(list(samples.values())).to_numpy()
@@ -102,7 +104,7 @@ def test_without_adjustment_conover_is_that_of_scikit_posthocs_and_each_other_ad
     assert all(not np.allclose(ours["none"], pvalue, rtol=1e-6) for name, pvalue in ours.items() if name != "none")
 
 
-def test_the_smallest_pvalues_keep_their_digits() -> None:
+def test_the_smallest_pvalues_keep_their_digits(scikit_posthocs: Any) -> None:
     rng = np.random.default_rng(5)
     samples = {name: rng.normal(mean, 1, 500) for name, mean in [("a", 0.0), ("b", 2.0), ("c", 4.5)]}
     theirs = scikit_posthocs.posthoc_conover(list(samples.values()), p_adjust="holm").to_numpy()

@@ -1,9 +1,8 @@
 from itertools import combinations
+from typing import Any
 
 import numpy as np
-import pandas
 import pytest
-import scikit_posthocs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,7 +39,11 @@ def test_a_letter_is_shared_exactly_by_those_not_shown_to_differ(
 
 @given(verdicts())
 @settings(deadline=None, max_examples=50)
-def test_the_sets_are_those_of_scikit_posthocs(question: tuple[list[float], list[tuple[int, int]]]) -> None:
+def test_the_sets_are_those_of_scikit_posthocs(
+    scikit_posthocs: Any, question: tuple[list[float], list[tuple[int, int]]]
+) -> None:
+    import pandas
+
     estimates, different = question
     pvalues = np.ones((len(estimates), len(estimates)))
     for one, other in different:

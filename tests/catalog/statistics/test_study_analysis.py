@@ -4,10 +4,10 @@ import csv
 import itertools
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import scikit_posthocs
 import scipy.stats
 from numpy.typing import NDArray
 
@@ -59,7 +59,7 @@ def test_signs_are_those_of_table_5(subject: str) -> None:
         )
 
 
-def test_a_whole_subject_is_that_of_scipy_and_scikit_posthocs() -> None:
+def test_a_whole_subject_is_that_of_scipy_and_scikit_posthocs(scikit_posthocs: Any) -> None:
     samples = _study_sized(np.random.default_rng(1), size=60)
     families = study_families(STUDY, TIERS)
     analysis = analyse_families(samples, families, adjustment="fdr_bh")
