@@ -202,7 +202,8 @@ class CandidateCache(Generic[T]):
     results must not refer to a candidate: such a reference would keep it, and the snapshot's arrays, for ever.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, most: int = _MOST_RESULTS) -> None:
+        self._most = most
         # By identity, in a fraction of a weak dictionary's time: one question looks up some two hundred results.
         self._results: dict[int, dict[Hashable, T]] = {}
 
@@ -217,7 +218,7 @@ class CandidateCache(Generic[T]):
         result = results.get(key)
         if result is None:
             result = compute()  # two threads may both do so, with equal results
-            if len(results) >= _MOST_RESULTS:
+            if len(results) >= self._most:
                 # All at once: an order of use would cost more than computing the few that are needed again.
                 results.clear()
             results[key] = result

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catalog.statistics.drops import AccuracyDrop, no_drop
-from catalog.statistics.intervals import PercentileInterval
+from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.posterior import (
     drop_probability,
     joint_probability,
@@ -23,7 +22,7 @@ _UNKNOWN = 0.5
 # A broken budget costs log 2 by default; for the objective accuracy that is two percentage points.
 _POINTS_PER_COST = 2 / math.log(2)
 # The mean of three rounds of 0.1 s is not quite 0.1 s and must not miss a budget of 0.1 s.
-_LATENCY_SLACK = 1e-12
+LATENCY_SLACK = 1e-12
 
 
 def drop_of(candidate: Candidate) -> AccuracyDrop | None:
@@ -45,64 +44,69 @@ def labelled_accuracy(candidate: Candidate) -> AccuracyMeasurement | None:
     return accuracy if accuracy is not None and accuracy.from_labels else None
 
 
-@dataclass(frozen=True)
-class Chances:
-    """The posterior probabilities that a candidate keeps its budgets of latency, and those of accuracy.
-
-    Each is None where the evidence says nothing of how far an estimate may be off, and 1 without such a budget.
-    """
-
-    latency: float | None
-    accuracy: float | None
-
-    @property
-    def together(self) -> float | None:
-        """The probability that all budgets hold: latency and accuracy are measured on different inputs."""
-        return None if self.latency is None or self.accuracy is None else self.latency * self.accuracy
-
-
-def chances(
-    candidate: Candidate,
-    budgets: Budgets,
-    latency: Sequence[PercentileInterval],
+def latency_chance(
+    estimates: Sequence[LogEstimate | None],
+    logarithms: Sequence[float],
     correlation: NDArray[np.float64] | None = None,
-) -> Chances:
-    """Return how probable it is that a candidate keeps its budgets.
+) -> float | None:
+    """Return how probable it is that a candidate keeps its budgets of latency.
 
     Parameters
     ----------
-    candidate : Candidate
-    budgets : Budgets
-    latency : sequence of PercentileInterval
-        For each latency budget, with the variances to decide by.
+    estimates : sequence of LogEstimate or None
+        For each budget, with the variances to decide by.
+    logarithms : sequence of float
+        Of the budgets (`log_limits`).
     correlation : float array, shape (budgets, budgets), optional
         Of the errors of the percentiles; without it the least probability counts.
 
     Returns
     -------
-    Chances
+    float or None
+        None where the evidence says nothing of how far an estimate may be off, and 1 without a budget.
+    """
+    stated = [
+        latency_probability(estimate, logarithm)
+        for estimate, logarithm in zip(estimates, logarithms, strict=True)
+        if estimate is not None
+    ]
+    if len(stated) < len(estimates):
+        return None
+    if correlation is not None and len(stated) > 1:
+        return joint_probability(stated, correlation)
+    return min(stated, default=1.0)
+
+
+def log_limits(budgets: Budgets) -> list[float]:
+    """Return the logarithms of the budgets of latency, with room for rounding."""
+    return [math.log(budget.max_s * (1 + LATENCY_SLACK)) for budget in budgets.latency]
+
+
+def accuracy_chance(candidate: Candidate, budgets: Budgets) -> float | None:
+    """Return how probable it is that a candidate keeps its budgets of accuracy.
+
+    Parameters
+    ----------
+    candidate : Candidate
+    budgets : Budgets
+
+    Returns
+    -------
+    float or None
+        None where the evidence says nothing of it, and 1 without such a budget.
 
     Notes
     -----
     A floor and a drop of one accuracy rise and fall together: the less probable one counts, which is the largest that
     the probability of both can be.
     """
-    of_latency = [
-        None
-        if interval.estimate is None
-        else latency_probability(interval.estimate, math.log(budget.max_s * (1 + _LATENCY_SLACK)))
-        for interval, budget in zip(latency, budgets.latency, strict=True)
-    ]
     of_accuracy: list[float | None] = []
     if budgets.min_accuracy_pct is not None:
         of_accuracy.append(_floor_probability(labelled_accuracy(candidate), budgets.min_accuracy_pct))
     if budgets.max_accuracy_drop_pp is not None:
         drop = drop_of(candidate)
         of_accuracy.append(None if drop is None else drop_probability(drop, budgets.max_accuracy_drop_pp))
-    together = _least(of_latency)
-    if together is not None and correlation is not None and len(of_latency) > 1:
-        together = joint_probability([value for value in of_latency if value is not None], correlation)
-    return Chances(together, _least(of_accuracy))
+    return _least(of_accuracy)
 
 
 def _least(probabilities: Sequence[float | None]) -> float | None:
@@ -126,24 +130,22 @@ def status_of(probability: float | None) -> Status:
     return Status.LIKELY if probability >= LIKELY_FROM else Status.OPEN
 
 
-def loss(estimate: Estimate, budgets: Budgets, probability: float | None) -> float:
-    """Return what choosing a candidate loses: its objective, and the risk of a broken budget.
+def risk(probability: float | None, budgets: Budgets) -> float:
+    """Return what the risk of a broken budget costs, which a choice adds to its objective (`objective_loss`).
 
     Parameters
     ----------
-    estimate : Estimate
-    budgets : Budgets
     probability : float or None
-        None counts as one half.
+        That all budgets hold; None counts as one half.
+    budgets : Budgets
 
     Returns
     -------
     float
         On the scale of a logarithm, so that 10 % slower is as bad for 5 ms as for 5 s; in percentage points for the
-        objective accuracy. Infinite where the objective was not measured.
+        objective accuracy.
     """
-    risk = 1 - (_UNKNOWN if probability is None else probability)
-    return _objective_loss(estimate, budgets.objective) + risk * cost_of_breaking(budgets)
+    return (1 - (_UNKNOWN if probability is None else probability)) * cost_of_breaking(budgets)
 
 
 def cost_of_breaking(budgets: Budgets) -> float:
@@ -151,7 +153,8 @@ def cost_of_breaking(budgets: Budgets) -> float:
     return budgets.cost_of_breaking * (_POINTS_PER_COST if budgets.objective == "accuracy" else 1.0)
 
 
-def _objective_loss(estimate: Estimate, objective: Objective) -> float:
+def objective_loss(estimate: Estimate, objective: Objective) -> float:
+    """Return the objective as a choice weighs it; infinite where it was not measured."""
     candidate = estimate.candidate
     if objective == "latency":
         return math.log(estimate.percentile_s)

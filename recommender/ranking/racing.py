@@ -8,15 +8,15 @@ too early costs some latency or a wrong "infeasible", never a broken promise.
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from catalog.statistics.looks import LEAVING_LOOKS, LOOKS, error_share, with_share
 from catalog.statistics.planning import ROUNDS_MAX, rounds_needed
 from catalog.units import counted
+from recommender.ranking.accuracy_budgets import below_floor
 from recommender.ranking.candidates import Candidate
 from recommender.ranking.contenders import LEAVING_LEVEL, Contenders
-from recommender.ranking.feasibility import below_floor
 from recommender.ranking.model import (
     Budgets,
     Constraints,
@@ -27,7 +27,7 @@ from recommender.ranking.model import (
     RankedAnswer,
     Status,
 )
-from recommender.ranking.prospects import chances, cost_of_breaking, drop_of, labelled_accuracy
+from recommender.ranking.prospects import accuracy_chance, cost_of_breaking, drop_of, labelled_accuracy
 from recommender.ranking.recommend import recommend
 
 # Less than this on the scale of a log latency, on average, is worth no round.
@@ -245,7 +245,7 @@ class _Race:
         elif budgets.objective != "latency":
             return best.loss - rival.loss
         # Rounds may take back what a latency risks, and nothing of what an accuracy does.
-        own = chances(rival.estimate.candidate, replace(budgets, latency=()), []).accuracy
+        own = accuracy_chance(rival.estimate.candidate, budgets)
         lasting, risk = (
             (1 - (1.0 if chance is None else chance)) * cost_of_breaking(budgets) for chance in (own, best.probability)
         )

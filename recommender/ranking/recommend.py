@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from weakref import ref
+from functools import cached_property, lru_cache, partial
+from weakref import ReferenceType, ref
 
 from catalog.statistics.comparison import Comparison, Question, compare
 from catalog.statistics.looks import with_share
@@ -20,7 +20,7 @@ from recommender.ranking.candidates import (
     samples_of,
     widened,
 )
-from recommender.ranking.feasibility import in_spite, judge_all, miss_confidence
+from recommender.ranking.feasibility import Judgement, in_spite, judge
 from recommender.ranking.model import (
     LIKELY_FROM,
     WITHOUT_ESTIMATE,
@@ -35,8 +35,9 @@ from recommender.ranking.model import (
     Status,
     breaches,
 )
-from recommender.ranking.prospects import cost_of_breaking, status_of
-from recommender.ranking.relaxations import Decision, relaxations
+from recommender.ranking.prospects import cost_of_breaking, labelled_accuracy, status_of
+from recommender.ranking.relaxations import relaxations
+from recommender.ranking.table import CandidateTable, table_of
 
 
 def pareto_front(points: Sequence[tuple[float, float | None]]) -> frozenset[int]:
@@ -113,7 +114,7 @@ def recommend(
     one whose accuracy is not known is never chosen under a budget of accuracy.
 
     It is proven when every one-sided bound keeps within its budget, at a level that makes all that is said to be proven
-    hold together (step-down, `judge_all`). Comparisons are simultaneous over all pairs of strategies that
+    hold together (step-down, `Judgement`). Comparisons are simultaneous over all pairs of strategies that
     could be chosen, because which one is best was seen first.
 
     Examples
@@ -129,26 +130,29 @@ def recommend(
     measured = [candidate for candidate in candidates if candidate.samples]
     # Constraints first: an excluded strategy must neither be chosen nor count among those that hold together.
     admitted, excluded = _divided(measured, constraints)
-    considered = [estimate(candidate, budgets.percentile) for candidate in admitted]
-    placed = judge_all(considered, budgets)
+    judged = judge(admitted, budgets)
+    rows = [] if judged is None else sorted(judged.within, key=partial(_order, judged))
+    placed = _placed(judged)
+    prospects = {row: prospect for row in rows if isinstance(prospect := placed[row], Prospect)}
     missed = sorted((item for item in placed if isinstance(item, NearMiss)), key=lambda near_miss: near_miss.distance)
-    prospects = [item for item in placed if isinstance(item, Prospect)]
-    prospects.sort(key=lambda prospect: (prospect.loss, _preference(prospect.estimate, budgets.objective)))
-    proven = _best([prospect for prospect in prospects if prospect.status is Status.PROVEN], budgets, admitted)
-    best = proven if proven_only else _best(prospects, budgets, admitted)
-    within = tuple(prospect for prospect in prospects if prospect is not best)
-    infeasible, infeasible_probability = (None, None) if prospects else _infeasible(missed, admitted, budgets)
-    if infeasible is Status.OPEN and not proven_only:
-        best = _best(_possible(missed, budgets), budgets, admitted)
+    proven = _best(judged, [row for row in rows if prospects[row].status is Status.PROVEN], admitted)
+    chosen = proven if proven_only else _best(judged, rows, admitted)
+    best = None if chosen is None else prospects[chosen]
+    infeasible, infeasible_probability = (
+        (None, None) if rows or judged is None else _infeasible(judged, admitted, missed)
+    )
+    if infeasible is Status.OPEN and not proven_only and judged is not None:
+        best = _best_risk(judged, placed, admitted)
+    within = tuple(prospects[row] for row in rows if row != chosen)
     certain = best is not None and best.status is Status.PROVEN
     return RankedAnswer(
         budgets=budgets,
         recommendation=best,
-        proven=None if proven is best else proven,
+        proven=None if proven is None or proven == chosen else prospects[proven],
         within=within,
         alternatives=tuple(_alternatives(within, best, budgets, admitted)) if best else (),
         near_misses=tuple(missed),
-        considered=tuple(considered),
+        considered=tuple(item.estimate for item in placed),
         excluded=tuple(excluded),
         relaxations=()
         if certain or not relax
@@ -160,18 +164,22 @@ def recommend(
             # What misses a budget by its estimate is no answer that a proof alone would improve.
             answered=best is not None and best.miss is None,
         ),
-        pareto=_pareto(considered),
+        pareto=_pareto(admitted, budgets.percentile),
         infeasible=infeasible,
         infeasible_probability=infeasible_probability,
     )
 
 
+def _placed(judged: Judgement | None) -> list[Prospect | NearMiss]:
+    if judged is None:
+        return []
+    return [judged.placed(row) for row in range(judged.table.count)]
+
+
 def _infeasible(
-    missed: Sequence[NearMiss], admitted: Sequence[Candidate], budgets: Budgets
+    judged: Judgement, admitted: Sequence[Candidate], missed: Sequence[NearMiss]
 ) -> tuple[Status | None, float | None]:
     """Say how sure it is that no candidate keeps the budgets, where no estimate does."""
-    if not missed:
-        return None, None
     chances = [near_miss.probability for near_miss in missed]
     stated = [chance for chance in chances if chance is not None]
     if len(stated) < len(chances):
@@ -180,18 +188,23 @@ def _infeasible(
     together = math.prod(1 - chance for chance in stated)
     # It is wrong only if one certain candidate holds, whose own test then errs: no price for many.
     if all(
-        miss_confidence(near_miss.estimate.candidate, budgets, among=admitted)
-        >= with_share(budgets.confidence, near_miss.estimate.candidate.error_share)
-        for near_miss in missed
+        judged.miss_confidence(row) >= with_share(judged.budgets.confidence, candidate.error_share)
+        for row, candidate in enumerate(admitted)
     ):
         return Status.PROVEN, together
     return status_of(together), together
 
 
-def _possible(missed: Sequence[NearMiss], budgets: Budgets) -> list[Prospect]:
-    """Return the near misses that are not likely to break a budget; where all are, those least likely to."""
+def _best_risk(
+    judged: Judgement, placed: Sequence[Prospect | NearMiss], admitted: Sequence[Candidate]
+) -> Prospect | None:
+    """Choose among the near misses that are not likely to break a budget; where all are, those least likely to."""
+    missed = [item for item in placed if isinstance(item, NearMiss)]
     least = min(1 - LIKELY_FROM, max(near_miss.probability or 0.0 for near_miss in missed))
-    return [in_spite(near_miss, budgets) for near_miss in missed if (near_miss.probability or 0.0) >= least]
+    possible = [row for row, near_miss in enumerate(missed) if (near_miss.probability or 0.0) >= least]
+    possible.sort(key=lambda row: missed[row].distance)
+    best = _best(judged, possible, admitted)
+    return None if best is None else in_spite(missed[best], judged.loss[best])
 
 
 class _Rules:
@@ -199,25 +212,30 @@ class _Rules:
 
     def __init__(self, measured: Sequence[Candidate], proven_only: bool) -> None:
         self._measured, self._proven_only = measured, proven_only
-        self._last: tuple[Budgets, Constraints, Decision] | None = None
 
     def admitted(self, constraints: Constraints) -> Sequence[Candidate]:
         """Return the candidates that the constraints admit."""
         return _divided(self._measured, constraints)[0]
 
-    def decision(self, budgets: Budgets, constraints: Constraints) -> Decision:
-        """Return what would be recommended, and how many candidates are proven."""
-        # A limit is tried first and stepped from afterwards.
-        if self._last is None or self._last[:2] != (budgets, constraints):
-            self._last = budgets, constraints, self._decided(budgets, constraints)
-        return self._last[2]
-
-    def _decided(self, budgets: Budgets, constraints: Constraints) -> Decision:
+    def decision(self, budgets: Budgets, constraints: Constraints) -> Prospect | None:
+        """Return what would be recommended."""
         admitted = self.admitted(constraints)
-        placed = judge_all([estimate(candidate, budgets.percentile) for candidate in admitted], budgets)
-        prospects = [item for item in placed if isinstance(item, Prospect)]
-        proven = [prospect for prospect in prospects if prospect.status is Status.PROVEN]
-        return Decision(_best(proven if self._proven_only else prospects, budgets, admitted), len(proven))
+        judged = judge(admitted, budgets)
+        if judged is None:
+            return None
+        # Kept, because limits are tried at the bounds of candidates, whatever limit was asked.
+        best = judged.table.kept(("best", budgets, self._proven_only), partial(self._best, judged, admitted))
+        if best == _NONE:
+            return None
+        placed = judged.placed(best)
+        return placed if isinstance(placed, Prospect) else None
+
+    def _best(self, judged: Judgement, admitted: Sequence[Candidate]) -> int:
+        best = _best(judged, judged.proven if self._proven_only else judged.within, admitted)
+        return _NONE if best is None else best
+
+
+_NONE = -1
 
 
 def _divided(
@@ -237,36 +255,65 @@ def _divided(
 _SAME_PROBABILITY = 0.01
 
 
-def _best(prospects: Sequence[Prospect], budgets: Budgets, among: Sequence[Candidate]) -> Prospect | None:
+def _best(judged: Judgement | None, rows: Sequence[int], among: Sequence[Candidate]) -> int | None:
     """Choose the least loss; among those equivalent to it, by the declared rules.
 
     What may answer anything is last: how fast or small it is says nothing of its use.
     """
-    estimated = [prospect for prospect in prospects if prospect.gap is None or prospect.gap.gap not in WITHOUT_ESTIMATE]
+    if judged is None:
+        return None
+    budgets, loss, quality_open = judged.budgets, judged.loss, judged.table.quality_open
+    estimated = [row for row in rows if judged.gap[row] not in WITHOUT_ESTIMATE]
     # A faster strategy whose answers nothing vouches for must not win by default; alone it is still the answer.
-    eligible = [prospect for prospect in estimated if not prospect.candidate.quality_open] or estimated
+    eligible = [row for row in estimated if not quality_open[row]] or estimated
     if not eligible:
         return None
-    least = min(eligible, key=lambda prospect: (prospect.loss, _preference(prospect.estimate, budgets.objective)))
+    order = _preferences(judged.table, budgets.objective, budgets.percentile)
+    least = min(eligible, key=lambda row: (loss[row], order[row]))
     if budgets.objective != "latency":
-        close = least.loss + _SAME_PROBABILITY * cost_of_breaking(budgets)
-        tied = [prospect for prospect in eligible if prospect.loss <= close]
-        return min(tied, key=lambda prospect: _preference(prospect.estimate, budgets.objective))
+        close = loss[least] + _SAME_PROBABILITY * cost_of_breaking(budgets)
+        return min((row for row in eligible if loss[row] <= close), key=lambda row: order[row])
     # Ties are with the least loss, not with each other: "equivalent" is not transitive, and a chain could drift.
-    tied = [prospect for prospect in eligible if _tied(prospect, least, budgets, _Compared(len(prospects), among))]
-    return min(tied, key=_tie_break)
+    tied = [row for row in eligible if row == least or _tied(judged, row, least, _Compared(len(rows), among))]
+    if len(tied) == 1:
+        return least
+    ties = _ties(judged.table, budgets.percentile)
+    return min(tied, key=lambda row: (_probability_step(judged.chance[row]), ties[row]))
 
 
-def _tied(prospect: Prospect, least: Prospect, budgets: Budgets, compared: "_Compared") -> bool:
-    if prospect is least:
-        return True
-    ratio = math.log(prospect.estimate.percentile_s / least.estimate.percentile_s)
+def _tied(judged: Judgement, row: int, least: int, compared: "_Compared") -> bool:
+    budgets = judged.budgets
+    estimate_s = judged.table.latency(budgets.percentile).estimate_s
+    ratio = math.log(estimate_s[row] / estimate_s[least])
     # An interval inside the margin has its estimate inside: most pairs need no comparison.
     if abs(ratio) > math.log1p(budgets.equivalent_within):
         return False
     # All that could be chosen count, because which of them are eligible or least was decided after seeing them.
-    comparison = compared.compare(prospect.estimate, least.estimate, budgets)
+    comparison = compared.compare(compared.among[row], compared.among[least], budgets)
     return comparison.verdict is ComparisonOutcome.EQUIVALENT
+
+
+def _order(judged: Judgement, row: int) -> tuple[float, int]:
+    """Order by loss, then by the objective."""
+    budgets = judged.budgets
+    return judged.loss[row], _preferences(judged.table, budgets.objective, budgets.percentile)[row]
+
+
+def _preferences(table: CandidateTable, objective: Objective, percentile: float) -> Sequence[int]:
+    """Return the place of each candidate by an objective alone; equal ones share a place."""
+
+    def places() -> Sequence[int]:
+        keys = [_preference(estimate(candidate, percentile), objective) for candidate in table.candidates]
+        by_key = {key: place for place, key in enumerate(sorted(set(keys)))}
+        return [by_key[key] for key in keys]
+
+    return table.column(("preference", objective, percentile), places)
+
+
+def _ties(table: CandidateTable, percentile: float) -> Sequence[tuple[float, ...]]:
+    return table.column(
+        ("ties", percentile), lambda: [_tie_break(estimate(candidate, percentile)) for candidate in table.candidates]
+    )
 
 
 def _alternatives(
@@ -274,6 +321,8 @@ def _alternatives(
 ) -> Iterator[Alternative]:
     """Yield the other proven strategies, compared with the fastest and with the best."""
     proven = [prospect for prospect in within if prospect.status is Status.PROVEN]
+    if not proven:
+        return
     fastest = min((best, *proven), key=lambda prospect: _preference(prospect.estimate, "latency"))
     mine, compared = best.candidate.accuracy, _Compared(len(proven) + 1, among)
     for prospect in proven:
@@ -282,21 +331,25 @@ def _alternatives(
             prospect=prospect,
             latency_ratio=prospect.estimate.percentile_s / best.estimate.percentile_s,
             accuracy_difference_pp=other.accuracy_pct - mine.accuracy_pct if mine and other else None,
-            comparison=None if prospect is fastest else compared.compare(prospect.estimate, fastest.estimate, budgets),
-            against_best=compared.compare(prospect.estimate, best.estimate, budgets),
+            comparison=None
+            if prospect is fastest
+            else compared.compare(prospect.candidate, fastest.candidate, budgets),
+            against_best=compared.compare(prospect.candidate, best.candidate, budgets),
         )
 
 
-def _pareto(considered: Sequence[Estimate]) -> frozenset[Candidate]:
+def _pareto(candidates: Sequence[Candidate], percentile: float) -> frozenset[Candidate]:
     """Return the Pareto front; agreement with identity is not a gain: it says how alike, not how right."""
-    points = [
-        (
-            estimate.percentile_s,
-            accuracy.accuracy_pct if (accuracy := estimate.candidate.accuracy) and accuracy.from_labels else None,
-        )
-        for estimate in considered
-    ]
-    return frozenset(considered[index].candidate for index in pareto_front(points))
+    if not candidates:
+        return frozenset()
+    table = table_of(candidates)
+
+    def front() -> Sequence[int]:
+        accuracies = [labelled_accuracy(candidate) for candidate in candidates]
+        gains = [None if accuracy is None else accuracy.accuracy_pct for accuracy in accuracies]
+        return sorted(pareto_front(list(zip(table.latency(percentile).estimate_s, gains, strict=True))))
+
+    return frozenset(candidates[row] for row in table.column(("pareto", percentile), front))
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,14 +359,17 @@ class _Compared:
     within: int
     among: Sequence[Candidate]
 
-    def compare(self, one: Estimate, other: Estimate, budgets: Budgets) -> Comparison:
+    @cached_property
+    def _references(self) -> tuple[ReferenceType[Candidate], ...]:
+        return tuple(map(ref, self.among))
+
+    def compare(self, first: Candidate, second: Candidate, budgets: Budgets) -> Comparison:
         """Compare simultaneously over all pairs that could be chosen: which one to compare was decided after that."""
         question = _question(budgets.percentile, budgets.equivalent_within, budgets.confidence)
         # All pairs, not those with the fastest alone: the fastest was found by looking.
         pairs = max(1, self.within * (self.within - 1) // 2)
-        first, second = one.candidate, other.candidate
         # The interval depends on the number of pairs, and its variance on the others.
-        key = ref(second), question, pairs, tuple(map(ref, self.among))
+        key = ref(second), question, pairs, self._references
         return _comparisons.get(first, key, lambda: _compare(first, second, question, pairs, self.among))
 
 
@@ -332,18 +388,21 @@ def _compare(
     return widened(comparison, *(interval(candidate, question.percentile).estimate for candidate in (first, second)))
 
 
-def _tie_break(prospect: Prospect) -> tuple[float, float, int, float, float, float]:
-    """Order by the declared rules: probability, accuracy, fewer tiers, smaller, less sent; the faster one last."""
-    candidate, probability = prospect.candidate, prospect.probability
+def _probability_step(probability: float | None) -> float:
+    # Rounded: the other rules would never decide between 0.9998 and 0.9999.
+    return 0.0 if probability is None else -round(probability / _SAME_PROBABILITY)
+
+
+def _tie_break(estimate: Estimate) -> tuple[float, int, float, float, float]:
+    """Order by the declared rules after probability: accuracy, fewer tiers, smaller, less sent; the faster one last."""
+    candidate = estimate.candidate
     return (
-        # Rounded: the others would never decide between 0.9998 and 0.9999.
-        0.0 if probability is None else -round(probability / _SAME_PROBABILITY),
         # What is not known counts as worst, here and below.
         -candidate.accuracy.accuracy_pct if candidate.accuracy else math.inf,
         len(candidate.tiers),
         math.inf if candidate.size_bytes is None else candidate.size_bytes,
         math.inf if candidate.sent_bytes is None else candidate.sent_bytes,
-        prospect.estimate.percentile_s,
+        estimate.percentile_s,
     )
 
 

@@ -4,13 +4,14 @@ Every proposal is tried: the same question with the relaxed value, decided by th
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
 from functools import cached_property
 from typing import Any, Protocol
 
 from recommender.ranking.candidates import Candidate
+from recommender.ranking.feasibility import judge
 from recommender.ranking.model import (
     Breach,
     Budgets,
@@ -22,7 +23,7 @@ from recommender.ranking.model import (
     Value,
     breaches,
 )
-from recommender.ranking.shortfalls import BudgetField, Shortfall, shortfalls
+from recommender.ranking.shortfalls import BudgetField, budget_estimates, next_bounds
 
 _FIGURES = 3
 # 100 times 1.23 is not quite 123: what a last bit does must not cost a hundredth of a point.
@@ -104,16 +105,8 @@ class Deciding(Protocol):
     def admitted(self, constraints: Constraints) -> Sequence[Candidate]:
         """Return the candidates that the constraints admit."""
 
-    def decision(self, budgets: Budgets, constraints: Constraints) -> "Decision":
-        """Return what would be recommended, and how many candidates are proven."""
-
-
-@dataclass(frozen=True, eq=False)
-class Decision:
-    """What a question comes to: the strategy that would be recommended, and how many are proven."""
-
-    best: Prospect | None
-    proven: int
+    def decision(self, budgets: Budgets, constraints: Constraints) -> Prospect | None:
+        """Return what would be recommended."""
 
 
 def relaxations(
@@ -165,7 +158,7 @@ def relaxations(
     proposals = [relaxed for limit in _limits(budgets) if (relaxed := _budget_relaxed(limit, ground)) is not None]
     for changes in _loosenings(candidates, budgets, constraints):
         # Tried and not reasoned: a proposal that does not lead to its strategy would be worse than none.
-        tried = ((change, deciding.decision(budgets, change.constraints).best) for change in changes)
+        tried = ((change, deciding.decision(budgets, change.constraints)) for change in changes)
         proposals += _first((Relaxation(change, best) for change, best in tried if best is not None), answered)
     return tuple(sorted(proposals, key=lambda proposal: proposal.change.cost))
 
@@ -212,13 +205,13 @@ class _Limit:
             return up(bound)
         return points_up(bound) if self.field == "max_accuracy_drop_pp" else points_down(bound)
 
-    def among(self, shortfalls: Sequence[Shortfall]) -> Shortfall:
-        """Return what a candidate lacks of this budget."""
-        return next(
-            shortfall
-            for shortfall in shortfalls
-            if (shortfall.budget, shortfall.percentile) == (self.field, self.percentile)
-        )
+    def beyond(self, value: float) -> float:
+        """Return how far an estimate or a bound is beyond the limit."""
+        return self.value - value if self.field == "min_accuracy_pct" else value - self.value
+
+    def keeps(self, value: float | None) -> bool:
+        """Return whether an estimate or a bound is within the limit, but for rounding; one that is unknown is not."""
+        return value is not None and self.beyond(value) <= _ROUNDING * max(abs(self.value), 1e-6)
 
 
 def _limits(budgets: Budgets) -> Iterator[_Limit]:
@@ -230,7 +223,26 @@ def _limits(budgets: Budgets) -> Iterator[_Limit]:
         yield _Limit("max_accuracy_drop_pp", None, budgets.max_accuracy_drop_pp)
 
 
-_Standing = Mapping[Candidate, Sequence[Shortfall]]
+@dataclass(frozen=True, eq=False)
+class _Standing:
+    """What each candidate lacks of some budgets: an estimate and a bound for each limit, by row."""
+
+    limits: Sequence[_Limit]
+    estimates: Sequence[Sequence[float | None]]
+    bounds: Sequence[Sequence[float | None]]
+
+    def place(self, limit: _Limit) -> int:
+        """Return the place of a budget among the limits, whatever its value."""
+        same = (limit.field, limit.percentile)
+        return next(place for place, own in enumerate(self.limits) if (own.field, own.percentile) == same)
+
+    def kept(self, place: int, row: int) -> bool:
+        """Return whether the evidence shows that the budget holds."""
+        return self.limits[place].keeps(self.bounds[place][row])
+
+    def within(self, place: int, row: int) -> bool:
+        """Return whether the estimate keeps the budget."""
+        return self.limits[place].keeps(self.estimates[place][row])
 
 
 @dataclass(frozen=True)
@@ -245,11 +257,13 @@ class _Ground:
 
     def standing(self, budgets: Budgets, *, all_count: bool = False) -> _Standing:
         """Return what each candidate lacks of these budgets, to be the next after those that are proven."""
-        proven = self.deciding.decision(budgets, self.constraints).proven
-        return {
-            candidate: shortfalls(candidate, budgets, among=self.among, proven=proven, all_count=all_count)
-            for candidate in self.among
-        }
+        judged = judge(self.among, budgets)
+        limits = tuple(_limits(budgets))
+        if judged is None:
+            return _Standing(limits, [()] * len(limits), [()] * len(limits))
+        proven = len(judged.proven)
+        bounds = next_bounds(judged, proven=proven, all_count=all_count)
+        return _Standing(limits, budget_estimates(judged), bounds)
 
     @cached_property
     def now(self) -> _Standing:
@@ -262,9 +276,9 @@ def _budget_relaxed(limit: _Limit, ground: _Ground) -> Relaxation | None:
 
     def tried(value: float | None) -> Relaxation | None:
         changed = limit.to(value, ground.budgets)
-        best = ground.deciding.decision(changed, ground.constraints).best
+        best = ground.deciding.decision(changed, ground.constraints)
         # What is kept anyway is not what stood in the way.
-        if best is None or _kept(limit.among(ground.now[best.candidate])):
+        if best is None or ground.now.kept(ground.now.place(limit), ground.among.index(best.candidate)):
             return None
         cost = COST_OF_GIVING_UP if value is None else limit.cost(value)
         change = Change(limit.field, None, limit.percentile, limit.value, value, cost, changed, ground.constraints)
@@ -306,25 +320,17 @@ def _values(limit: _Limit, standing: _Standing) -> tuple[list[float], list[float
 
     Only what holds all other budgets can be let in by this one.
     """
+    place = standing.place(limit)
+    others = [other for other in range(len(standing.limits)) if other != place]
     bounds, estimates = set(), set()
-    for lacking in standing.values():
-        own = limit.among(lacking)
-        others = [shortfall for shortfall in lacking if shortfall is not own]
-        if own.bound is not None and not _kept(own) and all(map(_kept, others)):
-            bounds.add(limit.lenient(own.bound))
-        if own.estimate is not None and (own.over or 0.0) > 0 and all(map(_within, others)):
-            estimates.add(limit.lenient(own.estimate))
+    for row, (bound, estimate) in enumerate(zip(standing.bounds[place], standing.estimates[place], strict=True)):
+        if bound is not None and not standing.kept(place, row) and all(standing.kept(other, row) for other in others):
+            bounds.add(limit.lenient(bound))
+        missed = estimate is not None and standing.limits[place].beyond(estimate) > 0
+        if estimate is not None and missed and all(standing.within(other, row) for other in others):
+            estimates.add(limit.lenient(estimate))
     nearest_last = limit.field == "min_accuracy_pct"
     return sorted(bounds, reverse=nearest_last), sorted(estimates, reverse=nearest_last)
-
-
-def _kept(shortfall: Shortfall) -> bool:
-    """Return whether the evidence shows that the budget holds."""
-    return shortfall.bound_over is not None and shortfall.bound_over <= _ROUNDING * max(abs(shortfall.limit), 1e-6)
-
-
-def _within(shortfall: Shortfall) -> bool:
-    return shortfall.over is not None and shortfall.over <= _ROUNDING * max(abs(shortfall.limit), 1e-6)
 
 
 def _loosenings(

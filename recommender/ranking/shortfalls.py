@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from catalog.statistics.feasibility import BudgetCheck, Feasibility, upper_bound
 from catalog.statistics.looks import with_share
 from catalog.statistics.outcomes import sidak
+from recommender.ranking.accuracy_budgets import accuracy_checks
 from recommender.ranking.candidates import Candidate, CandidateCache, interval
-from recommender.ranking.feasibility import accuracy_checks, family, sharing, steadied_rows
+from recommender.ranking.feasibility import Judgement, judge
 from recommender.ranking.model import Budgets
 from recommender.ranking.prospects import drop_of, labelled_accuracy
 
@@ -87,20 +89,20 @@ def shortfalls(
     among : sequence of Candidate
         All of the question, this one included.
     judged : Feasibility, optional
-        Of the candidate, where `judge_all` came to judge it: its bounds are taken.
+        Of the candidate, where `judge` came to judge it: its bounds are taken.
     proven : int
         How many others are proven already.
     all_count : bool
-        Whether a promise pays for all candidates, instead of those of `family` and the candidate itself.
+        Whether a promise pays for all candidates, instead of those of its `Family` and the candidate itself.
 
     Returns
     -------
     tuple of Shortfall
-        Latencies in the order of the budgets, then accuracy: as `judge_all` orders its checks.
+        Latencies in the order of the budgets, then accuracy: as `judge` orders its checks.
 
     Notes
     -----
-    Bounds that were not judged are those of the step of `judge_all` that follows the proven ones: what a candidate
+    Bounds that were not judged are those of the step of `Judgement` that follows the proven ones: what a candidate
     needs to be the next.
 
     Examples
@@ -112,16 +114,14 @@ def shortfalls(
     >>> round(shortfall.over, 3), round(shortfall.bound_over, 3)
     (0.05, 0.05)
     """
-    own, drop = labelled_accuracy(candidate), drop_of(candidate)
-    drop_pp = own.drop_pp if own is not None and own.drop_pp is not None else drop.drop_pp if drop is not None else None
     limits: list[tuple[BudgetField, float | None, float, float | None]] = [
         ("max_latency_s", budget.percentile, budget.max_s, interval(candidate, budget.percentile).estimate_s)
         for budget in budgets.latency
     ]
     if budgets.min_accuracy_pct is not None:
-        limits.append(("min_accuracy_pct", None, budgets.min_accuracy_pct, own.accuracy_pct if own else None))
+        limits.append(("min_accuracy_pct", None, budgets.min_accuracy_pct, _accuracy_pct(candidate)))
     if budgets.max_accuracy_drop_pp is not None:
-        limits.append(("max_accuracy_drop_pp", None, budgets.max_accuracy_drop_pp, drop_pp))
+        limits.append(("max_accuracy_drop_pp", None, budgets.max_accuracy_drop_pp, _drop_pp(candidate)))
     checks = judged.checks if judged else _checks(candidate, budgets, among, proven, all_count)
     return tuple(_against(candidate, *limit, check) for limit, check in zip(limits, checks, strict=True))
 
@@ -153,17 +153,102 @@ def _against(
 
 def _checks(
     candidate: Candidate, budgets: Budgets, among: Sequence[Candidate], proven: int, all_count: bool
-) -> list[BudgetCheck | float | None]:
+) -> Sequence[BudgetCheck | float | None]:
     """Check in the order of the budgets, at the level of the next candidate to hold; None without evidence."""
-    counted, row = family(among, budgets), among.index(candidate)
-    members = len(among) if all_count else len(counted.rows) + (row not in counted.rows)
-    tests = max(1, members - proven)
-    level = sidak(budgets.confidence, comparisons=tests)
-    of_latency = with_share(level, counted.latency_share * candidate.error_share)
+    judged = judge(among, budgets)
+    assert judged is not None, "the candidate is one of them"
+    row = among.index(candidate)
+    step = _next_step(judged, counted=row in judged.family.rows, proven=proven, all_count=all_count)
+    level = _accuracy_level(judged, row, step)
     # Of latencies the bound alone: the confidence of a budget that its own estimate misses is not shown.
-    checks: list[BudgetCheck | float | None] = [
-        upper_bound(steadied_rows(among, budget.percentile)[row], of_latency, tests=tests) for budget in budgets.latency
+    bounds = [column[row] for column in _latency_bounds(judged, step)]
+    return [*bounds, *(None if check is None else check.at(level) for check in accuracy_checks(candidate, budgets))]
+
+
+@dataclass(frozen=True)
+class _NextStep:
+    """What the next candidate to hold is judged at: its level before any share of the error, and how many tests."""
+
+    tests: int
+    level: float
+
+
+def _next_step(judged: Judgement, *, counted: bool, proven: int, all_count: bool) -> _NextStep:
+    members = judged.table.count if all_count else len(judged.family.rows) + (not counted)
+    tests = max(1, members - proven)
+    return _NextStep(tests, sidak(judged.budgets.confidence, comparisons=tests))
+
+
+def _latency_bounds(judged: Judgement, step: _NextStep) -> list[Sequence[float | None]]:
+    """Return the bounds of all candidates for each budget of latency."""
+    table, share = judged.table, judged.family.latency_share
+    levels = [with_share(step.level, share * own) for own in table.error_share]
+
+    def bounds(percentile: float) -> Sequence[float | None]:
+        bounded = table.latency(percentile).bounded
+        return [upper_bound(own, level, tests=step.tests) for own, level in zip(bounded, levels, strict=True)]
+
+    return [
+        table.column(("bounds", budget.percentile, step, share), partial(bounds, budget.percentile))
+        for budget in judged.budgets.latency
     ]
-    level = max(level ** sharing(among)[row], budgets.confidence)
-    checks += [None if check is None else check.at(level) for check in accuracy_checks(candidate, budgets)]
-    return checks
+
+
+def _accuracy_level(judged: Judgement, row: int, step: _NextStep) -> float:
+    return max(step.level ** judged.table.sharing[row], judged.budgets.confidence)
+
+
+def _accuracy_bounds(judged: Judgement, step: _NextStep) -> list[Sequence[float | None]]:
+    """Return the bounds of all candidates for each budget of accuracy."""
+    budgets = judged.budgets
+    limits = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
+    if limits == (None, None):
+        return []
+
+    def bounds() -> list[Sequence[float | None]]:
+        by_row = [
+            [
+                None if check is None else check.at(_accuracy_level(judged, row, step)).bound
+                for check in accuracy_checks(candidate, budgets)
+            ]
+            for row, candidate in enumerate(judged.table.candidates)
+        ]
+        return list(zip(*by_row, strict=True))
+
+    return judged.table.kept(("accuracy bounds", limits, budgets.confidence, step), bounds)
+
+
+def next_bounds(judged: Judgement, *, proven: int, all_count: bool) -> list[Sequence[float | None]]:
+    """Return for each budget of a question the bounds of all candidates, as `shortfalls` does."""
+    counted, others = (_next_step(judged, counted=own, proven=proven, all_count=all_count) for own in (True, False))
+    rows = frozenset(judged.family.rows)
+    columns = [[*_latency_bounds(judged, step), *_accuracy_bounds(judged, step)] for step in (counted, others)]
+    return [
+        [first if row in rows else second for row, (first, second) in enumerate(zip(*pair, strict=True))]
+        for pair in zip(*columns, strict=True)
+    ]
+
+
+def budget_estimates(judged: Judgement) -> list[Sequence[float | None]]:
+    """Return for each budget of a question the estimates of all candidates, in the order of the budgets."""
+    budgets, table = judged.budgets, judged.table
+    estimates: list[Sequence[float | None]] = [
+        table.latency(budget.percentile).estimate_s for budget in budgets.latency
+    ]
+    if budgets.min_accuracy_pct is not None:
+        estimates.append(table.column("accuracy", lambda: [_accuracy_pct(candidate) for candidate in table.candidates]))
+    if budgets.max_accuracy_drop_pp is not None:
+        estimates.append(table.column("drop", lambda: [_drop_pp(candidate) for candidate in table.candidates]))
+    return estimates
+
+
+def _accuracy_pct(candidate: Candidate) -> float | None:
+    accuracy = labelled_accuracy(candidate)
+    return None if accuracy is None else accuracy.accuracy_pct
+
+
+def _drop_pp(candidate: Candidate) -> float | None:
+    accuracy, drop = labelled_accuracy(candidate), drop_of(candidate)
+    if accuracy is not None and accuracy.drop_pp is not None:
+        return accuracy.drop_pp
+    return None if drop is None else drop.drop_pp

@@ -1,0 +1,290 @@
+"""What no budget changes about a group of candidates: one row for each, computed once and kept with the first of them.
+
+A question then compares columns of numbers with its limits, and makes objects only of what it returns.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeVar
+from weakref import ReferenceType, ref
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.statistics.intervals import PercentileInterval, RefusalKind
+from catalog.statistics.log_estimate import LogEstimate
+from catalog.statistics.posterior import percentile_correlation
+from catalog.statistics.variances import moderated
+from recommender.ranking.accuracy_budgets import MissingEvidence, missing_accuracy
+from recommender.ranking.candidates import Candidate, CandidateCache, Estimate, estimate, interval
+from recommender.ranking.model import Budgets, Gap, Objective
+from recommender.ranking.prospects import accuracy_chance, labelled_accuracy, objective_loss
+from recommender.ranking.thin_evidence import presumed
+
+T = TypeVar("T")
+
+# Accuracies are counts over some thousand items: a drop of "exactly 1.0" must not miss a budget of 1.0 by 1e-14.
+_ACCURACY_SLACK_PP = 1e-9
+# Columns kept of a table, and tables of the groups that the constraints of questions make: clients choose both.
+_MOST_COLUMNS = 512
+_MOST_TABLES = 16
+# Of what depends on the figures of budgets, so many rows in all; of a large group at least some.
+_MOST_NUMBERS = 5000
+_FEWEST_KEPT = 16
+
+
+@dataclass(frozen=True, eq=False)
+class LatencyColumns:
+    """One percentile of all candidates.
+
+    Attributes
+    ----------
+    estimates : sequence of tuple
+        The arguments of an `Estimate` after the candidate.
+    estimate_s : sequence of float
+    bounded : sequence of PercentileInterval
+        As a promise takes it: the variance moderated by those of all others.
+    probable : sequence of PercentileInterval
+        As a posterior takes it.
+    """
+
+    estimates: Sequence[tuple[float, float, float, tuple[float, ...], PercentileInterval]]
+    estimate_s: Sequence[float]
+    bounded: tuple[PercentileInterval, ...]
+    probable: tuple[PercentileInterval, ...]
+
+    @cached_property
+    def promised(self) -> Sequence[LogEstimate | None]:
+        """The estimates of `bounded`."""
+        return [entry.estimate for entry in self.bounded]
+
+    @cached_property
+    def posterior(self) -> Sequence[LogEstimate | None]:
+        """The estimates of `probable`."""
+        return [entry.estimate for entry in self.probable]
+
+    @cached_property
+    def shares_variance(self) -> Sequence[bool]:
+        """Whether a bound has a part that errs once for all candidates."""
+        return [own is not None and own.variance_shared > 0 for own in self.promised]
+
+
+@dataclass(frozen=True, eq=False)
+class AccuracyColumns:
+    """What all candidates make of the budgets of accuracy, at one confidence.
+
+    Attributes
+    ----------
+    chance : sequence of float or None
+        The posterior probability that the budgets hold; None where nothing says so.
+    short_pp, over_pp : sequence of float or None
+        By how much an estimate misses the floor, and the drop; None where it does not.
+    missing : sequence of MissingEvidence or None
+    """
+
+    chance: Sequence[float | None]
+    short_pp: Sequence[float | None]
+    over_pp: Sequence[float | None]
+    missing: Sequence[MissingEvidence | None]
+
+
+class CandidateTable:
+    """The candidates of a question as rows, in their order; it refers to none of them, so that it keeps none alive."""
+
+    def __init__(self, candidates: Sequence[Candidate], references: tuple[ReferenceType[Candidate], ...]) -> None:
+        self.references = references
+        self.count = len(candidates)
+        self.sharing = _sharing(candidates)
+        self.error_share = tuple(candidate.error_share for candidate in candidates)
+        self.quality_open = tuple(candidate.quality_open for candidate in candidates)
+        self._columns: dict[Hashable, Any] = {}
+        self._kept: dict[Hashable, Any] = {}
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """The candidates themselves."""
+        # Whoever asks has them: the table is looked up by them, and lives no longer than the first of them.
+        return [candidate for reference in self.references if (candidate := reference()) is not None]
+
+    def candidate(self, row: int) -> Candidate:
+        """Return one candidate."""
+        candidate = self.references[row]()
+        assert candidate is not None, "the caller holds the candidates"
+        return candidate
+
+    def latency(self, percentile: float) -> LatencyColumns:
+        """Return the columns of one percentile."""
+        return self._column(("latency", percentile), lambda: _latency(self.candidates, percentile))
+
+    def presumed(self, percentile: float) -> Sequence[PercentileInterval | None]:
+        """Return the percentile of candidates with too few rounds, with the variance usual for the others."""
+        return self._column(("presumed", percentile), lambda: _presumed(self.candidates, percentile))
+
+    def correlation(self, percentiles: tuple[float, ...]) -> NDArray[np.float64]:
+        """Return how the errors of several percentiles are correlated."""
+        key = "correlation", percentiles
+        return self._column(key, lambda: percentile_correlation(_by_round(self.candidates, percentiles)))
+
+    def accuracy(self, budgets: Budgets) -> AccuracyColumns:
+        """Return what the candidates make of the budgets of accuracy."""
+        key = "accuracy", budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
+        return self.kept(key, lambda: _accuracy(self.candidates, budgets))
+
+    def missing(self, budgets: Budgets) -> Sequence[MissingEvidence | None]:
+        """Return what has to be measured of each candidate before it can be judged."""
+        # The highest percentile first: it needs the most inputs, and with those the others have enough.
+        percentiles = tuple(sorted((budget.percentile for budget in budgets.latency), reverse=True))
+        key = "missing", percentiles, budgets.min_accuracy_pct is None, budgets.max_accuracy_drop_pp is None
+        return self._column(key, lambda: _missing(self.candidates, self.accuracy(budgets).missing, percentiles))
+
+    def losses(self, objective: Objective, percentile: float) -> Sequence[float]:
+        """Return what the objective alone costs."""
+
+        def losses() -> Sequence[float]:
+            return [objective_loss(estimate(candidate, percentile), objective) for candidate in self.candidates]
+
+        return self._column(("loss", objective, percentile), losses)
+
+    def estimate(self, row: int, percentile: float) -> Estimate:
+        """Return the numbers of one candidate."""
+        return Estimate(self.candidate(row), *self.latency(percentile).estimates[row])
+
+    def column(self, key: Hashable, compute: Callable[[], Sequence[T]]) -> Sequence[T]:
+        """Return any other column; its values must not refer to a candidate."""
+        return self._column(("other", key), compute)
+
+    def kept(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return what depends on the figures of budgets too, of which there are many."""
+        return _looked_up(self._kept, key, compute, most=max(_FEWEST_KEPT, _MOST_NUMBERS // self.count))
+
+    def _column(self, key: Hashable, compute: Callable[[], T]) -> T:
+        return _looked_up(self._columns, key, compute, most=_MOST_COLUMNS)
+
+
+def _looked_up(results: dict[Hashable, Any], key: Hashable, compute: Callable[[], T], *, most: int) -> T:
+    result: T | None = results.get(key)
+    if result is None:
+        result = compute()  # two threads may both do so, with equal results
+        if len(results) >= most:
+            results.clear()
+        results[key] = result
+    return result
+
+
+_tables: CandidateCache[CandidateTable] = CandidateCache(most=_MOST_TABLES)
+
+
+def table_of(candidates: Sequence[Candidate]) -> CandidateTable:
+    """Return the table of these candidates, in this order.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        At least one.
+
+    Returns
+    -------
+    CandidateTable
+    """
+    # Weak references, so that the key does not keep candidates of an older snapshot alive.
+    references = tuple(map(ref, candidates))
+    return _tables.get(candidates[0], references, lambda: CandidateTable(candidates, references))
+
+
+def _latency(candidates: Sequence[Candidate], percentile: float) -> LatencyColumns:
+    estimates = [estimate(candidate, percentile) for candidate in candidates]
+    return LatencyColumns(
+        estimates=[
+            (own.median_s, own.percentile, own.percentile_s, own.percentile_s_by_round, own.interval)
+            for own in estimates
+        ],
+        estimate_s=[own.percentile_s for own in estimates],
+        bounded=_steadied(candidates, percentile),
+        probable=_steadied(candidates, percentile, guarded=False),
+    )
+
+
+def _steadied(
+    candidates: Sequence[Candidate], percentile: float, *, guarded: bool = True
+) -> tuple[PercentileInterval, ...]:
+    """Return each candidate's percentile with its variance moderated by those of all others.
+
+    Where rounds draw their inputs, a promise takes the variance of the inputs from the samples near the percentile,
+    with some caution. That guards against three rounds that agree by luck; a posterior (not `guarded`) takes the
+    jackknife's, with two degrees of freedom, and says how probable such luck is (docs/statistics.md, "How probable").
+    """
+    intervals = [interval(candidate, percentile) for candidate in candidates]
+    own = [entry.estimate if guarded else entry.jackknife or entry.estimate for entry in intervals]
+    # Candidates without an interval neither give nor take variance, but keep their place.
+    estimates = iter(moderated([estimate for estimate in own if estimate is not None]))
+    return tuple(
+        replace(entry, estimate=None if estimate is None else next(estimates))
+        for entry, estimate in zip(intervals, own, strict=True)
+    )
+
+
+def _presumed(candidates: Sequence[Candidate], percentile: float) -> Sequence[PercentileInterval | None]:
+    estimates = presumed(candidates, percentile)
+    return [
+        replace(interval(candidate, percentile), estimate=estimates[candidate]) if candidate in estimates else None
+        for candidate in candidates
+    ]
+
+
+def _by_round(candidates: Sequence[Candidate], percentiles: Sequence[float]) -> list[NDArray[np.float64]]:
+    """Return the log percentiles of each round of every candidate that has several rounds."""
+    rounds = [[interval(candidate, percentile).by_round_s for percentile in percentiles] for candidate in candidates]
+    several = [np.log(np.array(by_percentile)).T for by_percentile in rounds if len(by_percentile[0]) > 1]
+    return several or [np.zeros((2, len(percentiles)))]
+
+
+def _sharing(candidates: Sequence[Candidate]) -> tuple[int, ...]:
+    """Count the candidates that share the accuracy of each: the same items with the same outcomes."""
+    evidence = [_accuracy_evidence(candidate) for candidate in candidates]
+    count = Counter(evidence)
+    return tuple(count[item] for item in evidence)
+
+
+def _accuracy_evidence(candidate: Candidate) -> int:
+    accuracy = candidate.accuracy
+    arrays = (accuracy.drop, accuracy.short, accuracy.hits) if accuracy is not None else ()
+    # By identity: loading gives equal accuracies one object. A candidate without evidence shares with none.
+    return id(next((array for array in arrays if array is not None), candidate))
+
+
+def _accuracy(candidates: Sequence[Candidate], budgets: Budgets) -> AccuracyColumns:
+    floor, most = budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
+    measured = [labelled_accuracy(candidate) for candidate in candidates]
+    return AccuracyColumns(
+        chance=[accuracy_chance(candidate, budgets) for candidate in candidates],
+        short_pp=[_over(floor, own.accuracy_pct if own else None) for own in measured],
+        over_pp=[_over(own.drop_pp if own else None, most) for own in measured],
+        missing=[missing_accuracy(candidate, budgets) for candidate in candidates],
+    )
+
+
+def _over(value: float | None, limit: float | None) -> float | None:
+    """Return by how much a value exceeds a limit; None when it does not, or when either is unknown."""
+    if value is None or limit is None or value - limit <= _ACCURACY_SLACK_PP:
+        return None
+    return value - limit
+
+
+def _missing(
+    candidates: Sequence[Candidate], of_accuracy: Sequence[MissingEvidence | None], percentiles: Sequence[float]
+) -> Sequence[MissingEvidence | None]:
+    return [
+        missing or _missing_latency(candidate, percentiles)
+        for candidate, missing in zip(candidates, of_accuracy, strict=True)
+    ]
+
+
+def _missing_latency(candidate: Candidate, percentiles: Sequence[float]) -> MissingEvidence | None:
+    for percentile in percentiles:
+        refusal = interval(candidate, percentile).refusal
+        if refusal is not None:
+            kind = Gap.ONE_ROUND if refusal.kind is RefusalKind.ONE_ROUND else Gap.TOO_THIN
+            return MissingEvidence(kind, percentile, refusal.inputs_needed)
+    return None
