@@ -14,6 +14,7 @@ from catalog.declaration.schema import (
     SubjectSpec,
     TierSpec,
 )
+from catalog.declaration.setting_sweeps import Setting, setting_of
 from catalog.declaration.testbeds import TestbedSpec, TierPlace
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "PassSpec",
     "Placement",
     "PreprocessSpec",
+    "Setting",
     "SloSpec",
     "Strategy",
     "SubjectSpec",
@@ -35,4 +37,5 @@ __all__ = [
     "TierSpec",
     "load_catalog",
     "parse_catalog",
+    "setting_of",
 ]

@@ -1,7 +1,7 @@
 """The catalog: a checked file, expanded into strategies with their routes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catalog.declaration.checks import Topology, check_names, validate_file
@@ -16,6 +16,7 @@ from catalog.declaration.schema import (
     SubjectSpec,
     TierSpec,
 )
+from catalog.declaration.setting_sweeps import Setting, at_settings
 from catalog.declaration.testbeds import EMULATED, LOCAL, TestbedSpec
 from catalog.declaration.yaml_source import YamlDocument, parse_yaml, read_yaml
 
@@ -59,11 +60,15 @@ class Strategy:
 
 @dataclass(frozen=True)
 class Catalog:
-    """A declaration that has passed every check."""
+    """A declaration that has passed every check.
+
+    Where links or tiers list values, it is at the first setting of them; `settings` has all.
+    """
 
     file: Path
     declared: CatalogFile
     topology: Topology
+    setting: Setting | None = None
 
     @property
     def subjects(self) -> Mapping[str, SubjectSpec]:
@@ -104,6 +109,13 @@ class Catalog:
     def testbeds(self) -> Mapping[str, TestbedSpec]:
         """Where tiers may live, by name; without a declaration, emulated on this machine."""
         return {EMULATED: TestbedSpec(engine=LOCAL), **self.declared.testbeds}
+
+    @property
+    def settings(self) -> "tuple[Catalog, ...]":
+        """The catalog at every setting, in the order of the listed values; the catalog itself where none lists any."""
+        return tuple(
+            replace(self, declared=declared, setting=setting) for setting, declared in at_settings(self.declared)
+        )
 
     @property
     def percentiles(self) -> frozenset[float]:
@@ -178,4 +190,4 @@ def _checked(document: YamlDocument) -> Catalog:
     # The order in the file counts: the first tier is the client's.
     topology = Topology(tuple(declared.tiers), tuple(declared.links))
     check_names(declared, topology, document)
-    return Catalog(document.file, with_variants(declared), topology)
+    return Catalog(document.file, with_variants(declared), topology).settings[0]

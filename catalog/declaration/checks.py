@@ -28,6 +28,7 @@ from catalog.declaration.schema import (
     TierSpec,
     parts_made,
 )
+from catalog.declaration.setting_sweeps import setting_problems
 from catalog.declaration.testbeds import TestbedSpec, TierPlace, testbed_problems
 from catalog.declaration.yaml_source import Path_, YamlDocument
 from catalog.errors import CatalogFileError, FileProblem
@@ -293,10 +294,24 @@ def check_names(declared: CatalogFile, topology: Topology, document: YamlDocumen
     # Routes follow the links: a wrong link would be reported again for every placement.
     if not problems:
         problems = [*_operator_problems(declared, document), *_strategy_problems(declared, topology, document)]
+    # Routes of placements that are wrong cannot be followed.
+    if not problems:
+        used = _used(declared, topology)
+        problems = [_problem(document, path, text) for path, text in setting_problems(declared, used)]
     for path, message in testbed_problems(declared.testbeds, declared.tiers):
         problems.append(_problem(document, ("testbeds", *path), message, key=True))
     if problems:
         raise CatalogFileError(document.file, problems)
+
+
+def _used(declared: CatalogFile, topology: Topology) -> dict[str, set[str]]:
+    """Return the tiers and the links that the routes of the strategies lead through."""
+    placements = {placement for entry in declared.strategies for placement in entry.placements}
+    routes = [topology.route(topology.placement(placement)) for placement in placements]
+    return {
+        "tiers": {tier for route in routes for tier in route},
+        "links": {link for route in routes for link in topology.links(route)},
+    }
 
 
 def _link_problems(topology: Topology, document: YamlDocument) -> Iterator[FileProblem]:

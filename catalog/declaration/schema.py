@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from catalog.analysis_options import AnalysisOptions, Percentile, Share
+from catalog.declaration.setting_sweeps import Sweepable, or_list
 from catalog.declaration.fields import Declared, Name, Text
 from catalog.declaration.testbeds import TestbedSpec
 from catalog.units import parse_bit_rate, parse_duration, parse_size, parse_wait
@@ -208,11 +209,16 @@ def _as_sequence(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-class TierSpec(Declared):
-    """What a tier may use; `provider` lists execution providers, the first that the host has is taken."""
+class TierSpec(Declared, Sweepable):
+    """What a tier may use; `provider` lists execution providers, the first that the host has is taken.
 
-    cpus: Annotated[float, Field(strict=True, gt=0, le=1024, allow_inf_nan=False)]
-    memory_bytes: Size = Field(alias="memory")
+    `cpus` and `memory` may list values, each of which is a setting of its own.
+    """
+
+    SWEPT = {"cpus": "cpus", "memory": "memory_bytes"}
+
+    cpus: Annotated[float, Field(strict=True, gt=0, le=1024, allow_inf_nan=False, json_schema_extra=or_list)]
+    memory_bytes: Size = Field(alias="memory", json_schema_extra=or_list)
     provider: Annotated[
         tuple[Provider, ...],
         BeforeValidator(_as_sequence),
@@ -221,14 +227,17 @@ class TierSpec(Declared):
     ] = ("cpu",)
 
 
-class LinkSpec(Declared):
+class LinkSpec(Declared, Sweepable):
     """A link between two tiers: `bandwidth` for both directions, or `up` and `down` apart.
 
+    `bandwidth` may list values, each of which is a setting of its own.
     `up` is the direction of the name (`mobile-edge`: from mobile to edge). `tolerance` is the relative deviation of
     the measured payload rate from the declared one beyond which a measurement is INVALID.
     """
 
-    bandwidth: BitRate | None = None
+    SWEPT = {"bandwidth": "bandwidth"}
+
+    bandwidth: BitRate | None = Field(default=None, json_schema_extra=or_list)
     up: BitRate | None = None
     down: BitRate | None = None
     delay_s: Duration = Field(default=0.0, alias="delay")
