@@ -14,7 +14,6 @@ from catalog.declaration.schema import (
     SubjectSpec,
     TierSpec,
 )
-from catalog.declaration.setting_sweeps import Setting, setting_of
 from catalog.declaration.testbeds import TestbedSpec, TierPlace
 
 __all__ = [
@@ -28,7 +27,6 @@ __all__ = [
     "PassSpec",
     "Placement",
     "PreprocessSpec",
-    "Setting",
     "SloSpec",
     "Strategy",
     "SubjectSpec",
@@ -37,5 +35,4 @@ __all__ = [
     "TierSpec",
     "load_catalog",
     "parse_catalog",
-    "setting_of",
 ]

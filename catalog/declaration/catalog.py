@@ -16,9 +16,10 @@ from catalog.declaration.schema import (
     SubjectSpec,
     TierSpec,
 )
-from catalog.declaration.setting_sweeps import Setting, at_settings
+from catalog.declaration.setting_sweeps import at_settings
 from catalog.declaration.testbeds import EMULATED, LOCAL, TestbedSpec
 from catalog.declaration.yaml_source import YamlDocument, parse_yaml, read_yaml
+from catalog.setting import Setting
 
 
 @dataclass(frozen=True)

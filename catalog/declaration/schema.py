@@ -7,7 +7,7 @@ What a pass or a data set means is the runner's business: here they are kept as 
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -22,8 +22,8 @@ from pydantic import (
 )
 
 from catalog.analysis_options import AnalysisOptions, Percentile, Share
-from catalog.declaration.setting_sweeps import Sweepable, or_list
 from catalog.declaration.fields import Declared, Name, Text
+from catalog.declaration.setting_sweeps import Sweepable, or_list
 from catalog.declaration.testbeds import TestbedSpec
 from catalog.units import parse_bit_rate, parse_duration, parse_size, parse_wait
 
@@ -215,7 +215,7 @@ class TierSpec(Declared, Sweepable):
     `cpus` and `memory` may list values, each of which is a setting of its own.
     """
 
-    SWEPT = {"cpus": "cpus", "memory": "memory_bytes"}
+    SWEPT: ClassVar[Mapping[str, str]] = {"cpus": "cpus", "memory": "memory_bytes"}
 
     cpus: Annotated[float, Field(strict=True, gt=0, le=1024, allow_inf_nan=False, json_schema_extra=or_list)]
     memory_bytes: Size = Field(alias="memory", json_schema_extra=or_list)
@@ -235,7 +235,7 @@ class LinkSpec(Declared, Sweepable):
     the measured payload rate from the declared one beyond which a measurement is INVALID.
     """
 
-    SWEPT = {"bandwidth": "bandwidth"}
+    SWEPT: ClassVar[Mapping[str, str]] = {"bandwidth": "bandwidth"}
 
     bandwidth: BitRate | None = Field(default=None, json_schema_extra=or_list)
     up: BitRate | None = None

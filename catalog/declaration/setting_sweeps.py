@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, PrivateAttr, ValidatorFunctionWrapHandler, model_validator
 
-from catalog.units import rate, size
+from catalog.setting import Setting
 
 if TYPE_CHECKING:
     from catalog.declaration.schema import CatalogFile
@@ -38,7 +38,8 @@ class Sweepable(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _at_first_values(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Self:
-        listed = {name: value[name] for name in cls.SWEPT if isinstance(value, dict) and isinstance(value.get(name), list)}
+        stated = value if isinstance(value, dict) else {}
+        listed = {name: stated[name] for name in cls.SWEPT if isinstance(stated.get(name), list)}
         for name, values in listed.items():
             if not values or len(values) > MOST_SETTINGS:
                 raise ValueError(f"{name} lists {len(values)} values; list 1 to {MOST_SETTINGS}")
@@ -64,32 +65,6 @@ def or_list(schema: dict[str, Any]) -> None:
     schema.clear()
     # The first member: another one stands for a value that is left out.
     schema.update(kept | {"anyOf": [*members, {"type": "array", "items": members[0], "minItems": 1}]})
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Single values of what is swept, by a name such as `bandwidth of edge-cloud`."""
-
-    values: Mapping[str, float]
-
-    def __str__(self) -> str:
-        """Return the setting in words, as answers and reports print it."""
-        return ", ".join(f"{name} {_in_words(name, value)}" for name, value in self.values.items())
-
-
-def setting_of(details: Mapping[str, Any]) -> Setting | None:
-    """Return the setting that the details of an environment hold; another program may have changed them."""
-    values = details.get("setting")
-    if not isinstance(values, Mapping) or not values:
-        return None
-    sound = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values.values())
-    return Setting(dict(values)) if sound else None
-
-
-def _in_words(name: str, value: float) -> str:
-    if name.startswith("bandwidth"):
-        return rate(value)
-    return size(value) if name.startswith("memory") else f"{value:g}"
 
 
 _NAMES: Mapping[str, str] = {"bandwidth": "bandwidth", "cpus": "CPUs", "memory_bytes": "memory"}
@@ -136,7 +111,7 @@ def setting_problems(declared: "CatalogFile", used: Mapping[str, set[str]]) -> I
 
 
 def at_settings(declared: "CatalogFile") -> Iterator[tuple[Setting | None, "CatalogFile"]]:
-    """Yield each setting with the declaration at its values; no setting, and the file itself, where nothing is swept."""
+    """Yield each setting with the declaration at its values; without sweeps, no setting and the file itself."""
     sweeps = _sweeps(declared)
     if not sweeps:
         yield None, declared

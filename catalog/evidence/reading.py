@@ -36,6 +36,7 @@ from catalog.evidence.tables import (
     table_of,
 )
 from catalog.output_distance import OutputDistance, output_distance
+from catalog.setting import Setting, setting_of
 from catalog.statistics.description import chance_remark
 
 
@@ -159,7 +160,7 @@ def drawing_protocols(session: Session) -> dict[str, Mapping[str, Any]]:
 # LEFT JOIN keeps subjects without evidence; the cast keeps the sum of PostgreSQL's bigints a whole number.
 # DISTINCT, because the join repeats a strategy for each of its rounds.
 _COVERAGE = f"""
-SELECT s.subject, e.launcher, e.scale, COUNT(DISTINCT s.id) AS strategies,
+SELECT s.subject, e.key AS environment, e.launcher, e.scale, COUNT(DISTINCT s.id) AS strategies,
        COUNT(DISTINCT CASE WHEN m.id IS NOT NULL THEN s.id END) AS with_evidence,
        COUNT(m.id) AS rounds, CAST(COALESCE(SUM(m.samples), 0) AS BIGINT) AS samples
 FROM strategy s
@@ -169,7 +170,7 @@ LEFT JOIN (
     FROM measurement WHERE {MEASUREMENT_COUNTS}
 ) m ON m.latency_key = s.latency_key
 WHERE s.declared
-GROUP BY s.subject, e.id, e.launcher, e.scale
+GROUP BY s.subject, e.id, e.key, e.launcher, e.scale
 ORDER BY s.subject, e.id
 """
 
@@ -229,8 +230,15 @@ def last_accuracy_failure(session: Session, accuracy_key: str) -> str | None:
     return None if reason is None else str(reason)
 
 
+def environment_settings(session: Session) -> Mapping[str, Setting]:
+    """Return by key the settings of the environments that have one."""
+    rows = session.execute(select(column(Environment, "key"), column(Environment, "details")))
+    settings = {key: setting_of(details if isinstance(details, dict) else {}) for key, details in rows}
+    return {key: setting for key, setting in settings.items() if setting is not None}
+
+
 def coverage(session: Session) -> Sequence[Mapping[str, Any]]:
-    """Return per subject and environment: subject, launcher, scale, strategies, with_evidence, rounds, samples."""
+    """Return per subject and environment: their names, the launcher, the scale, and counts of what there is."""
     return _rows(session, _COVERAGE)
 
 

@@ -27,6 +27,7 @@ from catalog.evidence.records import (
 )
 from catalog.evidence.tables import MEASUREMENT_COUNTS
 from catalog.output_distance import OutputDistance, output_distance
+from catalog.setting import Setting, setting_of
 from catalog.statistics.description import chance_remark
 from catalog.statistics.families import condition_chains, operator_rank, placement_rank, tier_order
 from catalog.statistics.input_draw import SampleDesign
@@ -163,6 +164,11 @@ class EnvironmentEvidence(EnvironmentRecord, Creation):
     def provenance(self) -> str:
         """`measured` or `imported`."""
         return "measured" if self.origin is None else "imported"
+
+    @property
+    def setting(self) -> Setting | None:
+        """The setting of a catalog that lists several values; None where it lists none."""
+        return setting_of(self.details)
 
     @property
     def imported_from(self) -> str | None:

@@ -123,6 +123,29 @@ def sync_strategies(
     session.flush()
 
 
+def retire_environments(session: Session, *, plain_key: str, declared: Collection[str]) -> None:
+    """Mark the strategies of an environment and of its settings as declared no more, but for those in `declared`.
+
+    Parameters
+    ----------
+    session : Session
+    plain_key : str
+        Of the environment without a setting, which settings have in their details.
+    declared : collection of str
+        Keys of the environments that the catalog declares now.
+    """
+    rows = select(Environment).where(column(Environment, "imported_file_id").is_(None))
+    for environment in session.execute(rows).scalars():
+        details = environment.details if isinstance(environment.details, dict) else {}
+        related = plain_key in (environment.key, details.get("plain_key"))
+        if related and environment.key not in declared:
+            of_it = select(Strategy).where(column(Strategy, "environment_id") == environment.id)
+            for row in session.execute(of_it.where(column(Strategy, "declared"))).scalars():
+                row.declared = False
+                row.updated_at = _now()
+    session.flush()
+
+
 def _repairs(row: SQLModel, name: str) -> dict[str, str]:
     """Return a moment for a row whose own cannot be read: else what is stored with it would be left out for good."""
     return {} if is_moment(getattr(row, name)) else {name: _now()}

@@ -18,9 +18,19 @@ from pydantic import TypeAdapter, ValidationError
 from catalog.errors import ExchangeError
 from catalog.evidence.records import PoolInputRecord, PoolRecord
 from catalog.exchange.content import ContentStream
-from catalog.exchange.document import FORMAT, LISTS, MAPPINGS, VERSION, AccuracyEntry, Document, duplicates
+from catalog.exchange.document import (
+    FORMAT,
+    LISTS,
+    MAPPINGS,
+    VERSION,
+    AccuracyEntry,
+    Document,
+    EnvironmentEntry,
+    duplicates,
+)
 from catalog.exchange.json_stream import JsonReader, MalformedJson
 from catalog.exchange.rows import MAX_PROBLEMS
+from catalog.setting import setting_of
 from catalog.statistics.input_draw import Pool, PoolInput
 
 
@@ -106,13 +116,27 @@ def _environments(document: Document) -> Iterator[str]:
             yield f"environments[{index}].imported_from: {environment.imported_from!r} is not among the files"
 
 
+def _plain_environment(environment: EnvironmentEntry) -> str:
+    """Return what the settings of one environment have in common; the key of one that is no setting."""
+    plain_key = environment.details.get("plain_key")
+    if setting_of(environment.details) is None or not isinstance(plain_key, str):
+        return environment.key
+    # A file may claim any key: settings are those of one host, too.
+    return " ".join((plain_key, environment.launcher, environment.scale, environment.host))
+
+
 def _one_place_per_key(document: Document) -> Iterator[str]:
-    """Check that a latency key has one environment and one subject, else evidence of two would be pooled."""
+    """Check that a latency key has one environment and one subject, else evidence of two would be pooled.
+
+    Settings of one environment share the evidence of strategies that none of them touches.
+    """
+    plain = {environment.key: _plain_environment(environment) for environment in document.environments}
     places: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for strategy in document.strategies:
-        places[strategy.latency_key].add((strategy.environment, strategy.subject))
+        places[strategy.latency_key].add((plain.get(strategy.environment, strategy.environment), strategy.subject))
     for measurement in document.measurements:
-        places[measurement.latency_key].add((measurement.environment, measurement.subject))
+        place = plain.get(measurement.environment, measurement.environment)
+        places[measurement.latency_key].add((place, measurement.subject))
     for key, claims in places.items():
         if len(claims) > 1:
             where = " and ".join(f"{subject} in {environment}" for environment, subject in sorted(claims))

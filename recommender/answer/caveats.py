@@ -176,6 +176,8 @@ def _environment(chosen: EnvironmentChoice) -> Iterator[str]:
     environment = subject_evidence.environment
     if environment.scale != "1":
         yield f"emulated at {environment.scale}: budgets are judged on the emulation only"
+    if environment.setting is not None:
+        yield f"at {environment.setting}; `runner leaderboard` has all settings, `--environment` chooses another"
     if environment.launcher == "process":
         yield "measured with the process launcher: no containers, links paced in user space"
     if subject_evidence.inputs_select == "largest":

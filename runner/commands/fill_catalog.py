@@ -1,9 +1,9 @@
 """The commands `fill-catalog`, which measures what is missing, and `clean`, which removes what a killed run left."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,7 +49,7 @@ from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import MissingRound, Plan, make_plan, update_plan
 from runner.measuring.race import Race, RaceOutcome, race_plan
 from runner.measuring.scope import FillScope
-from runner.measuring.setups import Setups, store_environment, sync_strategies
+from runner.measuring.setups import Setups, retire_settings, store_environment, sync_strategies
 from runner.reports.plan import tasks_in_words
 from runner.reports.race import race_json, race_report
 from runner.reports.slo_status import store_results
@@ -113,7 +113,7 @@ def fill_catalog(
                 "invalid": outcome.invalid,
                 "stopped": outcome.stopped,
             }
-            | ({} if filled.race is None else {"race": race_json(filled.race)})
+            | filled.to_json()
         )
     _report(outcome, scope)
     raise typer.Exit(0 if outcome.complete else 1)
@@ -131,33 +131,83 @@ def _edited(declared: Catalog) -> bool:
 
 @dataclass(frozen=True)
 class _Filled:
-    """What a fill did, and how its race ended where it raced."""
+    """What a fill did, and how its races ended, by setting; the only race of a catalog without settings has no name.
+
+    `left_out` says of subjects that cannot be measured why.
+    """
 
     outcome: FillOutcome
-    race: RaceOutcome | None
+    races: dict[str, RaceOutcome] = field(default_factory=dict)
+    left_out: dict[str, Sequence[str]] = field(default_factory=dict)
+
+    def leave_out(self, unusable: Mapping[str, Sequence[str]]) -> None:
+        """Note the subjects that cannot be measured, and print a line for each that is new."""
+        for name, reasons in unusable.items():
+            if name not in self.left_out:
+                self.left_out[name] = reasons
+                for reason in reasons:
+                    # At the start, because the fill of the others may take hours.
+                    err.print(labelled("left out", "red", f"{name}: {reason}"), soft_wrap=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the races, or the only one."""
+        if not self.races:
+            return {}
+        races = {setting: race_json(race) for setting, race in self.races.items()}
+        return {"race": races[""]} if "" in races else {"races": races}
 
 
 def _fill(context: RunContext, database: Database, selection: Selection, workdir: Path, scope: FillScope) -> _Filled:
-    """Clean what a killed run left, plan, measure."""
+    """Clean what a killed run left, plan, measure; one setting of the catalog after the other."""
     # First of all: what a killed run left would still load the host.
     leftovers = selection.launcher.clean() + sweep(workdir)
     if leftovers:
         err.print(f"removed {counted(leftovers, 'leftover')} of a run that was killed")
     with database.writing_session() as writing:
-        environment_id = store_environment(writing, context, selection)
         sync_slos(writing, context.catalog.slos)
-        # Before the long work, which must not hold the database's write lock.
         writing.commit()
     unusable = context.prepare()
-    left_out = _left_out(unusable)
+    filled = _Filled(FillOutcome())
+    filled.leave_out(unusable)
+    contexts = context.settings
+    for number, own in enumerate(contexts, 1):
+        if own.catalog.setting is not None:
+            err.print(f"setting {number} of {len(contexts)}: {own.catalog.setting}", highlight=False)
+        _fill_setting(own, database, selection, scope, filled, unusable)
+        if filled.outcome.stopped:
+            break
+    else:
+        with database.writing_session() as writing:
+            retire_settings(writing, contexts)
+            writing.commit()
+    filled.outcome.failures += [f"{name}: {reason}" for name, reasons in filled.left_out.items() for reason in reasons]
+    # A stopped fill ends soon: the next one computes the analyses.
+    if not filled.outcome.stopped:
+        store_results(database, settings_of(context.catalog.analysis))
+    return filled
+
+
+def _fill_setting(
+    context: RunContext,
+    database: Database,
+    selection: Selection,
+    scope: FillScope,
+    filled: _Filled,
+    unusable: Mapping[str, tuple[str, ...]],
+) -> None:
+    """Plan and measure at one setting, into what is filled."""
+    with database.writing_session() as writing:
+        environment_id = store_environment(writing, context, selection)
+        # Before the long work, which must not hold the database's write lock.
+        writing.commit()
     made = make_plan(context, sound_database(database), scope, unusable=unusable)
     # The names and contents of its data are part of a subject's keys; what cannot be keyed is left out as well.
-    left_out += _left_out({name: reasons for name, reasons in made.unready.items() if name not in unusable})
-    made = _raced(context, database, made, bool(left_out))
+    filled.leave_out(made.unready)
+    made = _raced(context, database, made, bool(filled.left_out))
     if made.rounds or made.accuracies:
         # This builds the tier image, which takes long and which an empty plan does not need.
         selection.launcher.prepare()
-    setups = Setups(context, ArtifactStore(workdir / "artifacts"), workdir)
+    setups = Setups(context, ArtifactStore(context.workdir / "artifacts"), context.workdir)
     with Progress(err, made.estimate_s) as progress, StopRequest(progress).listening() as stop:
         filler = Filler(setups, database, selection.launcher, environment_id, progress)
         filler.build(made, stop)
@@ -167,15 +217,13 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
             sync_strategies(writing, made, environment_id, context)
             writing.commit()
         progress.expect(made.estimate_s, rounds=len(made.rounds))
-        filled = _measure(filler, made, stop, progress)
-    # Before the analyses, which take a while.
-    for line in race_report(filled.race, scope) if filled.race else ():
-        err.print(line, soft_wrap=True, markup=False, highlight=False)
-    filled.outcome.failures += left_out
-    # A stopped fill ends soon: the next one computes the analyses.
-    if not filled.outcome.stopped:
-        store_results(database, settings_of(context.catalog.analysis))
-    return filled
+        race = _measure(filler, made, stop, progress)
+    filled.outcome.include(filler.outcome)
+    if race is not None:
+        filled.races[str(context.catalog.setting or "")] = race
+        # Before the analyses, which take a while.
+        for line in race_report(race, scope):
+            err.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _raced(context: RunContext, database: Database, made: Plan, left_out: bool) -> Plan:
@@ -190,27 +238,18 @@ def _raced(context: RunContext, database: Database, made: Plan, left_out: bool) 
     return made
 
 
-def _measure(filler: Filler, plan: Plan, stop: StopRequest, progress: Progress) -> _Filled:
-    """Measure by the rule for further rounds that holds in the scope of the plan."""
+def _measure(filler: Filler, plan: Plan, stop: StopRequest, progress: Progress) -> RaceOutcome | None:
+    """Measure by the rule for further rounds that holds in the scope of the plan; return how a race ended."""
     experiment = filler.setups.context.catalog.experiment
     max_time_s = plan.scope.max_time_s(experiment)
     if not plan.scope.races(experiment):
-        return _Filled(filler.measure_until_narrow(plan, stop, max_time_s=max_time_s), None)
+        filler.measure_until_narrow(plan, stop, max_time_s=max_time_s)
+        return None
 
     def expect(rounds: Sequence[MissingRound]) -> None:
         progress.expect(sum(task.estimate_s for task in rounds), rounds=len(rounds))
 
-    race = Race(filler, max_time_s=max_time_s, expect=expect).run(plan, stop)
-    return _Filled(filler.outcome, race)
-
-
-def _left_out(unusable: Mapping[str, Sequence[str]]) -> list[str]:
-    """Print and return a line for each subject that cannot be measured."""
-    lines = [f"{name}: {reason}" for name, reasons in unusable.items() for reason in reasons]
-    # At the start, because the fill of the others may take hours.
-    for line in lines:
-        err.print(labelled("left out", "red", line), soft_wrap=True)
-    return lines
+    return Race(filler, max_time_s=max_time_s, expect=expect).run(plan, stop)
 
 
 def _report(outcome: FillOutcome, scope: FillScope) -> None:

@@ -10,6 +10,7 @@ from catalog.errors import DatabaseReadOnlyError
 from catalog.evidence import loading, reading, report_rows
 from catalog.evidence.database import Database, open_database
 from catalog.evidence.soundness import sound_database
+from catalog.setting import Setting
 from runner.commands.terminal import (
     CsvOption,
     DatabaseOption,
@@ -52,6 +53,8 @@ def leaderboard(
         standings = reading.slo_standings(session)
         rows = with_standings(rows, standings)
         rows = with_departures(rows, reading.race_departures(session))
+        settings = reading.environment_settings(session)
+        rows = _with_settings(rows, settings)
         rows = with_distances(rows, reading.output_distances(session), reading.accuracy_remarks(session))
         if family is not None:
             rows = of_family(rows, reading.family_members(session), family)
@@ -74,6 +77,21 @@ def leaderboard(
     for strategy in inapplicable:
         name = f"{strategy['subject']}/{strategy['operator']}@{strategy['placement']}"
         out.print(f"{name} is inapplicable: {strategy['reason']}")
+
+
+def _with_settings(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Setting]) -> list[Mapping[str, Any]]:
+    """Return rows with the settings of their environments, where a catalog lists several values, in their order."""
+
+    def place(row: Mapping[str, Any]) -> tuple[str, tuple[float, ...]]:
+        setting = settings.get(row["environment"])
+        return row["subject"], () if setting is None else tuple(setting.values.values())
+
+    # Environments come in no order that means something: a sweep is read from its least value on.
+    ordered = sorted(rows, key=place) if settings else rows
+    return [
+        {**row, "setting": str(settings[row["environment"]])} if row["environment"] in settings else row
+        for row in ordered
+    ]
 
 
 def _lack_analyses(rows: Sequence[Mapping[str, Any]]) -> bool:

@@ -1,7 +1,7 @@
 """`runner plan`: what has no valid evidence, why, and how long measuring it would take."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -38,8 +38,9 @@ from runner.measuring.plan import Plan, make_plan
 from runner.measuring.race import race_plan
 from runner.measuring.round_inputs import SystematicInputs, in_words
 from runner.measuring.scope import FillScope
+from runner.measuring.setting_plans import SettingPlan, joined, without_repeats
 from runner.measuring.tiers import Scale, check_delays, check_hosts
-from runner.reports.plan import left_race, plan_table, reason_lines, time_in_words
+from runner.reports.plan import left_race, plan_table, reason_lines, tasks_in_words, time_in_words
 
 RoundsOption = Annotated[
     int | None,
@@ -117,7 +118,11 @@ def run_context(catalog: Catalog, base: Path, selection: Selection, scale: str) 
     real_links = selection.real_links
     hosts = selection.launcher.hosts(catalog.tiers)
     # Before any subject is prepared, because on a host that is too small that would be wasted work.
-    check_hosts(catalog, hosts, parsed, real_links=real_links)
+    for setting in catalog.settings:
+        check_hosts(setting, hosts, parsed, real_links=real_links)
+    swept = [name for name, link in catalog.links.items() if link.sweeps]
+    if real_links and swept:
+        raise RunnerError(f"link {swept[0]!r} lists bandwidths, and the links of this testbed are real; list one")
     check_delays(catalog, selection.launcher)
     host = environment_host(hosts, replicas=selection.replicas, real_links=real_links)
     return RunContext(
@@ -188,13 +193,14 @@ def plan(
     context = run_context(declared, base, selection, scale)
     with _opened(database or RunnerSettings().database) as opened:
         evidence = sound_database(opened)
-        made = make_plan(context, evidence, scope)
-        made = race_plan(made, context, evidence) if races else made
+        planned = [SettingPlan(own, _planned(own, evidence, scope, races)) for own in context.settings]
+        settings = list(without_repeats(planned))
+        made = joined(settings)
         with evidence.session() as reading:
             remarks = _remarks(made, distance_warnings(reading))
             departures = race_departures(reading) if races else {}
     if as_json:
-        print_json(_plan_json(made, context, selection) | {"warnings": remarks, "draws": _draws(made)})
+        print_json(_plan_json(settings, made, selection) | {"warnings": remarks, "draws": _draws(made)})
         return
     err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
     for name, words in _draws(made).items():
@@ -206,19 +212,35 @@ def plan(
             for name, lacks in made.unready.items()
         }
     )
-    if made.rounds or made.accuracies:
-        out.print(plan_table(made))
-        for line in reason_lines(made):
-            out.print(line, markup=False, highlight=False)
-        until = " until the next look of the race" if races else ""
-        out.print(f"estimated time{until}: {time_in_words(made)}. Next: runner fill-catalog{scope.arguments}")
-    elif not made.unready:
-        out.print(nothing_missing(scope, races=races))
-    left = [subject for subject, environment, *_ in departures if environment == context.environment_key]
-    for line in left_race(made, left):
+    _print_tasks(settings, made, scope, races=races)
+    keys = {own.context.environment_key for own in settings}
+    for line in left_race(made, [subject for subject, environment, *_ in departures if environment in keys]):
         out.print(line, markup=False, highlight=False)
     for operator, remark in remarks.items():
         out.print(f"! {operator}: {remark}", markup=False, highlight=False)
+
+
+def _planned(context: RunContext, evidence: Database, scope: FillScope, races: bool) -> Plan:
+    made = make_plan(context, evidence, scope)
+    return race_plan(made, context, evidence) if races else made
+
+
+def _print_tasks(settings: Sequence[SettingPlan], made: Plan, scope: FillScope, *, races: bool) -> None:
+    """Print what is missing, a table for each setting, and how long all of it takes."""
+    if not (made.rounds or made.accuracies):
+        if not made.unready:
+            out.print(nothing_missing(scope, races=races))
+        return
+    for own in settings:
+        setting = own.context.catalog.setting
+        if setting is not None:
+            out.print(f"at {setting}: {tasks_in_words(own.plan)}", markup=False, highlight=False)
+        if own.plan.rounds or own.plan.accuracies:
+            out.print(plan_table(own.plan))
+    for line in reason_lines(made):
+        out.print(line, markup=False, highlight=False)
+    until = " until the next look of the race" if races else ""
+    out.print(f"estimated time{until}: {time_in_words(made)}. Next: runner fill-catalog{scope.arguments}")
 
 
 @contextmanager
@@ -255,31 +277,37 @@ def _remarks(made: Plan, warnings: Mapping[str, str]) -> dict[str, str]:
     return remarks
 
 
-def _plan_json(made: Plan, context: RunContext, selection: Selection) -> dict[str, Any]:
-    def name(task: Any) -> dict[str, Any]:
-        strategy = task.keyed.strategy
+def _plan_json(settings: Sequence[SettingPlan], made: Plan, selection: Selection) -> dict[str, Any]:
+    def name(task: Any, context: RunContext) -> dict[str, Any]:
+        strategy, setting = task.keyed.strategy, context.catalog.setting
         return {
             "subject": strategy.subject,
             "operator": strategy.operator,
             "placement": strategy.placement.name,
             "why": task.reason,
             "estimate_s": task.estimate_s,
-        }
+        } | ({} if setting is None else {"setting": dict(setting.values)})
 
+    context = settings[0].context
     return {
         "launcher": {"name": selection.launcher.name, "why": selection.reason},
         "scale": str(context.scale),
         "catalog": context.catalog.declared.model_dump(mode="json"),
         "missing_rounds": [
             {
-                **name(task),
+                **name(task, own.context),
                 "round": task.round,
                 "latency_key": task.keyed.latency_key,
                 "conditions": task.keyed.conditions,
             }
-            for task in made.rounds
+            for own in settings
+            for task in own.plan.rounds
         ],
-        "missing_accuracies": [{**name(task), "accuracy_key": task.keyed.accuracy_key} for task in made.accuracies],
+        "missing_accuracies": [
+            {**name(task, own.context), "accuracy_key": task.keyed.accuracy_key}
+            for own in settings
+            for task in own.plan.accuracies
+        ],
         "unready": made.unready,
         "estimate_s": made.estimate_s,
         "race_time": made.race_time and asdict(made.race_time),

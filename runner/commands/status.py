@@ -51,7 +51,7 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
 
 def _content(session: Session) -> dict[str, Any]:
     return {
-        "coverage": [dict(row) for row in reading.coverage(session)],
+        "coverage": _coverage(session),
         "troubles": [dict(row) for row in reading.troubles(session)],
         "failed_accuracies": [dict(row) for row in reading.failed_accuracies(session)],
         "inapplicable": [dict(row) for row in reading.inapplicable_strategies(session)],
@@ -67,11 +67,25 @@ def _content(session: Session) -> dict[str, Any]:
     }
 
 
+def _coverage(session: Session) -> list[dict[str, Any]]:
+    """Return a row for each subject in each environment, with the setting where its catalog lists several values."""
+    settings = reading.environment_settings(session)
+    rows = []
+    for row in reading.coverage(session):
+        counts = {name: value for name, value in row.items() if name != "environment"}
+        setting = settings.get(row["environment"])
+        rows.append(counts if setting is None else {**counts, "setting": str(setting)})
+    return rows
+
+
+_COVERAGE = ("subject", "launcher", "scale", "strategies", "with_evidence", "rounds", "samples")
+
+
 def _coverage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("subject", "launcher", "scale", "strategies", "with evidence", "rounds", "samples", pad_edge=False)
+    columns = [*_COVERAGE, *(["setting"] if any("setting" in row for row in rows) else [])]
+    table = Table(*(name.replace("_", " ") for name in columns), pad_edge=False)
     for row in rows:
-        # The view's columns are in the order of the headings.
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_row(*(str(row.get(name, "")) for name in columns))
     return table
 
 

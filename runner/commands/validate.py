@@ -58,6 +58,9 @@ def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None
         return
     counts = f"{counted(len(subjects), 'subject')}, {counted(len(strategies), 'strategy')}"
     out.print(f"{'valid as far as it could be checked' if unchecked else 'valid'}: {counts}", highlight=False)
+    settings_of_file = [str(own.setting) for own in declared.settings if own.setting is not None]
+    if settings_of_file:
+        out.print(f"{counted(len(settings_of_file), 'setting')}: {'; '.join(settings_of_file)}", highlight=False)
     print_lacks({f"{name}: not checked, because": reasons for name, reasons in unchecked.items()})
     for name, words in (*draws.items(), *assumed.items(), *capped.items()):
         out.print(f"{name}: {words}", markup=False, highlight=False)

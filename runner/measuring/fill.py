@@ -124,6 +124,12 @@ class FillOutcome:
     def complete(self) -> bool:
         return not (self.failures or self.invalid or self.stopped)
 
+    def include(self, other: "FillOutcome") -> None:
+        """Add what another fill did."""
+        for name, value in vars(other).items():
+            # Counts and lists are joined by `+`; `stopped` is the only flag.
+            setattr(self, name, self.stopped or value if name == "stopped" else getattr(self, name) + value)
+
 
 @dataclass(frozen=True)
 class _RequiredArtifact:

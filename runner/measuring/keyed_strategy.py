@@ -3,7 +3,7 @@
 import logging
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -91,15 +91,38 @@ class RunContext:
 
     @cached_property
     def environment_key(self) -> str:
-        """The content key of the environment."""
+        """The content key of the environment; each setting of a catalog is one of its own."""
+        setting = self.catalog.setting
+        # Left out where nothing is swept, so that other catalogs keep their environments.
+        return self._environment_key({} if setting is None else {"setting": dict(setting.values)})
+
+    @property
+    def plain_environment_key(self) -> str:
+        """The content key of the environment without a setting, which those of all its settings have in common."""
+        return self._environment_key({})
+
+    def _environment_key(self, setting: Mapping[str, Any]) -> str:
         return content_key(
             {
                 "launcher": self.launcher,
                 "scale": str(self.scale),
                 "host": self.host.fingerprint,
                 "runtime": self.host.onnxruntime,
+                **setting,
             }
         )
+
+    @property
+    def settings(self) -> "tuple[RunContext, ...]":
+        """The run at every setting of its catalog; the subjects, which no setting changes, are opened once."""
+        contexts = []
+        for catalog in self.catalog.settings:
+            context = replace(self, catalog=catalog)
+            # Where a cached property keeps its value: a data set may take minutes to open.
+            context.__dict__["_opened"] = self._opened
+            context._round_inputs.update(self._round_inputs)
+            contexts.append(context)
+        return tuple(contexts)
 
     def prepare(self) -> Mapping[str, tuple[str, ...]]:
         """Build the models that are built here and check the data; return what each unusable subject lacks.

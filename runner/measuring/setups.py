@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from sqlmodel import Session as SqlSession
 
 from catalog.evidence.records import EnvironmentRecord, StrategyRecord
+from catalog.evidence.writing import retire_environments, upsert_environment
 from catalog.evidence.writing import sync_strategies as store_strategies
-from catalog.evidence.writing import upsert_environment
 from catalog.keys import content_key
 from catalog.units import counted
 from runner.artifacts.store import ArtifactStore, CachedArtifact
@@ -197,8 +198,22 @@ def store_environment(writing: SqlSession, context: RunContext, selection: Selec
                 "versions": versions(),
             }
             # Only where tiers have machines of their own: of one for all, `host` says everything.
-            | ({"hosts": {name: own.to_json() for name, own in context.hosts.items()}} if context.hosts else {}),
+            | ({"hosts": {name: own.to_json() for name, own in context.hosts.items()}} if context.hosts else {})
+            | _setting(context),
         ),
+    )
+
+
+def _setting(context: RunContext) -> dict[str, Any]:
+    """Return what the environment's details have of a setting; nothing where the catalog lists no values."""
+    setting = context.catalog.setting
+    return {} if setting is None else {"setting": dict(setting.values), "plain_key": context.plain_environment_key}
+
+
+def retire_settings(writing: SqlSession, contexts: Sequence[RunContext]) -> None:
+    """Undeclare the strategies of settings of an environment that the catalog lists no more."""
+    retire_environments(
+        writing, plain_key=contexts[0].plain_environment_key, declared={own.environment_key for own in contexts}
     )
 
 

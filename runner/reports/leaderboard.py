@@ -81,7 +81,12 @@ def leaderboard_tables(
     def group(row: Mapping[str, Any]) -> tuple[str, str]:
         return (row["subject"], row["environment"])
 
-    for _, members in groupby(sorted(rows, key=lambda r: (group(r), r["rank"])), key=group):
+    # Settings come in the order of their values, which that of their environments does not show.
+    places = {group(row): position for position, row in enumerate(rows) if row.get("setting")}
+    ordered = sorted(
+        rows, key=lambda row: (row["subject"], places.get(group(row), -1), row["environment"], row["rank"])
+    )
+    for _, members in groupby(ordered, key=group):
         yield _table(list(members), distributions, width, targets)
 
 
@@ -211,7 +216,11 @@ def _where(row: Mapping[str, Any]) -> str:
     emulated = "" if row["scale"] == "1" else f", emulated at {row['scale']}"
     launcher = "" if row["launcher"] == "imported" else f" · launcher {row['launcher']}"
     imported = f" · {row['host']}, imported from {row['source']}" if row["provenance"] == "imported" else ""
-    return f"{row['subject']}{launcher}{emulated}{imported}"
+    # With the key's beginning, which `--environment` takes.
+    key = f"{row['environment'].removeprefix('imported:')[:12]}"
+    prefix = "imported:" if row["environment"].startswith("imported:") else ""
+    setting = f" · {row['setting']} (environment {prefix}{key})" if row.get("setting") else ""
+    return f"{row['subject']}{launcher}{emulated}{imported}{setting}"
 
 
 def _table(

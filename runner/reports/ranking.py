@@ -222,7 +222,8 @@ def _needed(pair: "PairResult") -> Mapping[str, int | None]:
 def _where(result: "SubjectResult") -> str:
     environment = result.environment
     emulated = "" if environment.scale == "1" else f", emulated at {environment.scale}"
-    return f"launcher {environment.launcher}{emulated}"
+    setting = "" if environment.setting is None else f", {environment.setting}"
+    return f"launcher {environment.launcher}{emulated}{setting}"
 
 
 def _table(title: str, caption: str) -> Table:

@@ -32,10 +32,11 @@ from runner.reports.html.summary import QuestionSummary, summarise
 
 def title(environment: EnvironmentEvidence) -> str:
     """Return an environment's heading: `docker on h`, `phone, imported`."""
+    setting = "" if environment.setting is None else f", {environment.setting}"
     if environment.origin is not None:
-        return f"{environment.host}, imported from {environment.origin.name}"
+        return f"{environment.host}{setting}, imported from {environment.origin.name}"
     emulated = "" if environment.scale == "1" else f", emulated at {environment.scale}"
-    return f"{environment.launcher} on {environment.host}{emulated}"
+    return f"{environment.launcher} on {environment.host}{emulated}{setting}"
 
 
 def conditions(report: EnvironmentReport) -> Html:
@@ -85,6 +86,8 @@ def _facts(report: EnvironmentReport) -> Iterator[tuple[str, str]]:
     where, settings = report.environment, report.results[0].settings
     # --environment takes the beginning of a key.
     yield "Environment", f"{where.key[:16]}, {where.provenance}"
+    if where.setting is not None:
+        yield "Setting", str(where.setting)
     if where.origin is None:
         yield "Launcher", f"{where.launcher}, {where.engine}, scale {where.scale}"
         yield (
@@ -250,19 +253,21 @@ def _sweeps(report: Report, ids: Ids) -> Html | None:
         return None
     subjects = counted(len({sweep.subject for sweep in report.sweeps}), "subject")
     settings = counted(len({sweep.setting for sweep in report.sweeps}), "setting")
-    return tag(
+    section = tag(
         "details",
         tag("summary", tag("h3", "Over settings"), " ", tag("span", f"{settings}, {subjects}", class_="hint")),
         sweep_section(report.sweeps, ids),
     )
+    return tag("div", section, class_="behind")
 
 
 def _left_out(report: Report) -> str:
     if not report.left_out:
         return ""
     names = ", ".join(f"{title(environment)} ({environment.key[:12]})" for environment in report.left_out)
+    besides = ", but for the section over settings," if report.sweeps else " and"
     return (
-        f"Evidence of other environments is not in this report and never mixed with it: {names}; "
+        f"Evidence of other environments is not in this report{besides} never mixed with it: {names}; "
         "choose with --environment."
     )
 

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from catalog.errors import ExchangeError
@@ -82,7 +82,7 @@ def parsed(value: Any) -> Document:
 SECONDS = st.floats(min_value=1e-9, max_value=1e9)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(SECONDS, min_size=1), st.text(st.characters(codec="utf-8")))
 def test_doubles_and_text_come_back_exactly(latencies: list[float], text: str) -> None:
     text = printable(text)
