@@ -7,7 +7,7 @@ import io
 import json
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,21 +52,32 @@ def jpeg_of_scans(count: int) -> bytes:
     return encoded[:-2] + count * encoded[encoded.rindex(b"\xff\xda") : -2] + encoded[-2:]
 
 
+def deflated(runs: Sequence[tuple[bytes, int]]) -> bytes:
+    """Pack blocks that are repeated: each is compressed once, and its compressed bytes are repeated."""
+    pieces, checksum = [b"\x78\xda"], 1
+    for block, count in runs:
+        packer = zlib.compressobj(9, wbits=-15)
+        # A full flush ends on a byte and forgets what came before, so that the piece may follow itself.
+        pieces.append((packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH)) * count)
+        for _ in range(count):
+            checksum = zlib.adler32(block, checksum)
+    return b"".join(pieces) + b"\x03\x00" + struct.pack(">I", checksum)
+
+
 def png(width: int, height: int, *, bits: int, color: int, interlaced: bool = False, extra: bytes = b"") -> bytes:
     """A black PNG, compressed row by row so that making it takes little memory."""
     channels = {0: 1, 2: 3, 4: 2, 6: 4}[color]
-    packer = zlib.compressobj(9)
     passes = [(width, height)]
     if interlaced:
         steps = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
         passes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in steps]
-    pieces = []
+    runs: list[tuple[bytes, int]] = []
     for columns, rows in passes:
         row = bytes(1 + (columns * channels * bits + 7) // 8)
         block = row * max(1, min(rows, 2**20 // len(row)))
         count, rest = divmod(rows * len(row), len(block))
-        pieces += [packer.compress(block) for _ in range(count)] + [packer.compress(block[:rest])]
-    data = b"".join(pieces) + packer.flush()
+        runs += [(block, count), (block[:rest], 1)]
+    data = deflated(runs)
     header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, interlaced)
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + extra + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
 
@@ -87,9 +98,7 @@ def gray_tiff(side: int) -> dict[int, tuple[int, int, int]]:
 
 def tiff_of_one_tile(side: int) -> bytes:
     """A picture of 8 x 8 pixels in a tile of side x side."""
-    packer = zlib.compressobj(9)
-    block = bytes(side * 1000)
-    packed = b"".join(packer.compress(block) for _ in range(side // 1000)) + packer.flush()
+    packed = deflated([(bytes(side * 1000), side // 1000)])
     place = 8 + 2 + 10 * 12 + 4
     tags = gray_tiff(8) | {322: (4, 1, side), 323: (4, 1, side), 324: (4, 1, place), 325: (4, 1, len(packed))}
     return tiff(tags, packed)
@@ -131,8 +140,7 @@ def of_json(data: Any) -> Request:
 
 
 def packed(size: int) -> bytes:
-    packer = zlib.compressobj(9)
-    return b"".join(packer.compress(bytes(2**20)) for _ in range(size // 2**20)) + packer.flush()
+    return deflated([(bytes(2**20), size // 2**20)])
 
 
 def base64_elements(count: int) -> Request:

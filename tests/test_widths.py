@@ -11,7 +11,8 @@ import pytest
 from catalog.evidence.database import open_database
 from catalog.exchange import import_files
 from runner.reports.html import gather_report, render_report
-from tests.recommender.test_page import CHROMIUM, FLAGS, GET_CHROMIUM, in_browser
+from tests.recommender.browser import CHROMIUM, FLAGS, GET_CHROMIUM, browser
+from tests.recommender.test_page import in_browser
 
 ROOT = Path(__file__).parents[1]
 # Opens all that is folded and shows empty cells, then says which boxes scroll sideways, and whether the page does.
@@ -34,14 +35,10 @@ FRAME = """<!DOCTYPE html><script>window.onmessage = (message) => { document.bod
 
 def widths(html: str, width: int, folder: Path) -> dict[str, object]:
     """Return what a page of this width says of itself."""
-    assert CHROMIUM is not None, GET_CHROMIUM
     (folder / "measured.html").write_text(html.replace("</body>", f"{MEASURE}</body>"), encoding="utf-8")
     (folder / "frame.html").write_text(FRAME.replace("WIDTH", str(width)))
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", "--window-size=1400,900"]
-    done = subprocess.run(
-        [*command, (folder / "frame.html").as_uri()], capture_output=True, text=True, timeout=60, check=True
-    )
-    (said,) = re.findall(r"<body>(\{.*\})</body>", done.stdout, re.DOTALL)
+    dom, _ = browser().load((folder / "frame.html").as_uri(), size=(1400, 900))
+    (said,) = re.findall(r"<body>(\{.*\})</body>", dom, re.DOTALL)
     measured: dict[str, object] = json.loads(said)
     return measured
 
@@ -78,8 +75,7 @@ def test_the_report_fits_a_phone(report: str, tmp_path: Path) -> None:
 def test_a_printed_report_can_be_sent(report: str, tmp_path: Path) -> None:
     assert CHROMIUM is not None, GET_CHROMIUM
     (tmp_path / "report.html").write_text(report, encoding="utf-8")
-    flags = [flag for flag in FLAGS if flag != "--dump-dom"]
     printed = tmp_path / "report.pdf"
-    command = [CHROMIUM, *flags, f"--user-data-dir={tmp_path / 'profile'}", f"--print-to-pdf={printed}"]
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", f"--print-to-pdf={printed}"]
     subprocess.run([*command, (tmp_path / "report.html").as_uri()], capture_output=True, timeout=120, check=True)
     assert 50_000 < printed.stat().st_size < 2_000_000

@@ -21,6 +21,7 @@ from catalog.evidence.writing import record_accuracy, sync_strategies, upsert_ar
 from catalog.output_distance import DETAIL, OutputDistance
 from recommender.app import create_app
 from recommender.settings import RecommenderSettings
+from tests.conftest import Contents
 from tests.evidence_builder import (
     EvidenceBuilder,
     accuracy_record,
@@ -180,6 +181,12 @@ def template(sqlite_template: Path) -> Path:
 
 
 @pytest.fixture
+def contents(request: pytest.FixtureRequest) -> Contents | None:
+    """Return what `filled` holds for a test that takes it."""
+    return Contents("filled", lambda opened: fill(Writer(opened))) if "filled" in request.fixturenames else None
+
+
+@pytest.fixture
 def location(backend: str, path: Path, request: pytest.FixtureRequest) -> str:
     """Where the writer writes and the application reads; a file is made by the writer, a test may do without."""
     return str(path) if backend == "sqlite" else str(request.getfixturevalue("database_url"))
@@ -215,12 +222,11 @@ def filled_template(sqlite_template: Path, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def writer(backend: str, location: str, sqlite_template: Path, request: pytest.FixtureRequest) -> Iterator[Writer]:
-    rows: Mapping[int, Sequence[StrategyRecord]] = {}
+    source, rows = sqlite_template, dict[int, Sequence[StrategyRecord]]()
+    if "filled" in request.fixturenames:  # a copy takes a hundredth of what filling takes
+        template: FilledTemplate = request.getfixturevalue("filled_template")
+        source, rows = template.path, dict(template.rows)
     if backend == "sqlite":
-        source = sqlite_template
-        if "filled" in request.fixturenames:  # a copy takes a hundredth of what filling takes
-            template: FilledTemplate = request.getfixturevalue("filled_template")
-            source, rows = template.path, template.rows
         shutil.copy(source, location)
     database = open_database(location)
     yield Writer(database, {environment: list(declared) for environment, declared in rows.items()})
@@ -229,8 +235,7 @@ def writer(backend: str, location: str, sqlite_template: Path, request: pytest.F
 
 @pytest.fixture
 def filled(writer: Writer) -> Writer:
-    if not writer.rows:
-        fill(writer)
+    """Return the writer of a database with two operators on two placements."""
     return writer
 
 

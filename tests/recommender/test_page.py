@@ -4,8 +4,6 @@ import html
 import json
 import os
 import re
-import shutil
-import subprocess
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,51 +13,24 @@ import pytest
 
 from catalog.units import duration, rate, size
 from recommender.answer.wording import chance
+from tests.recommender.browser import CHROMIUM, GET_CHROMIUM, browser
 from tests.recommender.conftest import Writer
 from tests.recommender.test_link_samples import measure
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-_APPLICATIONS = (
-    "/Applications/Chromium.app/Contents/MacOS/Chromium",
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-)
-CHROMIUM = next(filter(None, map(shutil.which, (*_NAMES, *_APPLICATIONS))), None)
-GET_CHROMIUM = "no Chromium here: apt-get install chromium (Debian), brew install --cask chromium (macOS)"
 PAGE = Path(__file__).parents[2] / "recommender" / "page"
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--virtual-time-budget=5000",
-    "--dump-dom",
-]
-
 in_browser = pytest.mark.skipif(CHROMIUM is None and os.environ.get("CI") != "true", reason=GET_CHROMIUM)
 
 
-def loaded(url: str, tmp_path: Path) -> str:
-    assert CHROMIUM is not None, GET_CHROMIUM
-    profile = tmp_path / "profile"
-    done = subprocess.run(
-        [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "--enable-logging=stderr", url],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    complaints = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-    assert not [line for line in complaints if "401" not in line], complaints
-    return done.stdout
+def loaded(url: str) -> str:
+    """Return the document of a page whose scripts complain of nothing."""
+    dom, complaints = browser().load(url)
+    assert not complaints
+    return dom
 
 
 @in_browser
-def test_feasible_question_in_the_address_is_answered(live: Callable[..., str], tmp_path: Path) -> None:
-    dom = loaded(f"{live()}/?subject=net&latency=150&accuracy=1&percentile=50&objective=accuracy", tmp_path)
+def test_feasible_question_in_the_address_is_answered(live: Callable[..., str]) -> None:
+    dom = loaded(f"{live()}/?subject=net&latency=150&accuracy=1&percentile=50&objective=accuracy")
     assert '<div class="choice">identity on mobile<span class="badge proven">proven</span>' in dom
     assert "<title>identity on mobile · net · Tierwise</title>" in dom
     assert "2 of 4 strategies lie within the budgets" in dom
@@ -71,34 +42,32 @@ def test_feasible_question_in_the_address_is_answered(live: Callable[..., str], 
 
 
 @in_browser
-def test_infeasible_question_gets_the_nearest_misses(live: Callable[..., str], tmp_path: Path) -> None:
-    dom = loaded(f"{live()}/?subject=net&latency=10", tmp_path)
+def test_infeasible_question_gets_the_nearest_misses(live: Callable[..., str]) -> None:
+    dom = loaded(f"{live()}/?subject=net&latency=10")
     assert '>No strategy keeps these budgets<span class="badge proven">proven</span></div>' in dom
     assert "Nearest misses" in dom and "quantized on mobile" in dom
     assert re.search(r'<li><button type="button">ask for at most [0-9.]+ ms</button> gives \w+ on \w+</li>', dom)
 
 
 @in_browser
-def test_what_is_likely_says_so_with_what_makes_it_sure(
-    writer: Writer, live: Callable[..., str], tmp_path: Path
-) -> None:
+def test_what_is_likely_says_so_with_what_makes_it_sure(writer: Writer, live: Callable[..., str]) -> None:
     writer.declare(1, "early_exit", "mobile")
     for number, latency_s in enumerate((0.01, 0.011, 0.012)):
         writer.measure(1, "early_exit", "mobile", latency_s, number=number)
     writer.judge(1, "early_exit", 90.0)
-    dom = loaded(f"{live()}/?subject=net&latency=12.2&confidence=99", tmp_path)
+    dom = loaded(f"{live()}/?subject=net&latency=12.2&confidence=99")
     assert re.search(r'early_exit on mobile<span class="badge likely">likely, \d\d %</span>', dom)
     assert re.search(r'<p class="manager">Probably: \d\d %\.</p>', dom)
     assert re.search(r'<code class="command">runner recommend net --max-latency 12.2ms [^<]*--measure \d+m</code>', dom)
     assert 'class="point likely"' in dom and "To have it proven:" in dom
-    doubtful = loaded(f"{live()}/?subject=net&latency=150&confidence=99.9", tmp_path)
+    doubtful = loaded(f"{live()}/?subject=net&latency=150&confidence=99.9")
     assert "Within the budgets, not proven" in doubtful or "Proven too" in doubtful
 
 
 @in_browser
-def test_a_hostile_address_is_text(live: Callable[..., str], tmp_path: Path) -> None:
+def test_a_hostile_address_is_text(live: Callable[..., str]) -> None:
     hostile = "subject=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E&environment=%3Cscript%3Ealert(1)%3C%2Fscript%3E"
-    dom = loaded(f"{live()}/?{hostile}", tmp_path)
+    dom = loaded(f"{live()}/?{hostile}")
     assert "<img" not in dom and "<script>alert" not in dom
     assert "is not in the evidence" in dom
 
@@ -108,26 +77,26 @@ def test_a_hostile_address_is_text(live: Callable[..., str], tmp_path: Path) -> 
     ("question", "refusal"), [("subject=nett", "nett"), ("subject=net&slo=intractive", "intractive")]
 )
 def test_an_unknown_name_in_the_address_is_refused_and_nothing_else_is_answered(
-    live: Callable[..., str], tmp_path: Path, question: str, refusal: str
+    live: Callable[..., str], question: str, refusal: str
 ) -> None:
-    dom = loaded(f"{live()}/?{question}", tmp_path)
+    dom = loaded(f"{live()}/?{question}")
     assert '<div class="verdict none">' in dom and f"{refusal}" in dom and "did you mean" in dom.lower()
     assert 'class="choice"' not in dom and re.search(r'<section id="evidence"[^>]* hidden', dom)
 
 
 @in_browser
-def test_confidence_tiers_and_privacy_are_part_of_the_question(live: Callable[..., str], tmp_path: Path) -> None:
-    dom = loaded(f"{live()}/?subject=net&latency=500&confidence=99&tiers=edge&raw=edge", tmp_path)
+def test_confidence_tiers_and_privacy_are_part_of_the_question(live: Callable[..., str]) -> None:
+    dom = loaded(f"{live()}/?subject=net&latency=500&confidence=99&tiers=edge&raw=edge")
     assert "only on edge, raw input stays on edge" in dom and '<div class="choice">quantized on edge' in dom
     assert 'name="tier" value="mobile"' in dom and "forbid" not in dom
     assert re.search(r'<fieldset class="wide" id="tiers-field">', dom)
-    refused = loaded(f"{live()}/?subject=net&tiers=moon", tmp_path)
+    refused = loaded(f"{live()}/?subject=net&tiers=moon")
     assert "moon" in refused and 'class="choice"' not in refused
 
 
 @in_browser
-def test_the_answer_comes_before_the_question(live: Callable[..., str], tmp_path: Path) -> None:
-    dom = loaded(f"{live()}/?subject=net&latency=500", tmp_path)
+def test_the_answer_comes_before_the_question(live: Callable[..., str]) -> None:
+    dom = loaded(f"{live()}/?subject=net&latency=500")
     places = [dom.index(f'id="{name}"') for name in ("answer", "verdict", "question", "evidence")]
     assert places == sorted(places)
     assert "net · p90 at most 500 ms " in dom
@@ -143,10 +112,8 @@ def linked(filled: Writer) -> Writer:
 
 
 @in_browser
-def test_a_link_in_the_address_is_predicted_and_marked(
-    linked: Writer, live: Callable[..., str], tmp_path: Path
-) -> None:
-    dom = loaded(f"{live()}/?subject=net&latency=75&link.edge-cloud=100mbit", tmp_path)
+def test_a_link_in_the_address_is_predicted_and_marked(linked: Writer, live: Callable[..., str]) -> None:
+    dom = loaded(f"{live()}/?subject=net&latency=75&link.edge-cloud=100mbit")
     assert '<div class="choice">partition on edge-cloud<span class="badge proven">proven</span>' in dom
     assert '<span class="badge foreseen">predicted</span>' in dom and "predicted from one measured bandwidth" in dom
     assert "1 of 5 latencies are predicted, the others measured." in dom
@@ -164,8 +131,8 @@ def test_a_link_in_the_address_is_predicted_and_marked(
 
 
 @in_browser
-def test_links_outside_the_question_stay_as_measured(linked: Writer, live: Callable[..., str], tmp_path: Path) -> None:
-    dom = loaded(f"{live()}/?subject=net&link.moon=1mbit&link.edge-cloud=%3Cb%3Equick", tmp_path)
+def test_links_outside_the_question_stay_as_measured(linked: Writer, live: Callable[..., str]) -> None:
+    dom = loaded(f"{live()}/?subject=net&link.moon=1mbit&link.edge-cloud=%3Cb%3Equick")
     assert '<span class="badge known">measured</span>' in dom
     assert "measured at 10 Mbit/s" in dom and "What if a link were faster?" in dom
     assert dom.count('aria-valuetext="as measured"') == 2
@@ -174,8 +141,8 @@ def test_links_outside_the_question_stay_as_measured(linked: Writer, live: Calla
 
 
 @in_browser
-def test_a_service_with_a_key_is_asked_for_it(live: Callable[..., str], tmp_path: Path) -> None:
-    dom = loaded(live(api_key="0123456789abcdef"), tmp_path)
+def test_a_service_with_a_key_is_asked_for_it(live: Callable[..., str]) -> None:
+    dom = loaded(live(api_key="0123456789abcdef"))
     assert "requires its API key" in dom
     assert not re.search(r'<form id="key-form"[^>]* hidden', dom)
 
@@ -238,7 +205,7 @@ def test_the_loosest_end_of_a_slider_is_no_limit(tmp_path: Path) -> None:
         </script>""",
         encoding="utf-8",
     )
-    dom = loaded(page.as_uri(), tmp_path)
+    dom = loaded(page.as_uri())
     shown = re.search('<p id="shown">(.*?)</p>', dom)
     assert shown is not None
     ends = shown[1].split("|")
@@ -265,7 +232,7 @@ def test_page_prints_figures_as_the_terminal_does(tmp_path: Path) -> None:
         f'<meta charset="utf-8"><p id="shown"></p><script>{words}\nshown.textContent = {calls}.join("|");</script>',
         encoding="utf-8",
     )
-    shown = re.search('<p id="shown">(.*?)</p>', loaded(page.as_uri(), tmp_path))
+    shown = re.search('<p id="shown">(.*?)</p>', loaded(page.as_uri()))
     assert shown is not None
     said = html.unescape(shown[1]).split("|")
     assert said == [*map(duration, seconds), *map(size, counts), *map(rate, rates), *map(chance, chances)]

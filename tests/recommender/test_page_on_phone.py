@@ -20,7 +20,7 @@ def still(dom: str) -> str:
 @in_browser
 @pytest.mark.parametrize("question", ["latency=150&accuracy=1", "latency=10", "latency=90&confidence=99.9"])
 def test_nothing_is_wider_than_the_screen(live: Callable[..., str], tmp_path: Path, question: str) -> None:
-    page = still(loaded(f"{live()}/?subject=net&{question}", tmp_path))
+    page = still(loaded(f"{live()}/?subject=net&{question}"))
     for width in (390, 1200):
         measured = widths(page, width, tmp_path)
         assert measured["page"] == 0 and measured["wide"] == [] and measured["boxes"] == 1, width

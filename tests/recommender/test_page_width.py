@@ -9,7 +9,7 @@ from tests.test_widths import widths
 
 @in_browser
 def test_no_column_of_the_table_is_cut_at_1200_px(live: Callable[..., str], tmp_path: Path) -> None:
-    dom = loaded(f"{live()}/?subject=net&latency=500", tmp_path)
+    dom = loaded(f"{live()}/?subject=net&latency=500")
     for name in ("quantized on mobile", "quantized on edge"):
         assert name in dom
         dom = dom.replace(name, f"quantized_early_exit_partition on {name.rpartition(' ')[2]}-cloud")

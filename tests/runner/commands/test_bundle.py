@@ -1,7 +1,10 @@
 """`runner bundle` over the committed evidence: real models, rebuilt, copied, run, and every way it refuses."""
 
+import contextlib
+import io
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,11 +18,12 @@ from runner.artifacts.store import CachedArtifact, CachedFile
 from runner.bundles import read_manifest
 from runner.bundles.manifest import check_runs
 from runner.bundles.run import Bundle
+from runner.cli import app, run
 from runner.errors import BundleError
 from runner.sealed import file_sha256
 from runner.subjects.embedded.datasets import FashionDataset
 from runner.subjects.embedded.registry import BUILTIN
-from tests.runner.commands.conftest import Command, piece
+from tests.runner.commands.conftest import REPOSITORY, Command, Pieces, piece
 
 BUDGETS = ("--max-latency", "100ms", "--percentile", "90", "--max-drop", "1")
 Filled = Callable[..., Command]
@@ -47,6 +51,25 @@ def standing_alone(script: Path, *arguments: str) -> dict[str, Any]:
     return output
 
 
+@pytest.fixture(scope="module")
+def whole(pieces: Pieces, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with a bundle of identity@edge, `deploy`, and all that made it; tests copy it."""
+    directory = tmp_path_factory.mktemp("whole")
+    for name in ("piece.json", "tierwise.db"):
+        shutil.copy(pieces("fashion-resnet", ("identity@edge",)) / name, directory)
+    shutil.copy(REPOSITORY / "catalogs/embedded.yaml", directory / "strategies.yaml")
+    with contextlib.chdir(directory), contextlib.redirect_stdout(io.StringIO()):
+        assert run(lambda: app(["bundle", "fashion-resnet", "-o", "deploy"])) == 0
+    return directory
+
+
+@pytest.fixture
+def bundled(whole: Path, command: Command, tmp_path: Path) -> Command:
+    """Copy `whole` to where commands run."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    return command
+
+
 def test_the_measured_files_are_handed_over_with_all_that_deploys_them(filled: Filled, tmp_path: Path) -> None:
     command = filled("fashion-resnet", "quantized@edge", "identity@edge")
     done = command("bundle", "fashion-resnet", *BUDGETS, "-o", "out/deploy")
@@ -69,9 +92,7 @@ def test_the_measured_files_are_handed_over_with_all_that_deploys_them(filled: F
     assert list((tmp_path / "out").iterdir()) == [target]
 
 
-def test_the_script_runs_without_us_and_gives_what_the_manifest_says(filled: Filled, tmp_path: Path) -> None:
-    command = filled("fashion-resnet", "identity@edge")
-    assert command("bundle", "fashion-resnet", "-o", "deploy").code == 0
+def test_the_script_runs_without_us_and_gives_what_the_manifest_says(bundled: Command, tmp_path: Path) -> None:
     check = json.loads((tmp_path / "deploy/manifest.json").read_text())["check"]
     FashionDataset(BUILTIN).write_inputs(tmp_path, [check["input"]])
     printed = standing_alone(tmp_path / "deploy/run.py", str(tmp_path / check["input"]), "-o", str(tmp_path / "o.npz"))
@@ -104,9 +125,8 @@ def test_a_damaged_cache_is_not_handed_over(filled: Filled, tmp_path: Path) -> N
     assert file_sha256(tmp_path / "one/head.onnx") == file_sha256(tmp_path / "two/head.onnx") == file_sha256(head)
 
 
-def test_check_tells_damage_later(filled: Filled, tmp_path: Path) -> None:
-    command = filled("fashion-resnet", "identity@edge")
-    assert command("bundle", "fashion-resnet", "-o", "deploy", "--json").code == 0
+def test_check_tells_damage_later(bundled: Command, tmp_path: Path) -> None:
+    command = bundled
     assert command("bundle", "--check", "deploy").code == 0
     model = tmp_path / "deploy/model.onnx"
     model.write_bytes(model.read_bytes()[:-1] + b"x")
@@ -118,9 +138,7 @@ def test_check_tells_damage_later(filled: Filled, tmp_path: Path) -> None:
     assert (by_script.returncode, "README.md is missing" in by_script.stdout) == (1, True)
 
 
-def test_a_bundle_that_answers_otherwise_is_refused(filled: Filled, tmp_path: Path) -> None:
-    command = filled("fashion-resnet", "identity@edge")
-    assert command("bundle", "fashion-resnet", "-o", "deploy").code == 0
+def test_a_bundle_that_answers_otherwise_is_refused(bundled: Command, tmp_path: Path) -> None:
     directory = tmp_path / "deploy"
     manifest = read_manifest(directory)
     (part,) = manifest.parts
@@ -154,10 +172,7 @@ def test_what_is_only_likely_is_bundled_on_request_alone(filled: Filled, tmp_pat
     assert (tmp_path / "deploy").exists()
 
 
-def test_a_full_disk_leaves_nothing(filled: Filled, tmp_path: Path) -> None:
-    command = filled("fashion-resnet", "identity@edge")
-    assert command("bundle", "fashion-resnet", "-o", "first").code == 0
-
+def test_a_full_disk_leaves_nothing(bundled: Command, tmp_path: Path) -> None:
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
@@ -214,8 +229,6 @@ def test_evidence_without_files_says_what_to_do(command: Command, tmp_path: Path
     assert "runner fill-catalog" in done.said
 
 
-def test_a_part_that_is_not_there_names_those_that_are(filled: Filled, tmp_path: Path) -> None:
-    command = filled("fashion-resnet", "identity@edge")
-    assert command("bundle", "fashion-resnet", "-o", "deploy").code == 0
+def test_a_part_that_is_not_there_names_those_that_are(whole: Path) -> None:
     with pytest.raises(SystemExit, match="there is no part 'tail'; the parts are: model"):
-        Bundle(tmp_path / "deploy", part="tail")
+        Bundle(whole / "deploy", part="tail")
