@@ -5,7 +5,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ from catalog.evidence.tables import MEASUREMENT_COUNTS
 from catalog.statistics.families import client_tier, condition_chains
 from catalog.statistics.input_draw import SampleDesign
 from catalog.statistics.link_fit import LinkFit, fit_links
+from catalog.units import rate
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class LinkedSamples:
         Under which the measurements can be fetched.
     design : SampleDesign or None
         What each sample stands for where rounds drew their inputs.
+    real : mapping of link name to MeasuredRate
+        Of the links that were measured and not shaped: what they carried upwards, and how much that varied.
     inferred : bool
         Whether the bytes are those that explain the latencies at several rates; of a link with one rate none are there.
     """
@@ -74,11 +77,24 @@ class LinkedSamples:
     launcher: str = "docker"
     evidence_id: str | None = None
     design: SampleDesign | None = None
+    real: Mapping[str, "MeasuredRate"] = field(default_factory=dict)
     inferred: bool = False
 
     def rate(self, link: str) -> LinkRate | None:
         """Return the rate that counts: probed, else declared, else unknown."""
         return self.probed.get(link) or self.declared.get(link)
+
+
+@dataclass(frozen=True)
+class MeasuredRate:
+    """What a real link carried: the median over its probes, the least and the most."""
+
+    bit_per_s: float
+    least_bit_per_s: float
+    most_bit_per_s: float
+
+    def __str__(self) -> str:
+        return f"{rate(self.bit_per_s)} ({rate(self.least_bit_per_s)} to {rate(self.most_bit_per_s)})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,6 +254,7 @@ class _Reading:
         carried = links if recorded else ()
         probes = [probe for row in rows for probe in self._probes[row["id"]]]
         probed = _rates(probes, "measured_bit_per_s")
+        real = {link: _measured_rate(probes, link) for link in probed if link in _real(rows[0]["conditions"])}
         return LinkedSamples(
             latency_s=np.array([sample[3] for sample in flat], dtype=np.float64),
             round=np.array([sample[0] for sample in flat], dtype=np.int64),
@@ -248,9 +265,10 @@ class _Reading:
             # carries, and the declared one is only what its user expected.
             declared={
                 **(_declared(rows[0]["conditions"]) or _rates(probes, "declared_bit_per_s")),
-                **{link: rate for link, rate in probed.items() if link in _real(rows[0]["conditions"])},
+                **{link: probed[link] for link in real},
             },
             probed=probed,
+            real=real,
             launcher=rows[0]["launcher"],
             evidence_id=rows[0]["latency_key"],
             design=self._designs.of(
@@ -291,6 +309,13 @@ def _declared(conditions: Mapping[str, Any]) -> dict[str, LinkRate]:
 def _real(conditions: Mapping[str, Any]) -> set[str]:
     """Return the links that were measured and not shaped."""
     return {str(link["name"]) for link in conditions.get("links") or () if link.get("real")}
+
+
+def _measured_rate(probes: Sequence[Mapping[str, Any]], link: str) -> MeasuredRate:
+    carried = [
+        float(probe["measured_bit_per_s"]) for probe in probes if probe["link"] == link and probe["direction"] == "up"
+    ]
+    return MeasuredRate(float(np.median(carried)), min(carried), max(carried))
 
 
 def _rates(probes: Sequence[Mapping[str, Any]], column: str) -> dict[str, LinkRate]:

@@ -17,6 +17,7 @@ from recommender.schemas.links import (
     LinkOut,
     LinksResponse,
     PointOut,
+    RealRateOut,
     UnpredictableOut,
     WhatIfResponse,
 )
@@ -86,9 +87,15 @@ def _link(name: str, strategies: tuple[LinkedStrategy, ...]) -> LinkOut:
     return LinkOut(
         link=name,
         declared_bit_per_s=next((rate.up_bit_per_s for rate in declared if rate is not None), None),
+        real=next((_real_rate(strategy, name) for strategy in over if _real_rate(strategy, name)), None),
         measured_bit_per_s=sorted(measured),
         strategies=len(over),
     )
+
+
+def _real_rate(strategy: LinkedStrategy, link: str) -> RealRateOut | None:
+    carried = strategy.evidence[0].real.get(link) if strategy.evidence else None
+    return None if carried is None else RealRateOut.model_validate(vars(carried))
 
 
 def _answer(

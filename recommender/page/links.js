@@ -77,7 +77,9 @@ function control(link, index) {
   const shared = { "data-link": link.link, "data-declared": declared ?? 10e6 };
   const input = html("input", { id, type: "number", min: 0.01, max: 100000, step: "any", inputmode: "decimal", placeholder: rate, ...shared });
   if (link.link in chosen) input.value = megabits(chosen[link.link]);
-  const measured = link.measured_bit_per_s.map(bitRate).join(", ") || "rate unknown";
+  // A real link was not shaped: what it carried varies, and how much is part of what is known of it.
+  const measured = link.real ? `${bitRate(link.real.bit_per_s)} (${bitRate(link.real.least_bit_per_s)} to ${bitRate(link.real.most_bit_per_s)}), a real link`
+    : link.measured_bit_per_s.map(bitRate).join(", ") || "rate unknown";
   return html("div", { class: "field" }, html("label", { for: id }, link.link, html("span", { class: "unit" }, " (Mbit/s)")),
     html("div", { class: "pair" }, input,
       html("input", { type: "range", min: 0, max: STEPS, step: 1, "aria-label": `Bandwidth of ${link.link}, slider`, ...shared })),

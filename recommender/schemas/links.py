@@ -51,11 +51,22 @@ class PredictedFromOut(Out, frozen=True):
     in_words: str
 
 
+class RealRateOut(Out, frozen=True):
+    """What a real link carried, from the upstream tier: the median over its probes, the least and the most."""
+
+    bit_per_s: float
+    least_bit_per_s: float
+    most_bit_per_s: float
+
+
 class LinkOut(Out, frozen=True):
     """A link that questions can ask about."""
 
     link: str
-    declared_bit_per_s: float | None = Field(description="As the newest declared evidence has it; null when unknown")
+    declared_bit_per_s: float | None = Field(
+        description="As the newest declared evidence has it, of a real link what it carried; null when unknown"
+    )
+    real: RealRateOut | None = Field(None, description="Of a link that was measured and not shaped; null of others")
     measured_bit_per_s: list[float] = Field(description="Declared rates that strategies over it were measured at")
     strategies: int = Field(description="How many measured strategies have it on their way")
 

@@ -69,8 +69,14 @@ def whatif(
         print_json(_json(subject, curves, rates, answers))
     else:
         _print(subject, curves, rates, answers)
+        for carried in {str(strategy.evidence[0].real[name]) for strategy in parts if _is_real(strategy, name)}:
+            out.print(f"{name} is a real link: measured {carried}; other rates are predicted from there")
         for warning in warnings:
             out.print(f"! {warning}", highlight=False, markup=False)
+
+
+def _is_real(strategy: LinkedStrategy, link: str) -> bool:
+    return bool(strategy.evidence) and link in strategy.evidence[0].real
 
 
 def _parsed(text: str) -> tuple[str, float, float]:

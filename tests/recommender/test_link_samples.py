@@ -94,6 +94,7 @@ def test_a_real_link_has_the_rate_that_it_carries_and_not_the_expected_one(write
     [parts] = read_linked(writer, environment)
     [samples] = parts.evidence
     assert samples.declared["edge-cloud"] == samples.probed["edge-cloud"] == LinkRate(9.9e6, 9.9e6)
+    assert str(samples.real["edge-cloud"]) == "9.9 Mbit/s (9.9 Mbit/s to 9.9 Mbit/s)"
     # 40 ms on the wire at the measured rate; half of that rate takes twice as long.
     [prediction] = what_if([parts], {"edge-cloud": LinkRate(4.95e6, 4.95e6)}).predictions
     assert prediction.estimate_s == pytest.approx(0.02 + 2 * 0.04, rel=0.02)

@@ -144,6 +144,17 @@ def test_links_and_the_bandwidths_that_were_measured(linked: int, writer: Writer
     assert edge["strategies"] == 1
 
 
+def test_a_real_link_is_shown_with_what_it_carried(writer: Writer, client: Client) -> None:
+    environment = writer.environment()
+    writer.declare(environment, "partition", "edge-cloud")
+    writer.judge(environment, "partition", 90.0)
+    links = [{"name": "edge-cloud", "up_bit_per_s": 50_000_000, "down_bit_per_s": 50_000_000, "real": True}]
+    measure(writer, environment, f"latency:{environment}:net:partition:edge-cloud", 10, links=links)
+    [link] = client.get("/links", params={"subject": "net"}).json()["links"]
+    assert link["declared_bit_per_s"] == 9.9e6
+    assert link["real"] == {"bit_per_s": 9.9e6, "least_bit_per_s": 9.9e6, "most_bit_per_s": 9.9e6}
+
+
 def test_curves_have_intervals_and_the_choice_changes_where_they_cross(linked: int, client: Client) -> None:
     query = {"subject": "net", "link": "edge-cloud", "from": "1mbit", "to": "100mbit", "points": 5}
     body = client.get("/whatif", params=query).json()
