@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.exc import IntegrityError
@@ -62,11 +62,18 @@ def upsert_environment(session: Session, record: EnvironmentRecord) -> int:
     if row is None:
         row = Environment(**values, created_at=_now())
     else:
+        # Replicas share an environment, and each describes its own machines.
+        if "testbeds" in record.details:
+            values["details"] = {**record.details, "testbeds": _both("testbeds", row.details, record.details)}
         row.sqlmodel_update(values | _repairs(row, "created_at") | {"imported_file_id": None})
     session.add(row)
     session.flush()
     assert row.id is not None
     return row.id
+
+
+def _both(name: str, stored: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    return {**(stored.get(name) or {}), **new[name]}
 
 
 def upsert_artifact(session: Session, record: ArtifactRecord) -> int:

@@ -138,7 +138,8 @@ def _show_testbed(name: str, catalog: Path | None, *, as_json: bool) -> None:
 
     settings = RunnerSettings()
     access = PlaceAccess(base, settings.base_image, settings.tier_token)
-    checks = list(examine_places(declared, spec, access))
+    # Of a catalog that lists values, the first setting: places and ways between them are the same in all.
+    checks = list(examine_places(declared.settings[0], spec, access))
     usable = not any(row.fatal for row in checks)
     if as_json:
         print_json([{"tier": row.tier, "what": row.what, "found": row.state, "advice": row.advice} for row in checks])

@@ -132,7 +132,7 @@ def run_context(catalog: Catalog, base: Path, selection: Selection, scale: str) 
         parsed,
         RunnerSettings().workdir,
         host=host,
-        hosts=hosts if real_links else {},
+        hosts=hosts if real_links or selection.replicas else {},
         real_links=real_links,
     )
 

@@ -128,8 +128,8 @@ class ImageBuilder:
         """Return why this machine's own files would not run on the engine's host; None if they do."""
         info = self._engine.info
         # A copied interpreter is machine code: it runs only on its own operating system and architecture.
-        there = (str(info.get("OSType")).lower(), _architecture(str(info.get("Architecture"))))
-        here = (platform.system().lower(), _architecture(platform.machine()))
+        there = (str(info.get("OSType")).lower(), architecture(str(info.get("Architecture"))))
+        here = (platform.system().lower(), architecture(platform.machine()))
         if there != here:
             return f"the engine runs {'/'.join(there)} and this machine is {'/'.join(here)}"
         try:
@@ -197,7 +197,8 @@ def _context(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _architecture(name: str) -> str:
+def architecture(name: str) -> str:
+    """Return the kernel's name of an architecture, which Docker names in another way."""
     return _ARCHITECTURES.get(name.lower(), name.lower())
 
 

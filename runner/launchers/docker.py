@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from runner.errors import ChangedFilesError, EngineUnavailableError, LaunchError, TierCallError
 from runner.host import Host, host_of_engine
 from runner.image import ImageBuilder, TierImage
+from runner.image.builder import architecture
 from runner.launchers.base import (
     Deployment,
     EngineDescription,
@@ -70,6 +71,13 @@ def read_host(engine: FactsEngine, *, image: str, labels: Mapping[str, str], pla
         raise LaunchError(
             f"a container of {image} did not report its machine ({error}), but: {output[:200]}"
         ) from error
+    there, inside = architecture(str(engine.info.get("Architecture", ""))), architecture(facts.architecture)
+    # An image of another architecture may run all the same, emulated instruction by instruction.
+    if there and inside and there != inside:
+        raise LaunchError(
+            f"{image} is of {inside}, and the machine under the engine is of {there}, which would only emulate it; "
+            "remove the image there, and name one of its own architecture with TIERWISE_BASE_IMAGE"
+        )
     return host_of_engine(engine.info, facts, place=place)
 
 

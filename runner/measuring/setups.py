@@ -197,8 +197,7 @@ def store_environment(writing: SqlSession, context: RunContext, selection: Selec
                 "launcher_reason": selection.reason,
                 "versions": versions(),
             }
-            # Only where tiers have machines of their own: of one for all, `host` says everything.
-            | ({"hosts": {name: own.to_json() for name, own in context.hosts.items()}} if context.hosts else {})
+            | _hosts(context, selection)
             | _setting(context),
         ),
     )
@@ -215,6 +214,14 @@ def retire_settings(writing: SqlSession, contexts: Sequence[RunContext]) -> None
     retire_environments(
         writing, plain_key=contexts[0].plain_environment_key, declared={own.environment_key for own in contexts}
     )
+
+
+def _hosts(context: RunContext, selection: Selection) -> dict[str, object]:
+    """Describe the machine under each tier, where tiers have machines of their own; replicas each have their own."""
+    hosts = {name: host.to_json() for name, host in context.hosts.items()}
+    if not hosts:
+        return {}
+    return {"hosts": hosts} if selection.replicas is None else {"testbeds": {selection.testbed: hosts}}
 
 
 def sync_strategies(writing: SqlSession, plan: Plan, environment_id: int, context: RunContext) -> None:

@@ -66,6 +66,16 @@ CASES = (
         _instead("{identity: []}", "{identity: [partition]}"),
         "operator 'identity' makes 2 parts and placement 'mobile' has 1 tier",
     ),
+    Case(
+        "wants real links of one engine",
+        _text(CATALOG + "testbeds: {lab: {engine: local, links: real}}\n"),
+        "links: real needs a place for each tier",
+    ),
+    Case(
+        "names an engine by a wrong scheme",
+        _text(CATALOG + "testbeds: {lab: {engine: 'ftp://nuc'}}\n"),
+        "ftp:// leads to no Docker engine",
+    ),
     Case("names an unknown pass", _instead("{identity: []}", "{identity: [prune]}"), "unknown pass"),
     Case("names an unknown model", _instead("./my.onnx", "builtin:nothing"), "unknown model"),
 )

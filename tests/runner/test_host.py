@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from catalog.declaration import load_catalog, parse_catalog
+from catalog.evidence.database import open_database
 from catalog.keys import content_key
 from runner import host
 from runner.errors import HostTooSmallError, LaunchError, RunnerError
@@ -18,7 +20,9 @@ from runner.host import Host, environment_host, host_of_engine, this_host, versi
 from runner.launchers.docker import DockerLauncher, read_host
 from runner.launchers.engine import ContainerSpec, Engine
 from runner.launchers.process import ProcessLauncher
+from runner.launchers.select import Selection
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
+from runner.measuring.setups import store_environment
 from runner.measuring.tiers import Scale, check_host, check_hosts, resolve_provider
 from tierserver.facts import read_facts
 from tierserver.messages import TierFacts
@@ -88,6 +92,16 @@ def test_facts_come_from_the_engine_and_from_inside_a_tier() -> None:
     assert (host.kernel, host.vnni, host.onnxruntime) == ("5.4.0-test", False, "1.99.0")
     assert host.remote and host.fingerprint != this_host().fingerprint
     assert "far" not in json.dumps(host.to_json()), "a fingerprint tells machines apart without naming them"
+
+
+def test_an_image_of_another_architecture_is_refused() -> None:
+    with pytest.raises(LaunchError, match=r"is of x86_64, and the machine under the engine is of aarch64, which would"):
+        read_host(
+            EngineDouble(replace(read_facts(), architecture="x86_64"), {"Architecture": "aarch64"}),
+            image="tierwise-tier:x",
+            labels={},
+        )
+    assert elsewhere(vnni=True, architecture="arm64").cpu_count == 64
 
 
 def test_two_engines_share_no_environment_and_one_engine_has_one(keyed: Keys) -> None:
@@ -247,6 +261,22 @@ def test_boards_of_one_kind_share_an_environment_and_others_do_not(on_hosts: OnH
     alone = {"mobile": OLD, "edge": OLD, "cloud": OLD}
     assert environment_host(alone) == OLD
     assert environment_host(alone, replicas="boards").fingerprint not in (OLD.fingerprint, environment(OLD, OLD, OLD))
+
+
+def test_the_evidence_describes_the_machines_of_every_replica(on_hosts: OnHosts, tmp_path: Path) -> None:
+    twin = replace(OLD, fingerprint="twin", kernel="5.4.1")
+    with open_database(tmp_path / "e.db", create=True) as database:
+        for name, board in (("board-1", OLD), ("board-2", twin)):
+            context, _ = on_hosts(board, NEW, NEW, replicas="boards")
+            selection = Selection(ProcessLauncher(), "for a test", name, "boards", real_links=True)
+            with database.writing_session() as writing:
+                store_environment(writing, context, selection)
+                writing.commit()
+        with database.session() as reading:
+            (details,) = reading.execute(text("select details from environment")).scalars()
+    testbeds = json.loads(details)["testbeds"]
+    kernels = {name: tiers["mobile"]["kernel"] for name, tiers in testbeds.items()}
+    assert kernels == {"board-1": OLD.kernel, "board-2": "5.4.1"}
 
 
 def test_a_host_smaller_than_its_tier_is_named() -> None:
