@@ -197,7 +197,7 @@ class DockerLauncher:
         whole = False
         try:
             self._make_volumes(run, mounts)
-            networks.make()
+            networks.make(lone=self._keeps and len(tiers) == 1)
             started = run.start(tiers, mounts)
             # Before anything is measured: the end of the former round must not disturb this one.
             self._finish_removal()

@@ -24,6 +24,8 @@ NETWORK_LABEL = "tierwise.networks"
 # What a container is for: `links` or `tier`.
 ROLE_LABEL = "tierwise.role"
 _SHAPING_S = 30.0
+# The holder of a namespace without links.
+_LONE = "lone"
 
 # Ethernet's largest frame as `tc` counts it: 1500 bytes and a header of 14.
 _FRAME_BYTES = 1514
@@ -140,7 +142,8 @@ class HeldNetworks:
     """The networks of some links, and for each tier a container that holds its interfaces and shapes what they send.
 
     Tiers join the namespace of their holder, so that what is slow about networks is done once for many rounds. The
-    holder runs no part, listens on no port, and alone may change the shaping.
+    holder runs no part, listens on no port, and alone may change the shaping. Without links there may be one holder of
+    an empty namespace, for a tier that is alone.
     """
 
     def __init__(self, engine: Engine, image: str, links: Sequence[LinkLimits], labels: Mapping[str, str]) -> None:
@@ -152,16 +155,22 @@ class HeldNetworks:
         self._holders: dict[str, DockerTier] = {}
         self._addresses: dict[str, dict[str, str]] = {}
 
-    def make(self) -> None:
-        """Create the networks, then the holders of all tiers at once; do nothing where they are there."""
+    def make(self, *, lone: bool = False) -> None:
+        """Create the networks, then the holders of all tiers at once; do nothing where they are there.
+
+        A `lone` tier without links has its namespace held as well: to make one takes the engine longer than all else of
+        a container's start, because it runs a second copy of itself inside.
+        """
         if self._addresses:
             return
         in_parallel(lambda link: self._engine.create_network(self._network(link), self._labels), self._links)
-        in_parallel(self._hold, dict.fromkeys(end for link in self._links for end in (link.upstream, link.downstream)))
+        ends = dict.fromkeys(end for link in self._links for end in (link.upstream, link.downstream))
+        in_parallel(self._hold, ends or ([_LONE] if lone else []))
 
     def mode(self, tier: str) -> str:
         """Return the network mode of a tier's container."""
-        return f"container:{self._holders[tier].container}" if tier in self._holders else "none"
+        holder = self._holders.get(tier if self._links else _LONE)
+        return "none" if holder is None else f"container:{holder.container}"
 
     def shape(self) -> list[ShapedDevice]:
         """Set every end of every link anew, with all of its credit, and return them as the kernel has them."""
@@ -188,10 +197,10 @@ class HeldNetworks:
             command=["python", "-I", "-S", "-c", _HOLDER],
             name=f"tierwise-{self._id}-{tier}-links",
             labels={**self._labels, ROLE_LABEL: "links"},
-            network_mode=self._network(links[0]),
-            aliases=[tier],
+            network_mode=self._network(links[0]) if links else "none",
+            aliases=[tier] if links else [],
             user="0:0",
-            capabilities=("NET_ADMIN",),
+            capabilities=("NET_ADMIN",) if links else (),
             sysctls=_SYSCTLS,
             interactive=True,
         )
@@ -220,7 +229,8 @@ class HeldNetworks:
                 raise LaunchError(message, tier=tier, log_tail=error.log_tail) from error
             return [ShapedDevice(tier, links[address], *map(str.strip, end)) for address, end in shown.items()]
 
-        return [device for devices in in_parallel(one, self._holders) for device in devices]
+        shaped = [tier for tier in self._holders if self._addresses[tier]]
+        return [device for devices in in_parallel(one, shaped) for device in devices]
 
     def _links_of(self, tier: str) -> list[LinkLimits]:
         return [link for link in self._links if tier in (link.upstream, link.downstream)]

@@ -148,6 +148,27 @@ def test_kept_networks_serve_many_rounds_and_their_tiers_are_fresh(
     assert owned_by(client, os.getpid()) == before
 
 
+def test_a_tier_without_links_joins_a_kept_namespace_that_holds_nothing_else(
+    client: docker.DockerClient, launcher: DockerLauncher, tiers: list[TierLimits]
+) -> None:
+    """To make a namespace takes an engine longer than the rest of a container's start."""
+    before = owned_by(client, os.getpid())
+    instances, modes = [], []
+    with launcher.kept():
+        for limits in tiers[:2]:
+            with launcher.launch([limits], [], {}) as running:
+                tier: Any = running.tiers[limits.name]
+                instances.append(tier.call({"cmd": "stats"}, deadline_s=20)["instance"])
+                modes.append(client.containers.get(tier.container).attrs["HostConfig"]["NetworkMode"])
+                assert len(owned_by(client, os.getpid()) - before) == 2
+                assert running.describe_shaping() == []
+        holder = client.containers.get(modes[0].removeprefix("container:"))
+        assert holder.attrs["HostConfig"]["CapAdd"] is None
+        assert set(holder.attrs["NetworkSettings"]["Networks"]) == {"none"}
+    assert instances[0] != instances[1] and modes[0] == modes[1]
+    assert owned_by(client, os.getpid()) == before
+
+
 def test_a_round_that_fails_takes_its_networks_along(
     client: docker.DockerClient, launcher: DockerLauncher, tiers: list[TierLimits], links: list[LinkLimits]
 ) -> None:
