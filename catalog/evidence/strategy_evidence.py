@@ -26,6 +26,7 @@ from catalog.evidence.records import (
     StrategyBase,
 )
 from catalog.evidence.tables import MEASUREMENT_COUNTS
+from catalog.graph_size import GraphSize, graph_size
 from catalog.output_distance import OutputDistance, output_distance
 from catalog.setting import Setting, setting_of
 from catalog.statistics.description import chance_remark
@@ -268,6 +269,11 @@ class StrategyEvidence(StrategyBase):
     def output_distance(self) -> OutputDistance | None:
         """Return how far its outputs are from identity's; None where that was not measured."""
         return output_distance(self.artifact_details)
+
+    @property
+    def graph_size(self) -> GraphSize:
+        """Parameters and nodes of the artifact; unknown in evidence from before they were counted."""
+        return graph_size(self.artifact_details)
 
     @property
     def changes_outputs(self) -> bool:

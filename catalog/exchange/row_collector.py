@@ -25,6 +25,8 @@ _WHOLE = re.compile(r"[0-9]{1,9}")
 _BYTES = re.compile(r"[0-9]{1,15}")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MAX_FIELD = 10_000
+# What rows may say of an artifact; an operator makes one of a subject's model.
+ARTIFACT_COUNTS = ("size_bytes", "parameters", "nodes")
 _METRICS = ("top1", "top5", "miou", "agreement")
 # Parts that are rounded to the digits of the latency may exceed it by that much.
 _ROUNDING = 1e-6
@@ -89,7 +91,7 @@ class StrategyRows:
     """Rows of one strategy: samples by round, bit/s by link, percent by metric, bytes by input.
 
     `links` are the rates that answers are about, `settings` have the samples at other rates of the same links. `passes`
-    is None where the rows do not say them, `size_bytes` and `measured_at` where they are not known.
+    is None where the rows do not say them; `counts` has what is known of the artifact, by `ARTIFACT_COUNTS`.
     """
 
     rounds: dict[int, RoundRows] = field(default_factory=lambda: defaultdict(RoundRows))
@@ -99,7 +101,7 @@ class StrategyRows:
     items: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
     passes: tuple[str, ...] | None = None
-    size_bytes: int | None = None
+    counts: dict[str, int] = field(default_factory=dict)
     measured_at: str = ""
 
 
@@ -167,7 +169,7 @@ class RowCollector:
         self._links = [(match[1], at) for name, at in self._at.items() if (match := LINK_COLUMN.match(name))]
         self._sent = [(link, at) for name, at in self._at.items() if (link := sent_link(name)) is not None]
         self._parts = [(part, at) for name, at in self._at.items() if (part := part_column(name)) is not None]
-        shared = ("subject", "operator", "placement", "environment", "passes", "size_bytes")
+        shared = ("subject", "operator", "placement", "environment", "passes", *ARTIFACT_COUNTS)
         positions = [at for name in shared if (at := self._at.get(name)) is not None]
         self._names = itemgetter(*positions, *(at for _, at in self._links))
         # Of accuracies, there are none: they are not looked at.
@@ -221,33 +223,33 @@ class RowCollector:
         before = len(self._rows.problems)
         name = self._strategy(row)
         passes = self._passes(row)
-        size_bytes = self._bytes(row, "size_bytes")
+        stated = {column: self._bytes(row, column) for column in ARTIFACT_COUNTS}
+        counts = {column: count for column, count in stated.items() if count is not None}
         links = {link: self._number(row, at, "bit/s above 0", 1, 1e15) for link, at in self._links if row.cells[at]}
         if len(self._rows.problems) > before:
             return None
         members = self._gathered[name]
-        conflicts = [*self._artifact_conflicts(row, name, passes, size_bytes)]
+        conflicts = [*self._artifact_conflicts(row, name, passes, counts)]
         rates = tuple(sorted(links.items()))
         rounds = members.settings.setdefault(rates, defaultdict(RoundRows))
         # Rates of the same links are settings to compare; other links are another way to go.
         if {link for link, _ in rates} != {link for link, _ in next(iter(members.settings))}:
             conflicts.append(f"other links than before for {name}; that is another environment")
         members.passes = passes if members.passes is None else members.passes
-        members.size_bytes = size_bytes if members.size_bytes is None else members.size_bytes
+        members.counts = counts | members.counts
         sizes = self._sizes[name.environment, name.subject]
         group = _Group(name, members, rates, rounds, sizes, tuple(conflicts))
         self._groups[key] = group
         return group
 
     def _artifact_conflicts(
-        self, row: Row, name: StrategyName, passes: tuple[str, ...] | None, size_bytes: int | None
+        self, row: Row, name: StrategyName, passes: tuple[str, ...] | None, counts: Mapping[str, int]
     ) -> Iterator[str]:
         """Yield what earlier rows say otherwise of the same artifact: an operator makes one of a subject's model."""
         artifact = (name.environment, name.subject, name.operator)
         named = f"{name.subject}/{name.operator} in {name.environment}"
-        for column, value in (("passes", None if passes is None else "+".join(passes)), ("size_bytes", size_bytes)):
-            if value is None:
-                continue
+        stated = {} if passes is None else {"passes": "+".join(passes)}
+        for column, value in {**stated, **counts}.items():
             former, first = self._first_values.setdefault((column, *artifact), (value, row.number))
             if former != value:
                 shown, before = value or "none", former or "none"

@@ -26,7 +26,7 @@ REQUIRED: Mapping[Kind, tuple[str, ...]] = {
 }
 # What a tier does within a sample, as `PartTimes` names it.
 PART_NAMES = ("preprocess_s", "compute_s", "postprocess_s", "serialise_s")
-_SHARED = ("environment", "passes", "size_bytes", "measured_at")
+_SHARED = ("environment", "passes", "size_bytes", "parameters", "nodes", "measured_at")
 OPTIONAL: Mapping[Kind, tuple[str, ...]] = {
     "latencies": ("round", *_SHARED, "input_bytes", "sent_bytes", *PART_NAMES),
     "accuracies": ("items", *_SHARED),

@@ -28,6 +28,8 @@ from catalog.exchange.row_collector import RoundRows, StrategyName, StrategyRows
 from catalog.exchange.row_verdicts import judge_rows
 from catalog.exchange.rows import PART_NAMES
 from catalog.exchange.serialization import ids_name
+from catalog.graph_size import DETAIL as GRAPH
+from catalog.graph_size import GraphSize
 from catalog.keys import canonical_json, content_key
 from catalog.statistics.input_draw import Pool, PoolInput
 from catalog.validity import reason, worst
@@ -58,7 +60,7 @@ def _digested(strategy: StrategyName, members: StrategyRows) -> str:
         "items": members.items,
         # Of no pass, the empty list says so.
         "passes": None if members.passes is None else [list(members.passes)],
-        "size_bytes": members.size_bytes,
+        **members.counts,
         "measured_at": members.measured_at,
         "settings": [
             {
@@ -235,9 +237,9 @@ class _DocumentBuilder:
                 self._environment(name) for name in sorted({strategy.environment for strategy in self._gathered})
             ],
             artifacts=[
-                self._artifact(strategy, members.size_bytes)
+                self._artifact(strategy, members.counts)
                 for strategy, members in self._gathered.items()
-                if members.size_bytes is not None
+                if members.counts
             ],
             strategies=[self._strategy(strategy) for strategy in self._gathered],
             ids=self._ids,
@@ -270,7 +272,7 @@ class _DocumentBuilder:
             "accuracy_key": _key("accuracy", self._foreign, strategy),
         }
         artifact_key = _key("artifact", self._foreign, strategy)
-        if imported is not None and members.size_bytes is None:
+        if imported is not None and not members.counts:
             # The artifact that another file brought stays the strategy's.
             artifact_key = imported.artifact_key
         task = next((_TASKS[name] for name in members.metrics if name in _TASKS), _UNKNOWN)
@@ -304,14 +306,16 @@ class _DocumentBuilder:
         # Rows say nothing of the options.
         return [{"name": name, "options": {}} for name in names]
 
-    def _artifact(self, strategy: StrategyName, size_bytes: int | None) -> ArtifactEntry:
+    def _artifact(self, strategy: StrategyName, counts: Mapping[str, int]) -> ArtifactEntry:
+        graph = GraphSize(counts.get("parameters"), counts.get("nodes"))
         return ArtifactEntry(
             key=_key("artifact", self._foreign, strategy),
             subject=strategy.subject,
             operator=strategy.operator,
             passes=self._passes(strategy),
             status="ready",
-            size_bytes=size_bytes,
+            size_bytes=counts.get("size_bytes"),
+            details={} if graph == GraphSize() else {GRAPH: graph.as_details()},
             created_at=self._foreign.at,
         )
 

@@ -15,6 +15,7 @@ from typing import Any
 import onnx
 import onnxruntime
 
+from catalog.graph_size import DETAIL as GRAPH
 from catalog.output_distance import DETAIL
 from runner.artifacts.calibration import CalibrationSource
 from runner.artifacts.model_runs import (
@@ -38,6 +39,7 @@ from runner.artifacts.verification import (
     sound_model,
 )
 from runner.errors import OperatorError, SubjectError, describe
+from runner.graph.counting import count_graph
 from runner.graph.model_file import has_external_data, read_model
 from runner.graph.rewriting import whole
 from runner.graph.structure import read_structure
@@ -69,8 +71,9 @@ class CachedFile:
 class CachedArtifact:
     """A complete artifact on disk, or the reason why there can be none.
 
-    `details` can be written as JSON: `passes`, what each pass reports, `proof`, what was shown of the result, and the
-    `OutputDistance` to the model's outputs, absent where the model runs on no input that could be generated.
+    `details` can be written as JSON: `passes`, what each pass reports, `proof`, what was shown of the result, the
+    `GraphSize`, and the `OutputDistance` to the model's outputs, absent where the model runs on no input that could be
+    generated.
     """
 
     key: str
@@ -164,7 +167,8 @@ class ArtifactStore:
                 signatures = _check(signature, made, sound.rigour)
                 distance = _run_beside(trial, made)
                 proof = {**signatures, **_prove(trial, made, calibration)}
-                details = _as_stored({"passes": made.details, "proof": proof, **distance})
+                size = {GRAPH: count_graph(made.parts).as_details()}
+                details = _as_stored({"passes": made.details, "proof": proof, **distance, **size})
                 files = _collect(made.parts, target)
             except PassRefusal as refusal:
                 reason = str(refusal)

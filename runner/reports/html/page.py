@@ -22,6 +22,7 @@ from runner.reports.html.study_tables import (
     FOOTNOTE,
     accuracy_table,
     effect_tables,
+    graph_table,
     median_table,
     ratio_table,
     wilcoxon_table,
@@ -388,9 +389,10 @@ def _effects(report: EnvironmentReport) -> Html:
 
 def _accuracies(report: EnvironmentReport) -> Html:
     table, accuracies = accuracy_table(report.results), study_accuracies(report.results)
+    sizes = graph_table(report.results)
     if table is None:
-        return tag("p", "No accuracies are known.")
-    return joined(table, wilcoxon_table(accuracies) if accuracies else None)
+        return joined(sizes, tag("p", "No accuracies are known."))
+    return joined(table, sizes, wilcoxon_table(accuracies) if accuracies else None)
 
 
 def _checks(report: EnvironmentReport) -> Html:

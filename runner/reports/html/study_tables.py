@@ -119,6 +119,42 @@ def accuracy_table(results: Sequence[SubjectResult]) -> Html | None:
     return table(caption, [*heads, "drop [interval]", "McNemar p", "lost, gained"], rows)
 
 
+def graph_table(results: Sequence[SubjectResult]) -> Html | None:
+    """Return parameters, nodes and size of what each operator makes of each model; None where none is known."""
+    rows = []
+    for result in results:
+        artifacts: dict[str, StrategyEvidence] = {}
+        for strategy in result.strategies:
+            artifacts.setdefault(strategy.evidence.operator, strategy.evidence)
+        identity = next((evidence for evidence in artifacts.values() if not evidence.passes), None)
+        for operator, evidence in artifacts.items():
+            graph, reference = evidence.graph_size, identity and identity.graph_size
+            counts = (
+                (graph.parameters, reference and reference.parameters, _count),
+                (graph.nodes, reference and reference.nodes, _count),
+                (evidence.size_bytes, identity and identity.size_bytes, size),
+            )
+            if any(count is not None for count, _, _ in counts):
+                rows.append([f"{result.subject} {operator}", *(_beside(*count) for count in counts)])
+    caption = (
+        "Size of the models (as Table 6): parameters, nodes and files, of all parts together, and their share of "
+        "identity's"
+    )
+    return table(caption, ["subject, operator", "parameters", "nodes", "size"], rows) if rows else None
+
+
+def _beside(count: int | None, reference: int | None, shown: Callable[[int], str]) -> str:
+    """Return a count and its share of identity's."""
+    if count is None:
+        return "unknown"
+    return shown(count) if not reference or count == reference else f"{shown(count)} ({100 * count / reference:.1f} %)"
+
+
+def _count(number: int) -> str:
+    """Return a count with three figures or more: `65.14 M`, `49`."""
+    return f"{number / 1e6:.2f} M" if number >= 1e6 else f"{number:,}".replace(",", " ")
+
+
 def _by_operator(result: SubjectResult) -> list[list[StrategyEvidence]]:
     groups: dict[str, list[StrategyEvidence]] = {}
     for whole_strategy in whole_strategies(result):
