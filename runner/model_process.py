@@ -42,11 +42,22 @@ class ModelProcess:
     @property
     def ending(self) -> str:
         """Return how the process ended, as a message says it."""
-        if self.exit_code >= 0:
-            return f"exit code {self.exit_code}"
-        with suppress(ValueError):
-            return f"signal {-self.exit_code}, {signal.Signals(-self.exit_code).name}"
-        return f"signal {-self.exit_code}"
+        return ending(self.exit_code)
+
+
+def ending(exit_code: int) -> str:
+    """Return how a process ended, as a message says it.
+
+    Examples
+    --------
+    >>> ending(3), ending(-11)
+    ('exit code 3', 'signal 11, SIGSEGV')
+    """
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    with suppress(ValueError):
+        return f"signal {-exit_code}, {signal.Signals(-exit_code).name}"
+    return f"signal {-exit_code}"
 
 
 def call(function: str, arguments: Sequence[Any], *, deadline_s: float) -> ModelProcess:

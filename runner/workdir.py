@@ -5,6 +5,7 @@ runner's name, by which `sweep` removes it and spares the files of a live one.
 """
 
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from runner.errors import RunnerError
 from runner.launchers.owner import is_abandoned, owned_name
 
 _PREFIX = "building-"
+_TEMPORARY = "tierwise-trial-"
 
 
 @contextmanager
@@ -39,9 +41,24 @@ def settle(made: Path, place: Path) -> None:
             raise
 
 
+@contextmanager
+def temporary() -> Iterator[Path]:
+    """Yield an empty directory of this user's own among the system's temporary ones."""
+    directory = Path(tempfile.gettempdir()) / owned_name(_TEMPORARY)
+    directory.mkdir(mode=0o700)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def sweep(workdir: Path) -> int:
     """Remove what killed runners left unfinished; return how many directories that were."""
     named = [path for path in workdir.glob(f"*/{_PREFIX}*") if is_abandoned(path.name, _PREFIX)]
+    for path in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
+        # Anyone may write there: what another user made is not this user's to remove.
+        if is_abandoned(path.name, _TEMPORARY) and path.lstat().st_uid == os.geteuid():
+            named.append(path)
     # A link of such a name was not made here, and what it leads to is not removed.
     left = [path for path in named if path.is_dir() and not path.is_symlink()]
     for path in left:

@@ -15,6 +15,7 @@ from catalog.keys import artifact_key
 from catalog.output_distance import DETAIL
 from runner.artifacts.calibration import Calibration
 from runner.artifacts.model_runs import ModelInputs
+from runner.artifacts.separate_build import build_apart
 from runner.artifacts.store import NOT_VERIFIED, ArtifactStore, CachedArtifact
 from runner.errors import OperatorError
 from runner.graph.model_digest import model_sha256
@@ -145,7 +146,7 @@ def _artifact(passes: Sequence[Pass], model: Path, calibration: Calibration, sto
     def inputs(count: int) -> Sequence[ModelInputs]:
         return calibration.arrays[:count]
 
-    return store.find(key) or store.build(key, model=model, passes=passes, calibration=inputs)
+    return store.find(key) or build_apart(store, key, model=model, passes=passes, calibration=inputs)
 
 
 def _manifest(

@@ -1,7 +1,6 @@
 """A bundle from an answer: the very files that were measured, how to run them, what they promise, and a check."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from catalog.units import duration, size
 from recommender.answer.wording import percentile_name
 from recommender.schemas import RecommendationOut, RecommendRequest, RecommendResponse
 from runner.artifacts.calibration import subject_calibration
+from runner.artifacts.separate_build import build_apart
 from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.bundles import run
 from runner.bundles.manifest import (
@@ -40,7 +40,7 @@ from runner.operators.base import Pass
 from runner.operators.registry import make_pass
 from runner.sealed import file_sha256
 from runner.subjects.dataset import Subject
-from runner.workdir import new_directory
+from runner.workdir import new_directory, temporary
 from tierserver.messages import Postprocess, Preprocess
 
 
@@ -157,9 +157,8 @@ def _passes(measured: MeasuredStrategy) -> tuple[Pass, ...]:
 
 def _rebuilt(measured: MeasuredStrategy, subject: Subject, artifacts: ArtifactStore) -> CachedArtifact:
     passes = _passes(measured)
-    built = artifacts.build(
-        artifact_key_of(subject, passes), model=subject.model, passes=passes, calibration=subject_calibration(subject)
-    )
+    key, calibration = artifact_key_of(subject, passes), subject_calibration(subject)
+    built = build_apart(artifacts, key, model=subject.model, passes=passes, calibration=calibration)
     if built.inapplicable:
         raise BundleError(f"{measured.name} cannot be built again from {subject.name}: {built.reason}")
     return built
@@ -395,6 +394,6 @@ def _real_input(measured: MeasuredStrategy, subject: Subject) -> tuple[str, byte
     pool = subject.dataset.input_ids()
     available = set(pool)
     name = next((input_id for inputs in measured.inputs for input_id in inputs if input_id in available), pool[0])
-    with tempfile.TemporaryDirectory(prefix="tierwise-input-") as scratch:
-        subject.dataset.write_inputs(Path(scratch), [name])
-        return name, (Path(scratch) / name).read_bytes()
+    with temporary() as scratch:
+        subject.dataset.write_inputs(scratch, [name])
+        return name, (scratch / name).read_bytes()

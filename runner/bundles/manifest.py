@@ -4,7 +4,6 @@ import hashlib
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from catalog.regular_files import read_regular
 from runner.artifacts.store import CachedArtifact
 from runner.bundles.run import damaged
 from runner.errors import BundleError
+from runner.workdir import temporary
 from tierserver.encoding import read_tensors
 from tierserver.engine import VERSION, Session
 from tierserver.errors import TierError
@@ -213,8 +213,8 @@ def _as_measured(original: CachedArtifact, manifest: Manifest, encoded: bytes) -
 
 def _as_bundled(directory: Path, encoded: bytes) -> Arrays:
     """Run `run.py` in its own process, which sees only the bundle's files."""
-    with tempfile.TemporaryDirectory(prefix="tierwise-bundle-") as scratch:
-        source, outputs = Path(scratch) / "input", Path(scratch) / "outputs.npz"
+    with temporary() as scratch:
+        source, outputs = scratch / "input", scratch / "outputs.npz"
         source.write_bytes(encoded)
         # Isolated: neither the working directory nor the user's packages are importable.
         command = [sys.executable, "-I", str(directory / SCRIPT), str(source), "-o", str(outputs)]

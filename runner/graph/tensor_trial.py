@@ -6,7 +6,6 @@ for a model may crash the engine. A trial that fails leaves the tensors unknown.
 """
 
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from runner.graph.model_file import ModelFile
 from runner.graph.shapes import Dimension, TensorType, input_dimensions
 from runner.graph.writing import Part, write_part
 from runner.model_process import NoAnswerInTimeError, call
+from runner.workdir import temporary
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +60,8 @@ def run_tensors(file: ModelFile, names: Sequence[str], *, sizes: Mapping[str, in
     pinned = {
         name: [sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in dims] for name, dims in inputs.items()
     }
-    with tempfile.TemporaryDirectory(prefix="tierwise-") as folder:
-        copy = Path(folder) / "model.onnx"
+    with temporary() as folder:
+        copy = folder / "model.onnx"
         try:
             write_part(_with_outputs(file, names), copy)
         except OperatorError as error:  # a full disk, for one

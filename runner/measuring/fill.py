@@ -37,6 +37,7 @@ from catalog.output_distance import output_distance
 from catalog.statistics.description import chance_remark
 from catalog.units import counted
 from runner.artifacts.calibration import subject_calibration
+from runner.artifacts.separate_build import build_apart
 from runner.artifacts.store import NOT_VERIFIED, CachedArtifact
 from runner.errors import (
     ChangedFilesError,
@@ -325,8 +326,12 @@ class Filler:
         self.watcher.begin(f"{artifact.subject} · build {artifact.operator}", 0.0)
         try:
             subject = self.setups.context.subjects[artifact.subject]
-            built = self.setups.artifacts.build(
-                artifact.key, model=subject.model, passes=artifact.passes, calibration=subject_calibration(subject)
+            built = build_apart(
+                self.setups.artifacts,
+                artifact.key,
+                model=subject.model,
+                passes=artifact.passes,
+                calibration=subject_calibration(subject),
             )
         except Exception as error:  # noqa: BLE001 - no fault of one strategy ends a fill
             _stop_if_hopeless(error)

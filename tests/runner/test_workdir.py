@@ -1,12 +1,14 @@
 """Files that are there whole or not at all, whichever process is killed and however many make the same."""
 
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from runner.workdir import scratch, settle, sweep
+from runner.workdir import scratch, settle, sweep, temporary
 
 KILLED = """
 import os, signal, sys
@@ -27,6 +29,32 @@ def test_what_a_killed_runner_was_making_is_swept_and_what_a_live_one_makes_is_n
         assert living.is_dir() and not left.exists()
     assert sweep(tmp_path) == 0
     assert not list((tmp_path / "inputs").iterdir())
+
+
+KILLED_IN_A_TRIAL = """
+import os, signal
+from runner.workdir import temporary
+with temporary() as directory:
+    (directory / "model.onnx").write_bytes(b"model")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_killed_trials_left_among_temporary_files_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", KILLED_IN_A_TRIAL], env=environment, check=False)
+    (left,) = tmp_path.glob("tierwise-trial-*")
+    assert left.stat().st_mode & 0o077 == 0
+    (tmp_path / "tierwise-trial-of another program").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"{left.name[:-8]}aaaaaaaa").symlink_to(tmp_path / "elsewhere")
+    with temporary() as living:
+        assert sweep(tmp_path / "workdir") == 1
+        assert living.is_dir() and not left.exists()
+    assert (tmp_path / "elsewhere").is_dir() and (tmp_path / "tierwise-trial-of another program").is_dir()
 
 
 def test_the_first_directory_in_a_place_stays(tmp_path: Path) -> None:

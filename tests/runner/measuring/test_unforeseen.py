@@ -1,7 +1,10 @@
 """An error that nobody foresaw, in any stage of a fill: that strategy fails with a sentence, the rest is measured."""
 
 import contextlib
+import faulthandler
 import io
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ _OPERATORS: dict[str, Any] = {
     "in_labels": [{"static_ptq": {"calibration_samples": 7}}],
     "in_accuracy": [{"static_ptq": {"calibration_samples": 8}}],
     "in_placing": [{"static_ptq": {"calibration_samples": 9}}],
+    "in_native_code": [{"static_ptq": {"calibration_samples": 10}}],
 }
 
 
@@ -100,6 +104,15 @@ def _fail_in_all_stages(patch: pytest.MonkeyPatch) -> None:
     failures.add(Setups, "items", PermissionError(13, "Permission denied", "labels.csv"), failures.at("in_labels"))
     failures.add(fill, "measure", StopIteration("over"), failures.at("in_measuring"))
     failures.add(fill, "evaluate", AssertionError(), failures.at("in_accuracy"))
+    quantize = StaticPtq.apply
+
+    def crash(step: StaticPtq, *arguments: Any) -> Any:
+        if step.calibration_samples == 10:
+            faulthandler.disable()  # of the tests; it would print the stack
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return quantize(step, *arguments)
+
+    patch.setattr(StaticPtq, "apply", crash)
     # The worker dies without a word, as of a segmentation fault.
     patch.setattr(neural_compressor.ToolEnvironment, "python", lambda _: Path("/bin/false"))
 
@@ -124,6 +137,7 @@ _SAID = {
     "in_cut": "table/in_cut: this machine has too little memory for it",
     "in_worker": "table/in_worker: neural-compressor made no model: exit code 1",
     "in_check": "table/in_check: it failed unexpectedly (ZeroDivisionError: by zero)",
+    "in_native_code": "table/in_native_code: its build ended with signal 11, SIGSEGV, in the native code",
     "in_inputs": "round 1: it failed unexpectedly (UnicodeError: no text)",
     "in_measuring": "round 1: it failed unexpectedly (StopIteration: over)",
     "in_labels": "in_labels: accuracy: labels.csv: Permission denied; allowed: files that this user may use",
@@ -150,4 +164,11 @@ def test_an_error_in_any_stage_fails_its_strategy_and_the_rest_is_measured(faili
         "identity", "in_inputs", "in_measuring"
     }  # fmt: skip
     # Built again by the next fill: a fault says nothing of the model.
-    assert {operator for (operator,) in artifacts} >= {"in_pass", "in_analysis", "in_cut", "in_worker", "in_check"}
+    assert {operator for (operator,) in artifacts} >= {
+        "in_pass",
+        "in_analysis",
+        "in_cut",
+        "in_worker",
+        "in_check",
+        "in_native_code",
+    }
