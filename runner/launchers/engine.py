@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import docker
 import requests
 import urllib3
-from docker.constants import DEFAULT_UNIX_SOCKET, IS_WINDOWS_PLATFORM
+from docker.constants import DEFAULT_UNIX_SOCKET, IS_WINDOWS_PLATFORM, MINIMUM_DOCKER_API_VERSION
 from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound, TLSParameterError
 from docker.tls import TLSConfig
@@ -103,8 +103,27 @@ def _access(place: str) -> _EngineAccess:
     if scheme == "ssh":
         tunnel = SshTunnel(place)
         return _EngineAccess(place, partial(docker.DockerClient, base_url=f"unix://{tunnel.socket}"), tunnel)
-    tls = _tls(place) if scheme == "tcp" else False
-    return _EngineAccess(place, partial(docker.DockerClient, base_url=place, tls=tls))
+    if scheme == "tcp":
+        return _EngineAccess(place, partial(_network_client, place, _tls(place)))
+    return _EngineAccess(place, partial(docker.DockerClient, base_url=place))
+
+
+def _network_client(url: str, tls: TLSConfig | bool, *, timeout: int) -> docker.DockerClient:
+    """Return a client of an engine on the network that goes by its own certificates and by no proxy."""
+
+    def client(version: str) -> docker.DockerClient:
+        made = docker.DockerClient(base_url=url, tls=tls, version=version, timeout=timeout)
+        # Otherwise the environment's bundle of authorities (REQUESTS_CA_BUNDLE) takes the place of the engine's own.
+        made.api.trust_env = False
+        return made
+
+    # The library asks for the version in its constructor, when the environment is still trusted.
+    first = client(MINIMUM_DOCKER_API_VERSION)
+    try:
+        version = str(first.api.version(api_version=False)["ApiVersion"])
+    finally:
+        first.close()
+    return client(version)
 
 
 def _context_access(name: str) -> _EngineAccess:
@@ -114,8 +133,12 @@ def _context_access(name: str) -> _EngineAccess:
         raise EngineUnavailableError(
             f"there is no Docker context {name!r}; there are: {declared}. Make it with: docker context create {name}"
         )
-    url = str(arguments["base_url"])
-    return _access(url) if url.startswith("ssh://") else _EngineAccess(url, partial(docker.DockerClient, **arguments))
+    url, tls = str(arguments["base_url"]), arguments.get("tls", False)
+    if url.startswith("ssh://"):
+        return _access(url)
+    if url.startswith(("tcp://", "https://")):
+        return _EngineAccess(url, partial(_network_client, url, tls or _tls(url)))
+    return _EngineAccess(url, partial(docker.DockerClient, base_url=url))
 
 
 def _tls(place: str) -> TLSConfig | bool:
