@@ -207,6 +207,30 @@ def probing_share(session: Session) -> float | None:
     return probing_s / total_s if total_s else None
 
 
+# The mean of an input's repetitions is one value. Only sums, which both databases compute alike and quickly.
+_ROUND_MOMENTS = f"""
+SELECT m.subject, m.latency_key, m.round, m.started_at, m.finished_at, i.inputs, i.mean_s, i.square_s, i.total_s
+FROM measurement m
+JOIN (
+    SELECT measurement_id, COUNT(*) AS inputs, AVG(mean_s) AS mean_s, AVG(mean_s * mean_s) AS square_s,
+           SUM(total_s) AS total_s
+    FROM (
+        SELECT measurement_id, input_id, AVG(latency_s) AS mean_s, SUM(latency_s) AS total_s
+        FROM sample GROUP BY measurement_id, input_id
+    ) repetitions
+    GROUP BY measurement_id
+) i ON i.measurement_id = m.id
+WHERE {MEASUREMENT_COUNTS} AND m.imported_file_id IS NULL
+  AND EXISTS (SELECT 1 FROM strategy s WHERE s.latency_key = m.latency_key AND s.declared)
+ORDER BY m.subject, m.latency_key, m.round
+"""
+
+
+def round_moments(session: Session) -> Sequence[Mapping[str, Any]]:
+    """Return for each round that was measured here how its inputs' latencies spread, and how long it took."""
+    return _rows(session, _ROUND_MOMENTS)
+
+
 # DISTINCT, because several strategies may share one accuracy.
 _FAILED_ACCURACIES = f"""
 SELECT DISTINCT a.subject, a.operator, e.launcher, e.scale, a.provider, a.status, a.reason, a.started_at

@@ -12,6 +12,7 @@ from catalog.evidence.database import open_database
 from catalog.evidence.soundness import sound_database
 from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, example, out, print_json
 from runner.measuring.round_inputs import strata_in_words
+from runner.reports.inputs_per_round import inputs_per_round
 from runner.reports.status import departure_lines, failure_lines, inapplicable_lines, trouble_lines
 from runner.reports.tables import links_table
 
@@ -28,6 +29,7 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
     ):
         content = _content(session) | {"left_out": list(sound.left_out)}
         departures = list(reading.race_departures(session).values())
+        inputs = list(inputs_per_round(reading.round_moments(session)))
     if as_json:
         print_json(content | {"departures": [_departure_json(row) for row in departures]})
         return
@@ -36,6 +38,8 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
     out.print(_coverage_table(content["coverage"]))
     for subject, words in content["draws"].items():
         out.print(f"{subject}: {words}", markup=False, highlight=False)
+    for advice in inputs:
+        out.print(advice.words(), markup=False, highlight=False, soft_wrap=True)
     if content["links"]:
         out.print(links_table(content["links"]))
     if content["probing_share"] is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from catalog.units import counted, duration
 from recommender.ranking import Status
 from recommender.ranking.racing import Contest
-from runner.measuring.race import RaceOutcome, RaceResult, contest_words
+from runner.measuring.race import TIME_OVER, RaceOutcome, RaceResult, contest_words
 from runner.measuring.scope import EVERYTHING, FillScope
 
 _REASONS = {"misses": "beyond every SLO", "beaten": "beaten by another"}
@@ -66,7 +66,9 @@ def _spent(result: RaceResult) -> str:
 
 def _ending(result: RaceResult, scope: FillScope) -> str:
     if result.decided:
-        return f"{result.end}; every question was decided"
+        # What is measured beyond the questions, such as which is the fastest at every accuracy, may take all the time.
+        used_up = "the time ended what was measured beyond them" if result.end == TIME_OVER else result.end
+        return f"every question is decided; {used_up}"
     if not result.seconds_to_look:
         return f"{result.end}: see the failures below"
     minutes = max(1, math.ceil(result.seconds_to_look / 60))
