@@ -57,6 +57,7 @@ COMMANDS = (
     CommandEntry(
         "selftest", _MEASURE, "selftest", "Measure one strategy under several names, as a test of the analysis."
     ),
+    CommandEntry("testbed", _MEASURE, "testbed", "Serve a testbed to fills, or list what is served."),
     CommandEntry("clean", _MEASURE, "fill_catalog", "Remove what a killed run left behind."),
     CommandEntry(
         "recommend",

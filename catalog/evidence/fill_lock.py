@@ -21,7 +21,14 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from catalog.errors import DatabaseError, DatabaseLockedError, DatabaseReadOnlyError
-from catalog.evidence.database import advisory_lock, database_file, refuse_other_files, shown_location, unchecked_server
+from catalog.evidence.database import (
+    Database,
+    advisory_lock,
+    database_file,
+    refuse_other_files,
+    shown_location,
+    unchecked_server,
+)
 
 # SQLite locks bytes from 0x40000000 on (sqlite.org/fileformat, section 1.2); files of this size cannot be written.
 _LOCKED_BYTE = 1 << 62
@@ -62,6 +69,10 @@ class _Purpose:
 
 
 _FILL = _Purpose(0, "is filling it", "one at a time. Wait for it or stop it, then give the same command again")
+
+_SERVER_IDENTITY = text(
+    "SELECT system_identifier || ':' || oid FROM pg_control_system(), pg_database WHERE datname = current_database()"
+)
 
 
 def _testbed(name: str) -> _Purpose:
@@ -113,6 +124,16 @@ def fill_lock(url_or_path: str | Path) -> AbstractContextManager[object]:
     are unknown (macOS), a file beside the database is locked, which a hard link in another folder does not share.
     """
     return _lock_for(url_or_path, _FILL)
+
+
+def identity_of(database: Database) -> str:
+    """Return what two processes can compare to see that they opened the same database, however each names it."""
+    file = None if database.engine.dialect.name != "sqlite" else Path(database.location)
+    if file is not None:
+        # A file system that two machines mount has no locks that SQLite could trust: another machine is another file.
+        return f"{socket.gethostname()}:{':'.join(map(str, _identity(file)))}"
+    with database.session() as session:
+        return str(session.execute(_SERVER_IDENTITY).scalar_one())
 
 
 def _lock_for(url_or_path: str | Path, purpose: _Purpose) -> AbstractContextManager[Callable[[], None]]:

@@ -44,7 +44,8 @@ class Progress:
         self._rounds_done = self._doubtful = 0
         self._started = self._begun = clock()
         self._spent_s = 0.0
-        self._what = ""
+        self._begun_before: float | None = None
+        self._what = self._link = ""
         self._lines: tuple[str, ...] = ()
         self._deadline: float | None = None
         self._live = Live(
@@ -90,6 +91,28 @@ class Progress:
         if outcome != "ok" and not (doubtful and self._console.is_terminal):
             self._print(f"{self._what}: {outcome}")
 
+    def done(self, what: str, estimate_s: float, outcome: str) -> None:
+        """Count a task that ran beside others, as `begin` and `end` do one that ran alone."""
+        last, self._begun_before = self._begun_before, self._clock()
+        self.begin(what, estimate_s)
+        # What several testbeds do at once counts once: from one end to the next.
+        self._begun = self._started if last is None else last
+        self.end(outcome)
+
+    def show(self, what: str) -> None:
+        """Show in the line what runs now, where several tasks do."""
+        self._what = what
+
+    def notice(self, line: str) -> None:
+        """Print a line that is of no task."""
+        self._print(line)
+
+    def link(self, line: str) -> None:
+        """Show a line above the others for as long as the display stands."""
+        self._link = line
+        if not self._console.is_terminal:
+            self._print(line)
+
     def look(self, lines: Sequence[str], undecided: int, seconds_left: float | None) -> None:
         """Show what stands after a look of a race: a line for each question, and the seconds that it may still take."""
         self._lines = tuple(lines)
@@ -100,6 +123,8 @@ class Progress:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width
+        if self._link:
+            yield _one_line(shortened(self._link, width))
         hidden = len(self._lines) - _LINES
         for line in self._lines[:_LINES]:
             yield _one_line(shortened(line, width))

@@ -35,10 +35,17 @@ def exclusive_machines(launcher: Launcher, locks: Path) -> Iterator[None]:
         # Imported here, so that a run with processes does not load the `docker` package.
         if launcher.name != "process":
             from runner.launchers.docker import DockerLauncher
+            from runner.launchers.hosts import TestbedLauncher
             from runner.launchers.marker import engine_marker
 
-            if isinstance(launcher, DockerLauncher):
-                stack.enter_context(engine_marker(launcher.engine, image=launcher.image().tag))
+            on_engines = [launcher] if isinstance(launcher, DockerLauncher) else []
+            if isinstance(launcher, TestbedLauncher):
+                on_engines += launcher.engine_launchers()
+                for server in launcher.servers():
+                    server.hold()
+                    stack.callback(server.release)
+            for marked in on_engines:
+                stack.enter_context(engine_marker(marked.engine, image=marked.image().tag))
         yield
 
 
@@ -51,4 +58,8 @@ def exclusive_testbed(name: str, launcher: Launcher, *, database: str, locks: Pa
 
 def _measures_here(launcher: Launcher) -> bool:
     """Return whether tiers run on this machine, whose processors another runner might use."""
+    if launcher.name == "testbed":
+        from runner.launchers.hosts import TestbedLauncher
+
+        return isinstance(launcher, TestbedLauncher) and launcher.measures_here()
     return not launcher.host().remote and launcher.host().fingerprint == this_host().fingerprint

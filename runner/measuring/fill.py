@@ -62,6 +62,7 @@ logger = logging.getLogger(__name__)
 # So many answers of a model may take longer than a user waits without a word.
 _MANY_ITEMS = 1000
 
+STORED_MEANWHILE = "ok, and stored by another runner meanwhile"
 # Whether a round may start now; one that would come too late is left out.
 InTime = Callable[[MissingRound], bool]
 
@@ -120,6 +121,7 @@ class FillOutcome:
     doubtful: list[str] = field(default_factory=list)
     precision: list[str] = field(default_factory=list)
     stopped: bool = False
+    stored_meanwhile: int = 0
 
     @property
     def complete(self) -> bool:
@@ -157,8 +159,8 @@ def _required_artifacts(keyed: KeyedStrategy) -> Iterator[_RequiredArtifact]:
 class Filler:
     """Executes a plan and stores each result at once: `build`, then `measure_until_narrow` with the updated plan.
 
-    `unbuilt` holds the keys of the artifacts whose building failed, so that nothing is tried twice, and `spoiled` the
-    rounds that were INVALID.
+    `unbuilt` holds the keys of the artifacts whose building failed, so that nothing is tried twice, `spoiled` the
+    rounds that were INVALID, and `testbed` is what rounds are stored with.
     """
 
     setups: Setups
@@ -169,6 +171,7 @@ class Filler:
     outcome: FillOutcome = field(default_factory=FillOutcome)
     unbuilt: set[str] = field(default_factory=set)
     spoiled: list[MissingRound] = field(default_factory=list)
+    testbed: str | None = None
 
     def build(self, plan: Plan, stop: StopRequest) -> None:
         """Build what the missing evidence needs, each artifact once, and store the outcome.
@@ -207,22 +210,32 @@ class Filler:
         for accuracy in accuracies:
             if stop.requested:
                 break
-            with self._reporting(accuracy.keyed):
-                if self._usable(accuracy.keyed, accuracy.keyed.judged.artifact_key):
-                    self._judge(accuracy)
+            self.judge_one(accuracy)
         self.outcome.stopped = stop.requested
+
+    def judge_one(self, accuracy: MissingAccuracy) -> None:
+        """Measure one accuracy and store it; its artifact is built if it is not there."""
+        with self._reporting(accuracy.keyed):
+            if self._usable(accuracy.keyed, accuracy.keyed.judged.artifact_key):
+                self._judge(accuracy)
 
     def measure_rounds(
         self, rounds: Sequence[MissingRound], stop: StopRequest, *, in_time: InTime = lambda task: True
     ) -> None:
         """Measure rounds, a subject's strategies close together in time."""
-        for number, seed, task in _rounds(rounds, self.setups.context.catalog.experiment.seed):
-            if stop.requested:
-                break
-            with self._reporting(task.keyed):
-                if in_time(task) and self._usable(task.keyed, task.keyed.artifact_key):
-                    self._measure(task, number, seed)
+        for block in round_blocks(rounds, self.setups.context.catalog.experiment.seed):
+            for position, task in enumerate(block.tasks):
+                if stop.requested:
+                    break
+                if in_time(task):
+                    self.measure_round(task, position, block.seed)
         self.outcome.stopped = stop.requested
+
+    def measure_round(self, task: MissingRound, position: int, seed: int) -> None:
+        """Measure one strategy in one round and store it; its artifact is built if it is not there."""
+        with self._reporting(task.keyed):
+            if self._usable(task.keyed, task.keyed.artifact_key):
+                self._measure(task, position, seed)
 
     def measure_until_narrow(self, plan: Plan, stop: StopRequest, *, max_time_s: float | None = None) -> FillOutcome:
         """Measure what the plan lists; where a precision is declared, add rounds until every interval is narrow enough.
@@ -386,7 +399,12 @@ class Filler:
             self._fail(f"{strategy.subject}/{strategy.operator}: accuracy: {describe(error)}")
             _stop_without_engine(error)
             return
-        self._store_accuracy(record)
+        try:
+            self._store_accuracy(record)
+        except DuplicateEvidenceError:
+            self.outcome.stored_meanwhile += 1
+            self.watcher.end(STORED_MEANWHILE)
+            return
         self.outcome.accuracies += 1
         self.watcher.end(_accuracy_ending(record))
 
@@ -424,7 +442,9 @@ class Filler:
         label = f"{strategy.subject} · {strategy.operator}@{strategy.placement.name} · round {task.round}"
         self.watcher.begin(label, task.estimate_s)
         look = asdict(task.look)
-        attempt = records.Attempt(keyed, self.environment_id, task.round, position, seed, utc_now(), **look)
+        attempt = records.Attempt(
+            keyed, self.environment_id, task.round, position, seed, utc_now(), testbed=self.testbed, **look
+        )
         clock = time.monotonic()
         try:
             record = self._round(attempt, clock)
@@ -441,7 +461,13 @@ class Filler:
             self._fail(f"{label}: {describe(error)}")
             _stop_without_engine(error)
             return
-        self._store_measurement(record, supersedes=task.supersedes)
+        try:
+            self._store_measurement(record, supersedes=task.supersedes)
+        except DuplicateEvidenceError:
+            # Another runner, taken for dead, has stored the same round meanwhile; one of the two is enough.
+            self.outcome.stored_meanwhile += 1
+            self.watcher.end(STORED_MEANWHILE)
+            return
         if record.verdict == "INVALID":
             self.outcome.invalid.append(f"{label}: {record.reason}")
             self.spoiled.append(task)
@@ -529,8 +555,16 @@ def slo_percentiles(catalog: Catalog) -> set[float]:
     return {percentile for slo in catalog.slos.values() for percentile in slo.latency_s}
 
 
-def _rounds(rounds: Sequence[MissingRound], seed: int) -> Iterator[tuple[int, int, MissingRound]]:
-    """Yield position, seed and task; a round has every missing strategy of a subject once, in shuffled order."""
+@dataclass(frozen=True)
+class RoundBlock:
+    """A subject's strategies in one round, in the shuffled order of the seed."""
+
+    seed: int
+    tasks: tuple[MissingRound, ...]
+
+
+def round_blocks(rounds: Sequence[MissingRound], seed: int) -> Iterator[RoundBlock]:
+    """Yield the rounds in the order in which they are measured, every missing strategy of a subject in one block."""
     # Subject by subject within a round: strategies that are compared run close together in time, so that a slow
     # change of the machine (heat, other load) meets them alike.
     subjects = list(dict.fromkeys(task.keyed.strategy.subject for task in rounds))
@@ -541,5 +575,5 @@ def _rounds(rounds: Sequence[MissingRound], seed: int) -> Iterator[tuple[int, in
             shuffle_seed = seed * 1_000_000 + number * 1000 + index
             tasks = [task for task in rounds if task.round == number and task.keyed.strategy.subject == subject]
             random.Random(shuffle_seed).shuffle(tasks)
-            for position, task in enumerate(tasks):
-                yield position, shuffle_seed, task
+            if tasks:
+                yield RoundBlock(shuffle_seed, tuple(tasks))

@@ -296,7 +296,7 @@ class _RoundLookup:
         ]
 
     def _missing(self, number: int, reason: str) -> MissingRound:
-        sending = _with_inputs_of_round(self.context, self.keyed, number)
+        sending = with_inputs_of_round(self.context, self.keyed, number)
         estimate_s = round_estimate_s(self.context, sending, self.last)
         return MissingRound(sending, number, reason, estimate_s, look=self._look(number))
 
@@ -313,7 +313,7 @@ class _RoundLookup:
         return RoundLook(look=former + 1, error_share=error_share(former + 1)) if extends else DECLARED_LOOK
 
 
-def _with_inputs_of_round(context: RunContext, keyed: KeyedStrategy, number: int) -> KeyedStrategy:
+def with_inputs_of_round(context: RunContext, keyed: KeyedStrategy, number: int) -> KeyedStrategy:
     """Return a strategy with the inputs of a round, which are more than the declared ones in a further look."""
     experiment, subject = context.catalog.experiment, context.subjects[keyed.strategy.subject]
     if experiment.precision is None or not isinstance(keyed.inputs, FixedInputs):

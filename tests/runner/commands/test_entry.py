@@ -129,6 +129,13 @@ def test_a_command_imports_nothing_that_only_others_use(module: str, unused: tup
     assert printed.strip() == "[]"
 
 
+def test_without_a_scheduler_nothing_of_dask_is_imported() -> None:
+    modules = [f"runner.commands.{name}" for name in ("fill_catalog", "fill_testbeds", "testbed")]
+    code = f"import sys, {', '.join(modules)}; print({{'dask', 'distributed', 'tornado'}} & set(sys.modules))"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "set()"
+
+
 def test_a_question_about_accuracy_is_answered_without_the_whole_of_scipy(filled: Callable[..., Command]) -> None:
     filled("fashion-resnet", "quantized@edge", "identity@edge")
     heavy = ("scipy.optimize", "scipy.stats", "onnxruntime", "docker", "alembic", "numpy.f2py.crackfortran", "unittest")

@@ -1,0 +1,187 @@
+"""Testbeds behind a Dask scheduler: a fill over two workers, what is refused, and what is left after kills."""
+
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import yaml
+from sqlalchemy import text
+
+from catalog.evidence.database import open_database
+from runner.cli import app, run
+
+if os.environ.get("CI") != "true":
+    pytest.importorskip("distributed", reason="the extra tierwise[fleet] is not installed")
+
+from benchmarks.fleet_kills import TESTBEDS, KillRun, declare_testbeds, free_port, run_command, run_scheduler
+from runner.errors import FleetError
+from runner.fleet import dask
+from runner.fleet.testbed import TestbedDescription
+
+_START_S = 60.0
+
+
+@dataclass
+class Fleet:
+    """A scheduler on loopback with the workers of two testbeds."""
+
+    folder: Path
+    scheduler: str
+
+    def command(self, *arguments: str, expect: int = 0) -> str:
+        """Run a command in this process and return what it said."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.chdir(self.folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = run(lambda: app(list(arguments)))
+        said = out.getvalue() + err.getvalue()
+        assert code == expect and "Traceback" not in said, said
+        return " ".join(said.split())
+
+    def query(self, statement: str) -> list[Any]:
+        with open_database(self.folder / "tierwise.db", readonly=True) as database, database.session() as session:
+            return [tuple(row) for row in session.execute(text(statement))]
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    folder = tmp_path_factory.mktemp("fleet")
+    declare_testbeds(folder)
+    context, port = multiprocessing.get_context("forkserver"), free_port()
+    context.set_forkserver_preload(["runner.fleet.dask", "runner.commands.testbed", "benchmarks.fleet_kills"])
+    scheduler = f"tcp://127.0.0.1:{port}"
+    processes = [context.Process(target=run_scheduler, args=(folder, port), daemon=True)]
+    for name in TESTBEDS:
+        serving = ["testbed", "serve", name, "--launcher", "process", "--scheduler", scheduler]
+        place = {"TIERWISE_LOCKS": str(folder / f"locks-{name}")}
+        processes.append(context.Process(target=run_command, args=(folder, f"{name}.log", place, serving), daemon=True))
+    for process in processes:
+        process.start()
+    try:
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline:
+            logs = [folder / f"{name}.log" for name in TESTBEDS]
+            if all(log.exists() and "serving testbed" in log.read_text() for log in logs):
+                break
+            time.sleep(0.1)
+        yield Fleet(folder, scheduler)
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def test_testbeds_of_one_class_share_the_rounds_and_each_says_where_it_ran(fleet: Fleet) -> None:
+    said = fleet.command("fill-catalog", "--scheduler", fleet.scheduler)
+    assert "left and right" in said and "measured 4 rounds" in said
+    rows = fleet.query("SELECT testbed, round, COUNT(*) FROM measurement GROUP BY 1, 2")
+    # A round, whose strategies are compared, ran on one testbed.
+    assert sorted((number, count) for _, number, count in rows) == [(1, 2), (2, 2)]
+    assert {testbed for testbed, *_ in rows} == set(TESTBEDS)
+    assert len(fleet.query("SELECT id FROM environment")) == 1
+    assert "Nothing is missing" in fleet.command("fill-catalog", "--on", "left", "--scheduler", fleet.scheduler)
+
+
+def test_what_is_served_is_listed(fleet: Fleet) -> None:
+    listed = json.loads(fleet.command("testbed", "list", "--scheduler", fleet.scheduler, "--json"))
+    assert [row["testbed"] for row in listed] == list(TESTBEDS)
+    assert "process" in fleet.command("testbed", "list", "--scheduler", fleet.scheduler)
+
+
+def test_a_fill_of_another_database_is_refused_before_anything_is_measured(fleet: Fleet) -> None:
+    said = fleet.command("fill-catalog", "--scheduler", fleet.scheduler, "-d", "other.db", expect=1)
+    assert "stores into" in said and "allowed: one database for both" in said
+    assert "Traceback" not in said
+
+
+def test_a_catalog_that_the_worker_does_not_have_is_refused(fleet: Fleet) -> None:
+    declared = yaml.safe_load((fleet.folder / "strategies.yaml").read_text())
+    declared["experiment"]["inputs"] = 4
+    (fleet.folder / "other.yaml").write_text(yaml.safe_dump(declared, sort_keys=False))
+    before = fleet.query("SELECT COUNT(*) FROM measurement")
+    said = fleet.command("fill-catalog", "-c", "other.yaml", "--scheduler", fleet.scheduler, expect=1)
+    assert "declares nothing with the key" in said and "continue with: runner fill-catalog --scheduler" in said
+    assert fleet.query("SELECT COUNT(*) FROM measurement") == before
+
+
+def test_a_testbed_is_served_once(fleet: Fleet) -> None:
+    serving = ("testbed", "serve", "left", "--launcher", "process", "--scheduler", fleet.scheduler)
+    assert "uses testbed 'left'; allowed: one runner at a time" in fleet.command(*serving, expect=1)
+    said = fleet.command(*serving, "-d", "another.db", expect=1)
+    assert "another worker serves testbed 'left'" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--on", "nowhere"], "there is no testbed 'nowhere'; strategies.yaml declares: emulated, left, right"),
+        (["--on", "left,right"], "both use local: they cannot measure at the same time"),
+        (["--on", "left", "--on", "left"], "--on names a testbed twice"),
+        (["--scheduler", "tcp://192.0.2.7:8786"], "without TLS"),
+        (["--scheduler", "http://127.0.0.1:1"], "no address of a Dask scheduler"),
+        (["--scheduler", "tls://127.0.0.1:1"], "needs certificates"),
+        (["--scheduler", "tcp://127.0.0.1:1"], "no Dask scheduler answers at tcp://127.0.0.1:1"),
+    ],
+)
+def test_what_cannot_be_is_said_at_once(
+    fleet: Fleet, arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask, "_CONNECT_S", 0.5)
+    assert said in fleet.command("fill-catalog", *arguments, expect=1)
+
+
+def test_a_testbed_that_nobody_serves_is_named(fleet: Fleet) -> None:
+    said = fleet.command("fill-catalog", "--on", "emulated", "--scheduler", fleet.scheduler, expect=1)
+    assert "no worker serves testbed emulated" in said and "served now: left, right" in said
+    assert "runner testbed serve emulated --scheduler" in said
+
+
+def test_a_worker_of_another_version_is_refused_with_both(fleet: Fleet) -> None:
+    with dask.connected(fleet.scheduler) as client:
+        described = dask.describe(client, "left", dask.served(client)["left"]).to_json()
+    assert TestbedDescription.from_json(described).to_json() == described
+    with pytest.raises(
+        FleetError, match=r"is served by Tierwise 9\.9 \(messages 1\), and this is Tierwise .* the same"
+    ):
+        TestbedDescription.from_json({**described, "tierwise": "9.9"})
+    with pytest.raises(FleetError, match=r"\(messages 2\)"):
+        TestbedDescription.from_json({"testbed": "left", "tierwise": described["tierwise"], "messages": 2})
+
+
+class CutDatabase:
+    """A database of the tests' server whose connections are all ended; the server itself is of all tests."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def kill(self) -> None:
+        others = "datname = current_database() AND pid <> pg_backend_pid()"
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
+
+    def start(self) -> None:
+        """Do nothing: it is there."""
+
+
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def test_nothing_is_lost_or_there_twice_whatever_is_killed(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Kill everything once; `benchmarks.fleet_kills` does so more often, and to the database server as well."""
+    server = None
+    if database == "postgresql":
+        postgres = request.getfixturevalue("postgres")
+        name = postgres.migrated()
+        request.addfinalizer(lambda: postgres.drop(name))
+        server = CutDatabase(postgres.url_of(name))
+    findings = KillRun(tmp_path, seed=3, server=server, say=lambda line: None).run(5 if server else 4)
+    assert findings.sound, findings
+    assert findings.rounds >= 4
