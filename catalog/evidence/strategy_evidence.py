@@ -263,7 +263,14 @@ class StrategyEvidence(StrategyBase):
     @property
     def samples(self) -> Samples:
         """The samples as the statistics take them; raises ValueError where nothing was measured."""
-        return Samples.from_arrays(self.latency_s, self.round, self.input_index, design=self.design)
+        return Samples.from_arrays(self.latency_s, self.round, self.input_index, design=self.design, hosts=self.hosts)
+
+    @property
+    def hosts(self) -> Mapping[int, str] | None:
+        """Return the testbed of each round where several of one class share them; None where one machine ran all."""
+        hosts = {entry.round: entry.testbed for entry in self.rounds if entry.testbed is not None}
+        several = len(set(hosts.values())) > 1 and len(hosts) == len({entry.round for entry in self.rounds})
+        return hosts if several else None
 
     @property
     def output_distance(self) -> OutputDistance | None:

@@ -23,6 +23,7 @@ from catalog.statistics.log_estimate import (
     estimate_of_one_round,
     estimate_over_rounds,
     exponential,
+    over_hosts,
 )
 from catalog.statistics.outcomes import ComparisonOutcome, StillNeeded, judge, sidak, still_needed
 from catalog.statistics.samples import (
@@ -369,6 +370,9 @@ def _compare(
             )
         else:
             estimate = estimate_over_rounds(ratios, drawn, percentile=question.percentile, inputs=inputs)
+            hosts = one.samples.hosts
+            # Of rounds that both have, and that each of them ran on one machine.
+            estimate = over_hosts(estimate, ratios, hosts[rows] if hosts is not None and same else None)
         if variance is not None:
             estimate = variance.steadied(estimate, comparisons=comparisons)
         # The guarded margin, because a verdict decides: see docs/statistics.md, "A percentile and its interval".

@@ -13,6 +13,7 @@ from catalog.statistics.log_estimate import (
     LogEstimate,
     estimate_over_rounds,
     exponential,
+    over_hosts,
     readable_bounds,
     unless_rounding,
 )
@@ -345,6 +346,8 @@ def _interval(
             # Nothing is resampled where the variance across rounds holds that of the inputs.
             jackknife = replace(estimate, variance_inputs=0.0)
             estimate = _promised(jackknife, pool, samples)
+        levels = by_round if pool is None or pool.by_level is None else pool.by_level
+        estimate = over_hosts(estimate, levels, samples.hosts)
         low_s, high_s = readable_bounds(value, estimate.margin(confidence_level))
     return PercentileInterval(
         percentile=percentile,

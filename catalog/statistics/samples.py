@@ -39,6 +39,8 @@ class Samples:
         The distinct input indices, ascending; strategies pair by them.
     design : SampleDesign or None
         What each sample stands for; None where rounds and inputs are crossed.
+    hosts : int array, shape (rounds,), or None
+        A number for the machine of each round; None where all ran on one.
 
     Examples
     --------
@@ -53,6 +55,7 @@ class Samples:
     rounds: NDArray[np.int64]
     inputs: NDArray[np.int64]
     design: SampleDesign | None = None
+    hosts: NDArray[np.int64] | None = None
     _pool_percentiles: dict[float, PoolPercentile] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -63,6 +66,7 @@ class Samples:
         input_index: ArrayLike,
         *,
         design: SampleDesign | None = None,
+        hosts: Mapping[int, str] | None = None,
     ) -> Self:
         """Take flat arrays, one entry per sample, in any order.
 
@@ -74,6 +78,8 @@ class Samples:
             Of each sample. Several samples of one round and input are its repetitions.
         design : SampleDesign or None
             Of rounds that drew their inputs; None where rounds and inputs are crossed.
+        hosts : mapping of int to str, or None
+            The machine of each round, where several of one class share the rounds.
 
         Returns
         -------
@@ -107,7 +113,8 @@ class Samples:
         if design is not None and design.weight.shape != latency.shape:
             raise ValueError(f"a design has an entry per sample, got {design.weight.size} for {latency.size}")
         # Logs once: effects on latency multiply, and the ratio of two strategies is a difference of logs.
-        return cls(np.log(latency), round_position, input_position, rounds, inputs, design)
+        machines = None if hosts is None else np.unique([hosts[one] for one in rounds.tolist()], return_inverse=True)[1]
+        return cls(np.log(latency), round_position, input_position, rounds, inputs, design, machines)
 
     @property
     def interpenetrating(self) -> bool:
@@ -163,7 +170,9 @@ class Samples:
         kept_rounds, round_position = np.unique(self.rounds[self.round_position[keep]], return_inverse=True)
         kept_inputs, input_position = np.unique(self.inputs[self.input_position[keep]], return_inverse=True)
         design = None if self.design is None else self.design.of(keep)
-        return type(self)(self.log_latency[keep], round_position, input_position, kept_rounds, kept_inputs, design)
+        hosts = None if self.hosts is None else self.hosts[np.isin(self.rounds, kept_rounds)]
+        latency = self.log_latency[keep]
+        return type(self)(latency, round_position, input_position, kept_rounds, kept_inputs, design, hosts)
 
 
 # Kept for the strategies of a question and some more: with a pool of thousands each takes megabytes.

@@ -154,11 +154,12 @@ def _served(request: FleetRequest, scheduler: str, database: Database, progress:
     store = identity_of(database)
     with dask.connected(scheduler) as client:
         served = dask.served(client)
-        names = list(request.testbeds) or [name for name in served if name in request.catalog.testbeds]
+        names = list(request.testbeds) or [name for name in request.catalog.testbeds if name in served]
         if absent := [name for name in names if name not in served]:
             raise FleetError(
-                f"no worker serves testbed {named(absent)} at {scheduler}; served now: {', '.join(served) or 'none'}. "
-                f"Start one where it is: runner testbed serve {absent[0]} --scheduler {scheduler}"
+                f"no worker serves testbed {named(absent)} at {scheduler}; served now: "
+                f"{', '.join(sorted(served)) or 'none'}. Start one where it is: runner testbed serve {absent[0]} "
+                f"--scheduler {scheduler}"
             )
         if not names:
             raise FleetError(

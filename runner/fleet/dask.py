@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import queue
+import re
 import signal
 import socket
 import time
@@ -224,8 +225,8 @@ def _unreachable(scheduler: str, error: BaseException) -> FleetError:
     while error.__cause__ is not None and "name taken" not in str(error):
         error = error.__cause__
     said = str(error) or type(error).__name__
-    if "name taken" in said:
-        name = said.rpartition("name taken, ")[2]
+    if taken := re.search(r"name taken, ([^'\"]*)", said):
+        name = taken[1]
         return FleetError(
             f"another worker serves testbed {name!r} at {scheduler}; allowed: one. Stop that one, or serve another "
             "testbed"
