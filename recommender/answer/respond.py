@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from functools import cached_property
 from typing import TypedDict
 
 from catalog.statistics.comparison import Comparison
@@ -29,10 +30,10 @@ from recommender.ranking import (
     Shortfall,
     Status,
     recommend,
-    shortfalls,
 )
 from recommender.ranking.candidates import CandidateCache
 from recommender.ranking.model import WITHOUT_ESTIMATE
+from recommender.ranking.shortfalls import AllShortfalls
 from recommender.schemas import (
     AgeOut,
     AlternativeOut,
@@ -227,8 +228,6 @@ class _AnswerFields:
     ) -> None:
         self._answer, self._subject, self._strategies = answer, subject, strategies
         self._planner, self._whole = planner, whole
-        # All considered ones, because the bounds of the answer hold together over all of them.
-        self._among = [estimate.candidate for estimate in answer.considered]
 
     def recommendation(self) -> RecommendationOut | None:
         """Return the recommended strategy."""
@@ -303,9 +302,13 @@ class _AnswerFields:
         return strategy_fields(self._subject, self._strategies[estimate.candidate], estimate, pareto=pareto)
 
     def _shortfalls(self, estimate: Estimate) -> list[ShortfallOut]:
-        candidate, budgets = estimate.candidate, self._answer.budgets
-        missing = shortfalls(candidate, budgets, among=self._among, judged=estimate.feasibility)
-        return [_shortfall_out(candidate, shortfall) for shortfall in missing]
+        missing = self._all_shortfalls.of(estimate.candidate, estimate.feasibility)
+        return [_shortfall_out(estimate.candidate, shortfall) for shortfall in missing]
+
+    @cached_property
+    def _all_shortfalls(self) -> AllShortfalls:
+        # All considered ones, because the bounds of the answer hold together over all of them.
+        return AllShortfalls([estimate.candidate for estimate in self._answer.considered], self._answer.budgets)
 
 
 # Of accuracies, which do not change from budget to budget of latency.

@@ -8,6 +8,7 @@ from statistics import median
 
 from catalog.evidence.strategy_evidence import EnvironmentEvidence
 from catalog.statistics.feasibility import BudgetCheck
+from catalog.statistics.intervals import PercentileInterval
 from catalog.statistics.looks import error_share, with_share
 from catalog.statistics.planning import ROUNDS_MAX, rounds_needed
 from recommender.answer.question_command import recommend_command
@@ -16,6 +17,7 @@ from recommender.answer.wording import percentile_name
 from recommender.errors import FILL_COMMAND
 from recommender.evidence.model import DeclaredStrategy, SubjectEvidence
 from recommender.ranking import Candidate, Foresight, Gap, NearMiss, RankedAnswer, UndecidedCandidate, interval
+from recommender.ranking.candidates import CandidateCache
 from recommender.ranking.feasibility import steadied
 from recommender.schemas import NotConsideredOut, RecommendRequest
 
@@ -43,6 +45,9 @@ class ToDo:
     by_rounds: str | None = None
 
 
+_of_rounds: CandidateCache[ToDo] = CandidateCache()
+
+
 class Planner:
     """Plans what to measure for one answer."""
 
@@ -58,6 +63,7 @@ class Planner:
         self._subject = subject_evidence.subject
         self._environment = subject_evidence.environment
         self._strategies = strategies
+        self._intervals: dict[float, Mapping[Candidate, PercentileInterval]] = {}
 
     def whole(self, not_considered: Sequence[NotConsideredOut]) -> ToDo | None:
         """Return what would make the whole answer sure; None where it is, or where nothing can."""
@@ -165,10 +171,9 @@ class Planner:
         """Return the rounds that prove every latency budget; None where no number that can be measured would."""
         candidate, budgets = gap.estimate.candidate, self._answer.budgets.latency
         checks = gap.estimate.feasibility.checks if gap.estimate.feasibility else ()
-        considered = [estimate.candidate for estimate in self._answer.considered]
         most = candidate.rounds
         for budget, check in zip(budgets, checks, strict=False):
-            steady = steadied(considered, budget.percentile)[candidate].estimate
+            steady = self._steadied(budget.percentile)[candidate].estimate
             if check.holds or steady is None:
                 continue
             # Of one look that may spend everything: the next one has another share than the last.
@@ -186,6 +191,13 @@ class Planner:
             most = max(most, needed)
         return most
 
+    def _steadied(self, percentile: float) -> Mapping[Candidate, PercentileInterval]:
+        # Once for all that an answer calls undecided.
+        if percentile not in self._intervals:
+            considered = [estimate.candidate for estimate in self._answer.considered]
+            self._intervals[percentile] = steadied(considered, percentile)
+        return self._intervals[percentile]
+
     def _for_accuracy(self, gap: UndecidedCandidate) -> ToDo:
         candidate = gap.estimate.candidate
         if gap.gap is not Gap.DROP_MISSING and not candidate.judged:
@@ -198,8 +210,12 @@ class Planner:
 
     def _rounds(self, candidate: Candidate, rounds: int, effect: str) -> ToDo:
         """Return the command that measures up to so many rounds of one strategy."""
-        command = self._command(rounds=rounds, only=[self._id(candidate)])
         round_s = self._strategies[candidate].round_s
+        key = self._subject, self._environment.key, rounds, round_s, effect
+        return _of_rounds.get(candidate, key, lambda: self._measured(candidate, rounds, round_s, effect))
+
+    def _measured(self, candidate: Candidate, rounds: int, round_s: float | None, effect: str) -> ToDo:
+        command = self._command(rounds=rounds, only=[self._id(candidate)])
         seconds = None if round_s is None else round_s * (rounds - candidate.rounds)
         words = f"{{time}} of measuring{self._where} {effect}: `{{command}}`"
         return ToDo(words.format(time=_time(seconds), command=command), command, seconds, words)

@@ -131,7 +131,7 @@ def recommend(
     # Constraints first: an excluded strategy must neither be chosen nor count among those that hold together.
     admitted, excluded = _divided(measured, constraints)
     judged = judge(admitted, budgets)
-    rows = [] if judged is None else sorted(judged.within, key=partial(_order, judged))
+    rows = [] if judged is None else _ordered(judged)
     placed = _placed(judged)
     prospects = {row: prospect for row in rows if isinstance(prospect := placed[row], Prospect)}
     missed = sorted((item for item in placed if isinstance(item, NearMiss)), key=lambda near_miss: near_miss.distance)
@@ -293,10 +293,11 @@ def _tied(judged: Judgement, row: int, least: int, compared: "_Compared") -> boo
     return comparison.verdict is ComparisonOutcome.EQUIVALENT
 
 
-def _order(judged: Judgement, row: int) -> tuple[float, int]:
-    """Order by loss, then by the objective."""
-    budgets = judged.budgets
-    return judged.loss[row], _preferences(judged.table, budgets.objective, budgets.percentile)[row]
+def _ordered(judged: Judgement) -> list[int]:
+    """Return the candidates within the budgets by loss, then by the objective."""
+    budgets, loss = judged.budgets, judged.loss
+    order = _preferences(judged.table, budgets.objective, budgets.percentile)
+    return sorted(judged.within, key=lambda row: (loss[row], order[row]))
 
 
 def _preferences(table: CandidateTable, objective: Objective, percentile: float) -> Sequence[int]:

@@ -9,7 +9,7 @@ from catalog.statistics.feasibility import BudgetCheck, Feasibility, upper_bound
 from catalog.statistics.looks import with_share
 from catalog.statistics.outcomes import sidak
 from recommender.ranking.accuracy_budgets import accuracy_checks
-from recommender.ranking.candidates import Candidate, CandidateCache, interval
+from recommender.ranking.candidates import Candidate, CandidateCache
 from recommender.ranking.feasibility import Judgement, judge
 from recommender.ranking.model import Budgets
 from recommender.ranking.prospects import drop_of, labelled_accuracy
@@ -72,13 +72,7 @@ class Shortfall:
 
 
 def shortfalls(
-    candidate: Candidate,
-    budgets: Budgets,
-    *,
-    among: Sequence[Candidate],
-    judged: Feasibility | None = None,
-    proven: int = 0,
-    all_count: bool = False,
+    candidate: Candidate, budgets: Budgets, *, among: Sequence[Candidate], judged: Feasibility | None = None
 ) -> tuple[Shortfall, ...]:
     """Compare every budget of a question with the evidence of one candidate.
 
@@ -90,10 +84,6 @@ def shortfalls(
         All of the question, this one included.
     judged : Feasibility, optional
         Of the candidate, where `judge` came to judge it: its bounds are taken.
-    proven : int
-        How many others are proven already.
-    all_count : bool
-        Whether a promise pays for all candidates, instead of those of its `Family` and the candidate itself.
 
     Returns
     -------
@@ -102,8 +92,8 @@ def shortfalls(
 
     Notes
     -----
-    Bounds that were not judged are those of the step of `Judgement` that follows the proven ones: what a candidate
-    needs to be the next.
+    Bounds that were not judged are those of the first step of `Judgement`, at which a promise pays for the candidates
+    of its `Family` and for the candidate itself.
 
     Examples
     --------
@@ -114,16 +104,52 @@ def shortfalls(
     >>> round(shortfall.over, 3), round(shortfall.bound_over, 3)
     (0.05, 0.05)
     """
-    limits: list[tuple[BudgetField, float | None, float, float | None]] = [
-        ("max_latency_s", budget.percentile, budget.max_s, interval(candidate, budget.percentile).estimate_s)
-        for budget in budgets.latency
+    return AllShortfalls(among, budgets).of(candidate, judged)
+
+
+class AllShortfalls:
+    """What every candidate of a question lacks, each as `shortfalls` says it."""
+
+    def __init__(self, among: Sequence[Candidate], budgets: Budgets) -> None:
+        self._budgets = budgets
+        self._rows = {candidate: row for row, candidate in enumerate(among)}
+        judgement = judge(among, budgets)
+        assert judgement is not None, "there is at least the candidate that is asked about"
+        self._judged, self._counted = judgement, frozenset(judgement.family.rows)
+        self._limits = _limits(budgets)
+        self._estimates = budget_estimates(judgement)
+        # By whether a candidate counts among those that a promise pays for.
+        self._steps = {counted: _next_step(judgement, counted=counted) for counted in (True, False)}
+        self._bounds = {counted: _latency_bounds(judgement, step) for counted, step in self._steps.items()}
+
+    def of(self, candidate: Candidate, judged: Feasibility | None = None) -> tuple[Shortfall, ...]:
+        """Compare every budget with one candidate; `judged` gives its bounds where it was judged."""
+        row = self._rows[candidate]
+        checks = judged.checks if judged else self._checks(candidate, row)
+        return tuple(
+            _against(candidate, *limit, estimates[row], check)
+            for limit, estimates, check in zip(self._limits, self._estimates, checks, strict=True)
+        )
+
+    def _checks(self, candidate: Candidate, row: int) -> Sequence[BudgetCheck | float | None]:
+        """Check in the order of the budgets, at the level of the next candidate to hold; None without evidence."""
+        counted = row in self._counted
+        # Of latencies the bound alone: the confidence of a budget that its own estimate misses is not shown.
+        bounds = [column[row] for column in self._bounds[counted]]
+        level = _accuracy_level(self._judged, row, self._steps[counted])
+        checks = accuracy_checks(candidate, self._budgets)
+        return [*bounds, *(None if check is None else check.at(level) for check in checks)]
+
+
+def _limits(budgets: Budgets) -> list[tuple[BudgetField, float | None, float]]:
+    limits: list[tuple[BudgetField, float | None, float]] = [
+        ("max_latency_s", budget.percentile, budget.max_s) for budget in budgets.latency
     ]
     if budgets.min_accuracy_pct is not None:
-        limits.append(("min_accuracy_pct", None, budgets.min_accuracy_pct, _accuracy_pct(candidate)))
+        limits.append(("min_accuracy_pct", None, budgets.min_accuracy_pct))
     if budgets.max_accuracy_drop_pp is not None:
-        limits.append(("max_accuracy_drop_pp", None, budgets.max_accuracy_drop_pp, _drop_pp(candidate)))
-    checks = judged.checks if judged else _checks(candidate, budgets, among, proven, all_count)
-    return tuple(_against(candidate, *limit, check) for limit, check in zip(limits, checks, strict=True))
+        limits.append(("max_accuracy_drop_pp", None, budgets.max_accuracy_drop_pp))
+    return limits
 
 
 # Of accuracies, whose levels and limits are few; how many items a limit takes is searched for.
@@ -151,20 +177,6 @@ def _against(
     return _of_accuracy.get(candidate, (budget, limit, check.level), of_items)
 
 
-def _checks(
-    candidate: Candidate, budgets: Budgets, among: Sequence[Candidate], proven: int, all_count: bool
-) -> Sequence[BudgetCheck | float | None]:
-    """Check in the order of the budgets, at the level of the next candidate to hold; None without evidence."""
-    judged = judge(among, budgets)
-    assert judged is not None, "the candidate is one of them"
-    row = among.index(candidate)
-    step = _next_step(judged, counted=row in judged.family.rows, proven=proven, all_count=all_count)
-    level = _accuracy_level(judged, row, step)
-    # Of latencies the bound alone: the confidence of a budget that its own estimate misses is not shown.
-    bounds = [column[row] for column in _latency_bounds(judged, step)]
-    return [*bounds, *(None if check is None else check.at(level) for check in accuracy_checks(candidate, budgets))]
-
-
 @dataclass(frozen=True)
 class _NextStep:
     """What the next candidate to hold is judged at: its level before any share of the error, and how many tests."""
@@ -173,7 +185,7 @@ class _NextStep:
     level: float
 
 
-def _next_step(judged: Judgement, *, counted: bool, proven: int, all_count: bool) -> _NextStep:
+def _next_step(judged: Judgement, *, counted: bool, proven: int = 0, all_count: bool = False) -> _NextStep:
     members = judged.table.count if all_count else len(judged.family.rows) + (not counted)
     tests = max(1, members - proven)
     return _NextStep(tests, sidak(judged.budgets.confidence, comparisons=tests))
@@ -219,7 +231,10 @@ def _accuracy_bounds(judged: Judgement, step: _NextStep) -> list[Sequence[float 
 
 
 def next_bounds(judged: Judgement, *, proven: int, all_count: bool) -> list[Sequence[float | None]]:
-    """Return for each budget of a question the bounds of all candidates, as `shortfalls` does."""
+    """Return for each budget of a question the bounds of all candidates, to be the next after those that are proven.
+
+    A promise then pays for `all_count`, or for those of its `Family` and the candidate itself, less the proven ones.
+    """
     counted, others = (_next_step(judged, counted=own, proven=proven, all_count=all_count) for own in (True, False))
     rows = frozenset(judged.family.rows)
     columns = [[*_latency_bounds(judged, step), *_accuracy_bounds(judged, step)] for step in (counted, others)]
