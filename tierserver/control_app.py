@@ -13,6 +13,7 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 from tierserver import protocol
 from tierserver.asgi import (
@@ -120,23 +121,14 @@ class ControlApp:
         match method, path:
             case "GET", ["control"]:
                 return Answer.of_json(self._options.facts.to_json())
-            case "POST", ["control", "hold"]:
-                hold = Hold.from_json(await self._json(scope, receive))
-                self._reservation.take(hold.holder, hold.who)
-                return Answer.of_json({})
-            case "POST", ["control", "release"]:
-                self._reservation.release(Release.from_json(await self._json(scope, receive)).holder)
-                return Answer.of_json({})
-            case "POST", ["control", "missing"]:
-                digests = FileDigests.from_json(await self._json(scope, receive)).sha256
-                return Answer.of_json(FileDigests(self._cache.missing(digests)).to_json())
-            case "PUT", ["control", "files", digest]:
+            case "POST", ["control", "hold" | "release" | "missing" as what]:
+                return Answer.of_json(self._answered(what, await self._json(scope, receive)))
+            case "PUT" | "DELETE", ["control", "files", digest]:
                 self._check_holder(scope)
-                await self._receive_file(digest, scope, receive)
-                return Answer.of_json({})
-            case "DELETE", ["control", "files", digest]:
-                self._check_holder(scope)
-                self._cache.discard(digest)
+                if method == "DELETE":
+                    self._cache.discard(digest)
+                else:
+                    await self._receive_file(digest, scope, receive)
                 return Answer.of_json({})
             case "POST", ["control", "launch"]:
                 self._check_holder(scope)
@@ -149,6 +141,18 @@ class ControlApp:
             case _, ["control"] | ["control", "hold" | "release" | "missing" | "launch" | "commands"]:
                 raise MethodNotAllowed(f"method {method[:20]} is not allowed here")
         raise NotFound(f"no such path {scope['path'][:80]!r}; this is a tier server's control port")
+
+    def _answered(self, what: str, question: dict[str, object]) -> dict[str, Any]:
+        """Answer a question that needs no more than its JSON."""
+        match what:
+            case "hold":
+                hold = Hold.from_json(question)
+                self._reservation.take(hold.holder, hold.who)
+            case "release":
+                self._reservation.release(Release.from_json(question).holder)
+            case _:
+                return FileDigests(self._cache.missing(FileDigests.from_json(question).sha256)).to_json()
+        return {}
 
     def _check_holder(self, scope: Scope) -> None:
         self._reservation.check(header(scope, HOLDER_HEADER.encode()) or "")

@@ -29,6 +29,7 @@ class FileCache:
 
     def __init__(self, root: Path, *, max_bytes: int) -> None:
         self.max_bytes = max_bytes
+        self._expected_bytes = 0  # of uploads under way, which are not among the files yet
         self._files, self._incoming, self._launches = root / "files", root / "incoming", root / "launches"
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = (root / "lock").open("ab")
@@ -57,6 +58,7 @@ class FileCache:
         target = self._path(digest)
         self._make_room(size_bytes)
         path = self._incoming / uuid.uuid4().hex
+        self._expected_bytes += size_bytes
         try:
             with path.open("xb") as stream:
                 upload = Upload(stream, digest, size_bytes)
@@ -64,6 +66,7 @@ class FileCache:
             if upload.is_complete:
                 path.rename(target)
         finally:
+            self._expected_bytes -= size_bytes
             path.unlink(missing_ok=True)
 
     def discard(self, digest: str) -> None:
@@ -103,9 +106,10 @@ class FileCache:
         return target
 
     def _make_room(self, size_bytes: int) -> None:
+        size_bytes += self._expected_bytes
         if size_bytes > self.max_bytes:
             raise TooLarge(
-                f"a file of {size_bytes // _MIB} MiB; this tier server keeps {self.max_bytes // _MIB} MiB in all, "
+                f"files of {size_bytes // _MIB} MiB at once; this tier server keeps {self.max_bytes // _MIB} MiB, "
                 "start it with a larger --cache-bytes"
             )
         stored = sorted(((path.stat(), path) for path in self._files.iterdir()), key=lambda entry: entry[0].st_mtime)

@@ -59,4 +59,5 @@ class Reservation:
     def _busy(self, holder: _Holder) -> Busy:
         # `who` comes from the network and goes into a terminal.
         who = "".join(letter if letter.isprintable() else "?" for letter in holder.who)
-        return Busy(f"this tier server is in use by {who}, since {self._clock() - holder.since_s:.0f} s")
+        since = f"{self._clock() - holder.since_s:.0f} s"
+        return Busy(f"this tier server is in use by {who}, since {since}; try again when it is done")

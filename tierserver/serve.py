@@ -14,7 +14,7 @@ import os
 import secrets
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -72,7 +72,8 @@ def main() -> None:
     except (TierError, ValueError) as error:
         sys.exit(f"tierserver: {error}")
     except OSError as error:
-        sys.exit(f"tierserver: {error.filename or options.serve}: {error.strerror}")
+        advice = "" if error.filename else "; try another host or port"
+        sys.exit(f"tierserver: {error.filename or options.serve}: {error.strerror}{advice}")
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -128,9 +129,9 @@ def _facts() -> TierFacts:
 
 def read_token(file: Path) -> str:
     """Return the token in a file, which is made with a fresh one if it does not exist; raise ValueError."""
-    if not file.exists():
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-            stream.write(secrets.token_hex(16) + "\n")
+    # Another server that starts at this moment may make it first.
+    with suppress(FileExistsError), os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as made:
+        made.write(secrets.token_hex(16) + "\n")
     token = file.read_text(encoding="utf-8", errors="replace").strip()
     if len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise ValueError(

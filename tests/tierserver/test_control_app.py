@@ -151,7 +151,7 @@ def test_a_second_runner_learns_who_holds_the_server_and_since_when(port: Port) 
     port.now[0] += 7
     assert port.hold("other", "ben@office") == (
         409,
-        {"error": "this tier server is in use by anna@lab, since 7 s"},
+        {"error": "this tier server is in use by anna@lab, since 7 s; try again when it is done"},
     )
     for method, path in (
         ("POST", "/control/launch"),
@@ -171,7 +171,10 @@ def test_a_holder_without_a_sign_of_life_loses_the_server(port: Port) -> None:
     port.now[0] += LEASE_S - 1
     port.hold(who="\x1b[31mred")
     port.now[0] += LEASE_S - 1
-    assert port.hold("other")[1]["error"] == "this tier server is in use by ?[31mred, since 38 s"
+    assert (
+        port.hold("other")[1]["error"]
+        == "this tier server is in use by ?[31mred, since 38 s; try again when it is done"
+    )
     port.now[0] += 1
     assert "lapsed without a sign of life" in port.ask("POST", "/control/commands", b"")[1]["error"]
     assert port.hold("other")[0] == 200

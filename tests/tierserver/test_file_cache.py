@@ -90,6 +90,8 @@ def test_files_used_longest_ago_give_way(cache: FileCache) -> None:
         cache.linked({"model/a": first}),
     ):
         pass
+    with cache.receiving("1" * 64, 60), pytest.raises(TooLarge, match=r"files of 0 MiB at once"):
+        put(cache, b"f" * 41)
     with pytest.raises(TooLarge, match=r"start it with a larger --cache-bytes"):
         put(cache, b"e" * 101)
 
