@@ -29,7 +29,8 @@ def tier_costs(session: Session, *, subject: str | None = None) -> Sequence[Mapp
 _LINK_CHECKS = f"""
 SELECT link, direction, declared_bit_per_s, {exact_mean("measured_bit_per_s", scale="1")} AS mean_bit_per_s,
        MIN(deviation_pct) AS least_pct, MAX(deviation_pct) AS most_pct, MIN(tolerance_pct) AS tolerance_pct,
-       {exact_mean("rtt_s")} AS rtt_s, COUNT(*) AS probes
+       {exact_mean("rtt_s")} AS rtt_s, COUNT(*) AS probes,
+       MIN(CASE WHEN tolerance_pct IS NULL AND moment IS NOT NULL THEN 1 ELSE 0 END) AS real
 FROM link_check WHERE environment = :environment AND verdict <> 'INVALID'
 GROUP BY link, direction, declared_bit_per_s ORDER BY link, direction DESC, declared_bit_per_s
 """
@@ -47,7 +48,7 @@ WHERE m.environment_id = :environment AND m.status = 'complete' AND t.provider <
 
 
 def link_checks(session: Session, environment_key: str) -> tuple[Mapping[str, Any], ...]:
-    """Return per link and direction how far the probed rates were from the declared one."""
+    """Return per link and direction how far the probed rates were from the declared one, and whether it is real."""
     return _rows(session, _LINK_CHECKS, environment=environment_key)
 
 

@@ -137,9 +137,9 @@ def links_table(rows: Sequence[Mapping[str, Any]]) -> Html:
         [
             row["link"],
             row["direction"],
-            rate(row["declared_bit_per_s"]),
+            "real link" if row["real"] else rate(row["declared_bit_per_s"]),
             rate(row["mean_bit_per_s"]),
-            f"{row['least_pct']:+.1f} to {row['most_pct']:+.1f} %",
+            " to ".join(f"{deviation:+.1f}" for deviation in _deviations_pct(row)) + " %",
             "–" if row["tolerance_pct"] is None else f"{row['tolerance_pct']:g} %",
             duration(row["rtt_s"]),
             str(row["probes"]),
@@ -149,6 +149,12 @@ def links_table(rows: Sequence[Mapping[str, Any]]) -> Html:
     return table(
         "Links of the evidence that counts, probed before and after each measurement", heads, cells, texts=(0, 1)
     )
+
+
+def _deviations_pct(row: Mapping[str, Any]) -> list[float]:
+    """Return how far the least and the most were from the declared rate; of a real link, from its mean."""
+    usual = row["mean_bit_per_s"] / row["declared_bit_per_s"] if row["real"] else 1.0
+    return [100 * ((1 + row[f"{name}_pct"] / 100) / usual - 1) for name in ("least", "most")]
 
 
 def verdict_section(rows: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
