@@ -134,7 +134,7 @@ def _show_testbed(name: str, catalog: Path | None, *, as_json: bool) -> None:
         return
     # Imported here, so that a look at this machine without Docker does not load the `docker` package.
     from runner.commands.doctor_testbed import examine_places
-    from runner.launchers.hosts import PlaceAccess
+    from runner.launchers.places import PlaceAccess
 
     settings = RunnerSettings()
     access = PlaceAccess(base, settings.base_image, settings.tier_token)

@@ -9,7 +9,8 @@ from catalog.units import duration, rate, size
 from runner.errors import LaunchError, RunnerError, TierCallError
 from runner.host import Host
 from runner.launchers.base import Deployment, LinkLimits
-from runner.launchers.hosts import EnginePlace, PlaceAccess, ServerPlace, TestbedLauncher, placed
+from runner.launchers.hosts import TestbedLauncher
+from runner.launchers.places import EnginePlace, PlaceAccess, ServerPlace, placed
 from runner.launchers.shaping import in_parallel
 from runner.measuring.tiers import Scale, resolve_provider, tier_limits
 from tierserver.messages import LinkProbe, Probe

@@ -132,7 +132,8 @@ def run_context(catalog: Catalog, base: Path, selection: Selection, scale: str) 
         parsed,
         RunnerSettings().workdir,
         host=host,
-        hosts=hosts if real_links or selection.replicas else {},
+        # Of one machine for all tiers, `host` says everything.
+        hosts=hosts if real_links or selection.replicas or len(set(hosts.values())) > 1 else {},
         real_links=real_links,
     )
 

@@ -54,7 +54,7 @@ _KILL_S = 5.0
 _READY_S = 30.0
 _LOG_TAIL_BYTES = 4000
 # The link in user space hands over pieces of about 4 ms, each up to a millisecond late.
-_SHORTEST_LOOK_S = 0.08
+SHORTEST_LOOK_S = 0.08
 
 # Runs before the tier in the tier's own process: asks Linux for SIGKILL when the runner's thread ends, exits at once
 # if it has already ended, adds to the environment, then becomes the tier.
@@ -178,7 +178,7 @@ class ProcessLauncher:
                 (link.upstream, link.downstream): _relay_url(link, child, ports[link.downstream])
                 for link, child in relays
             }
-            yield Deployment(dict(started), tuple(links), addresses, _SHORTEST_LOOK_S)
+            yield Deployment(dict(started), tuple(links), addresses, SHORTEST_LOOK_S)
 
     def kept(self) -> AbstractContextManager[None]:
         """Do nothing: a link in user space belongs to its tiers."""

@@ -95,7 +95,7 @@ def launcher_of(
 
         started = TestbedLauncher.open(testbed, base=base, base_image=base_image, token=token)
         reason = f"testbed {name}: {started.describe().version}"
-        return Selection(started, reason, name, testbed.replicas, real_links=True)
+        return Selection(started, reason, name, testbed.replicas, real_links=testbed.links == "real")
     engine = Engine.connect(testbed.engine)
     launcher_there = DockerLauncher(engine, base_image=base_image, place=testbed.engine)
     return Selection(launcher_there, f"testbed {name}: Docker {engine.version}", name, testbed.replicas)

@@ -44,7 +44,10 @@ def test_places_are_engines_by_url_or_context_and_tier_servers() -> None:
 
 WRONG = [
     ("{engine: local, links: real}", "links: real needs a place for each tier"),
-    ("{tiers: {mobile: local, edge: ssh://a, cloud: ssh://b}, links: emulated}", "write links: real, or leave it out"),
+    (
+        "{tiers: {mobile: local, edge: 'http://a', cloud: ssh://b}, links: emulated}",
+        "edge is a tier server: write links",
+    ),
     ("{engine: local, tiers: {mobile: local}}", "either one engine for all tiers, or tiers with a place each"),
     ("{replicas: boards}", "either one engine for all tiers, or tiers with a place each"),
     ("{engine: 'ftp://nuc'}", "ftp:// leads to no Docker engine; allowed: local, a Docker context's name, ssh://"),

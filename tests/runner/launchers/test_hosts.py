@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import docker
@@ -88,6 +89,23 @@ def test_tiers_reach_one_another_and_read_their_files(launcher: TestbedLauncher,
             engine.inspect(tier.container)["HostConfig"]["Memory"] for tier in running if isinstance(tier, DockerTier)
         ]
     assert limits == [256 << 20, 512 << 20]
+
+
+def test_a_link_between_engines_is_slowed_down_to_what_is_declared(gateway: str) -> None:
+    spec = places(address=gateway).model_dump()["tiers"]
+    spec["edge"]["address"] = gateway
+    emulated = TestbedLauncher.open(TestbedSpec.model_validate({"tiers": spec, "links": "emulated"}))
+    tiers, link = [replace(tier, cpus=1.0) for tier in TIERS[1:]], replace(LINKS[1], real=False, delay_s=0.02)
+    slow = replace(link, up_bit_per_s=4_000_000, down_bit_per_s=8_000_000)
+    with emulated.launch(tiers, [slow], {}) as deployment:
+        url = deployment.url("edge", "cloud")
+        assert url.startswith("http://127.0.0.1:")
+        probe = {"cmd": "probe", "url": url, "small_bytes": 20_000, "large_bytes": 60_000, "repetitions": 1}
+        answer = deployment.tiers["edge"].call(probe, deadline_s=20)
+    assert answer["rtt_s"] >= 0.04
+    # Wide, because this machine may be busy: the link that is there is a thousand times as fast.
+    assert 2e6 < answer["up"]["rate_bit_per_s"] < 6e6 and 4e6 < answer["down"]["rate_bit_per_s"] < 12e6
+    assert emulated.host().fingerprint != TestbedLauncher(emulated._places).host().fingerprint
 
 
 def test_changed_files_are_sent_again(launcher: TestbedLauncher, tmp_path: Path) -> None:
