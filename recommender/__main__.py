@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -23,11 +24,15 @@ from recommender.errors import NoEvidence, RecommenderError
 from recommender.evidence.snapshots import Snapshots
 from recommender.http.access_log import AccessLog
 from recommender.http.connections import GuardedProtocol
+from recommender.http.draining import DrainingServer
 from recommender.http.service import RequestRecorder
 from recommender.settings import RecommenderSettings
+from recommender.workers import Workers
 
 # As the interpreter has it, before `main` changes it.
 _COLLECT_AFTER = gc.get_threshold()
+# Of the printed question where the evidence has no subject yet, or is read by other processes.
+_EXAMPLE = "fashion-resnet"
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -41,6 +46,9 @@ def serve(
     ] = None,
     settings_file: Annotated[
         Path | None, typer.Option("--settings", help="File of TIERWISE_<NAME>=value lines, readable by its owner only")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Processes that answer on this port (default 1)")
     ] = None,
     without_key: Annotated[
         bool | None, typer.Option("--without-key", help="Listen beyond loopback without TIERWISE_API_KEY")
@@ -57,19 +65,44 @@ def serve(
     if settings_file is not None:
         # Settings find their file through this variable alone, so it is set before they are built.
         os.environ[VARIABLE] = str(settings_file)
-    options = {"host": host, "port": port, "database": database, "without_key": without_key, "access_log": access_log}
+    options = {"host": host, "port": port, "database": database, "workers": workers}
+    options |= {"without_key": without_key, "access_log": access_log}
     # An option of None would count as given and hide the environment and the file.
     settings = RecommenderSettings(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
+    if settings.workers > 1:
+        _serve_in_workers(settings)
+    _serve(settings, None, lambda listener, subject: _announce(settings, listener.getsockname()[1], subject))
+
+
+def _serve_in_workers(settings: RecommenderSettings) -> None:
+    """Serve in processes of their own, behind one socket, and exit."""
+    if not hasattr(os, "fork"):
+        raise OSError("--workers needs an operating system that forks processes; start one service for each port")
+    settings.require_protection()
+    with _listen(settings.host, settings.port) as listener:
+        announce = functools.partial(_announce, settings, listener.getsockname()[1], _EXAMPLE)
+
+        def serve(ready: Callable[[], None]) -> int:
+            return _exit_code(lambda: _serve(settings, listener, lambda *_: ready()))
+
+        sys.exit(Workers(settings.workers, serve, listener).run(announce))
+
+
+def _serve(
+    settings: RecommenderSettings, listener: socket.socket | None, ready: Callable[[socket.socket, str], None]
+) -> None:
+    """Read the evidence, open the port unless a socket is given, call `ready`, and answer until a signal comes."""
     log = AccessLog() if settings.access_log else None
     app = create_app(settings, log=log)
     snapshots: Snapshots = app.state.snapshots
     try:
         # An unreadable database must stop the start before a port is taken and an address announced.
         subject = _example_subject(snapshots)
-        listener = _listen(settings.host, settings.port)
-        _announce(settings, listener.getsockname()[1], subject)
+        listener = listener or _listen(settings.host, settings.port)
+        ready(listener, subject)
         keep_what_serves_all()
-        uvicorn.Server(_config(app, settings)).run(sockets=[listener])
+        server = DrainingServer(_config(app, settings), app.state.drain, drain_s=settings.drain_s)
+        server.run(sockets=[listener])
     finally:
         # The application's lifespan closes them too, but it never begins where the port cannot be bound.
         snapshots.close()
@@ -87,10 +120,16 @@ def main() -> None:
     """Run the command; print every expected failure as one line on stderr and exit with code 1."""
     # Until the service is ready: modules and evidence stay, and to search them for garbage only takes time.
     gc.set_threshold(100_000, 20, 20)
+    if code := _exit_code(cli):
+        sys.exit(code)
+
+
+def _exit_code(command: Callable[[], object]) -> int:
+    """Run the command; print an expected failure as one line on stderr, and return the exit code."""
     try:
-        cli()
+        command()
     except (RecommenderError, CatalogError, OSError) as error:
-        _fail(str(error))
+        return _fail(str(error))
     except ValidationError as error:
         # Only place and message: an error's `input` may be the API key.
         details = "; ".join(
@@ -98,7 +137,8 @@ def main() -> None:
             f"TIERWISE_{'.'.join(map(str, detail['loc'])).upper()}: {detail['msg'].removeprefix('Value error, ')}"
             for detail in error.errors()
         )
-        _fail(f"a setting is not valid: {details}", code=2)
+        return _fail(f"a setting is not valid: {details}", code=2)
+    return 0
 
 
 def _config(app: FastAPI, settings: RecommenderSettings) -> uvicorn.Config:
@@ -109,7 +149,12 @@ def _config(app: FastAPI, settings: RecommenderSettings) -> uvicorn.Config:
     proxies = [str(network) for network in settings.trusted_proxies]
     return uvicorn.Config(
         app,
-        http=cast(Any, functools.partial(GuardedProtocol, settings=settings, running=running, recorder=recorder)),
+        http=cast(
+            Any,
+            functools.partial(
+                GuardedProtocol, settings=settings, running=running, recorder=recorder, drain=app.state.drain
+            ),
+        ),
         ws="none",  # no route speaks it, and its connections would be under no limit
         log_level="error",  # a warning for every malformed request would let any client fill the log
         access_log=False,  # ours has no query, which may hold a key, and waits for no reader
@@ -130,7 +175,7 @@ def _example_subject(snapshots: Snapshots) -> str:
         return next(iter(snapshots.current().subjects))
     except NoEvidence as error:
         err.print(labelled("note:", "yellow", str(error)))
-        return "fashion-resnet"
+        return _EXAMPLE
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -168,9 +213,9 @@ def _announce(settings: RecommenderSettings, port: int, subject: str) -> None:
     err.print(f"  curl -s {url}/recommend{key} -H 'content-type: application/json' -d '{question}'")
 
 
-def _fail(message: str, *, code: int = 1) -> None:
+def _fail(message: str, *, code: int = 1) -> int:
     err.print(labelled("error:", "red", message))
-    sys.exit(code)
+    return code
 
 
 if __name__ == "__main__":

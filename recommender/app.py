@@ -13,6 +13,7 @@ from recommender.evidence.snapshots import Snapshots
 from recommender.http import evidence, problems, questions, service, whatif
 from recommender.http.access_log import RequestLog
 from recommender.http.answer_cache import AnswerCache
+from recommender.http.draining import Drain
 from recommender.http.evidence import EvidenceLookup
 from recommender.http.middleware import ApiKey, BodyLimit, LocalOnly, SafeHeaders, TimeLimit
 from recommender.http.question_queue import QuestionQueue
@@ -61,6 +62,7 @@ def create_app(settings: RecommenderSettings | None = None, *, log: RequestLog |
     app.state.snapshots = snapshots
     app.state.answers = AnswerCache(snapshots)
     app.state.queue = QuestionQueue()
+    app.state.drain = Drain()
     app.state.lookup = EvidenceLookup(chosen.database)
     app.state.metrics = ServiceMetrics(snapshots)
     secret = None if chosen.api_key is None else chosen.api_key.get_secret_value()

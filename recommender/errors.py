@@ -23,6 +23,7 @@ RecommenderError
 ├── RequestTooSlow            an answer that took longer than it may
 ├── RequestTimeout            a request that did not arrive in time
 ├── TooManyRequests           a client that holds its share of connections
+├── Draining                  a service that is about to stop
 ├── NoRoom                    a service whose connections are all in use
 ├── MalformedRequest          bytes that are not HTTP
 ├── NotAuthorized             a request without the API key
@@ -217,6 +218,13 @@ class NoRoom(RecommenderError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"{limit} connections have a request under way, the most for this service; try again later")
+
+
+class Draining(RecommenderError):
+    """The service was told to stop; it answers what still comes, and no more should be sent."""
+
+    def __init__(self) -> None:
+        super().__init__("this service is about to stop; send requests to another one, or again when it has restarted")
 
 
 class MalformedRequest(RecommenderError):

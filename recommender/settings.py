@@ -46,6 +46,13 @@ class RecommenderSettings(FileSettings):
     api_key: SecretStr | None = Field(
         default=None, min_length=16, description="Key that every request for evidence must bring"
     )
+    workers: int = Field(default=1, ge=1, le=64, description="Processes that answer on the port, one or two per CPU")
+    drain_s: float = Field(
+        default=3.0,
+        ge=0,
+        le=_LONGEST_S,
+        description="How long requests are still answered after SIGTERM, while /readyz says 503",
+    )
     without_key: bool = Field(default=False, description="Listen beyond loopback without a key all the same")
     access_log: bool = Field(default=True, description="Print one line on stderr for each request")
     cors_origins: tuple[str, ...] = Field(

@@ -337,7 +337,7 @@ def _hops(
     """Split the route's links where a part runs; None when the route is not known."""
     if not links:
         return ()
-    route = [str(tier["name"]) for tier in conditions.get("tiers") or ()]
+    route = condition_chains(conditions)[0]
     if len(route) != len(links) + 1 or any(tier not in route for tier in placement):
         # A single link is the single hop, whatever was recorded of the route.
         return (tuple(links),) if len(links) == 1 else None

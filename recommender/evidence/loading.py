@@ -18,6 +18,7 @@ from catalog.evidence.loading import ReadAccuracies, slo_evidence, strategy_evid
 from catalog.evidence.records import Applicability, values_of
 from catalog.evidence.strategy_evidence import AccuracyEvidence, Origin, StrategyEvidence
 from catalog.statistics.drops import AccuracyDrop, hit_drop, mean_iou_drop, pair_items, separate_drop
+from catalog.statistics.families import condition_chains
 from recommender.errors import EvidenceUnavailable
 from recommender.evidence.model import (
     DeclaredStrategy,
@@ -333,8 +334,8 @@ def candidate_of(row: StrategyEvidence, bounds: AccuracyBounds) -> Candidate:
 
 def _client(row: StrategyEvidence) -> str:
     """Return the first tier of the measured route, or the first one used where foreign evidence names no route."""
-    route = row.conditions.get("tiers") or [{}]
-    return str(route[0].get("name") or row.tiers[0])
+    route = condition_chains(row.conditions)[0]
+    return route[0] if route else row.tiers[0]
 
 
 def _sent(row: StrategyEvidence) -> float | None:

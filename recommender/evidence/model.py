@@ -16,6 +16,7 @@ from catalog.evidence.strategy_evidence import (
     preferred_environment,
 )
 from recommender.errors import (
+    EvidenceUnavailable,
     NotDeclared,
     UnknownEnvironment,
     UnknownHost,
@@ -185,6 +186,12 @@ class Evidence:
         `UnknownSubject`, `UnknownEnvironment`, `UnknownHost`, `UnknownScale` or `UnknownLauncher`.
         """
         if subject not in self.subjects:
+            for reason in self.left_out:
+                if reason.startswith(f"subject {subject}: "):
+                    raise EvidenceUnavailable(
+                        f"the evidence of {subject!r} cannot be used ({reason.removeprefix(f'subject {subject}: ')}); "
+                        "`runner verify` names rows that another program wrote"
+                    )
             raise UnknownSubject(subject, self.subjects)
         by_environment = self.subjects[subject]
         # `_no_environment` always raises, and says which property nothing has.

@@ -23,6 +23,7 @@ from recommender.errors import (
     RequestTimeout,
     TooManyRequests,
 )
+from recommender.http.draining import Drain
 from recommender.http.middleware import declared_bytes
 from recommender.http.problems import problem_response
 from recommender.http.service import REFUSED, RequestRecorder
@@ -51,9 +52,11 @@ class GuardedProtocol(HttpToolsProtocol):
         settings: RecommenderSettings,
         running: Counter[str],
         recorder: RequestRecorder,
+        drain: Drain,
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
+        self._drain = drain
         self._settings = settings
         self._running = running
         self._recorder = recorder
@@ -168,6 +171,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._read_bytes = 0
         self._expire_after(self._settings.max_body_s)
         super().on_headers_complete()
+        # The client of a service that stops begins its next request on another connection, which may lead elsewhere.
+        if self._drain.begun:
+            self.cycle.keep_alive = False
         self._unanswered.append(self.cycle)
 
     def on_message_complete(self) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from importlib.resources import files
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.staticfiles import StaticFiles
@@ -14,7 +14,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from recommender.errors import RecommenderError
+from recommender.errors import Draining, RecommenderError
 from recommender.evidence.snapshots import Snapshots
 from recommender.http.access_log import RequestLog, request_line
 from recommender.http.evidence import EvidenceNow
@@ -188,7 +188,14 @@ async def healthz() -> LivenessResponse:
     return LivenessResponse(version=version("tierwise"))
 
 
-@router.get("/readyz", responses=documented(413, 500, 503))
+def _refuse_while_draining(request: Request) -> None:
+    """Raise `Draining` once the service was told to stop."""
+    if request.app.state.drain.begun:
+        raise Draining
+
+
+# Before the evidence is looked at: a service that stops is not ready, whatever it could answer.
+@router.get("/readyz", responses=documented(413, 500, 503), dependencies=[Depends(_refuse_while_draining)])
 def readyz(request: Request, evidence: EvidenceNow) -> HealthResponse:
     """Return 200 when a question can be answered now; otherwise a problem that says what is missing."""
     return HealthResponse(

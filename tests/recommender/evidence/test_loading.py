@@ -9,6 +9,7 @@ import pytest
 from catalog.evidence.database import open_database
 from catalog.exchange import import_files
 from recommender.answer.respond import respond
+from recommender.errors import EvidenceUnavailable, UnknownSubject
 from recommender.evidence.loading import load
 from recommender.evidence.model import Evidence
 from recommender.evidence.snapshots import Snapshots
@@ -117,3 +118,11 @@ def test_nothing_is_sent_on_the_tier_where_requests_start_whatever_it_is_called(
         candidates = load(database).select("net").candidates
     sent = {candidate.placement: candidate.sent_bytes for candidate in candidates}
     assert sent == {"phone": 0.0, "hub": None, "phone-hub": None}
+
+
+def test_a_subject_that_was_left_out_is_not_called_unknown(all_evidence: Evidence) -> None:
+    left_out = replace(all_evidence, subjects={}, left_out=("subject net: TypeError; the log has more",))
+    with pytest.raises(EvidenceUnavailable, match=r"evidence of 'net' cannot be used \(TypeError; .*runner verify"):
+        left_out.select("net")
+    with pytest.raises(UnknownSubject):
+        left_out.select("other")
