@@ -54,7 +54,14 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, and wait a moment for the first request of those that were taken."""
+        # Copies keep the sockets open while the event loop closes its own, which uvloop does in its next turns.
+        listeners = [listener.dup() for listener in sockets or ()]
+        for server in self.servers:
+            server.close()
         for listener in sockets or ():
+            listener.close()
+        await asyncio.sleep(_LOOK_EVERY_S)
+        for listener in listeners:
             await self._close(listener)
         deadline = time.monotonic() + _SETTLE_S
         while time.monotonic() < deadline and any(map(_awaits_first_request, self.server_state.connections)):
@@ -63,8 +70,7 @@ class DrainingServer(uvicorn.Server):
 
     async def _close(self, listener: socket.socket) -> None:
         """Close a socket after accepting all that wait at it, whose requests the close would reset."""
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(listener)
+        listener.setblocking(False)
         accepted = []
         with suppress(BlockingIOError):
             while True:
@@ -73,12 +79,12 @@ class DrainingServer(uvicorn.Server):
         listener.close()
         for connection in accepted:
             connection.setblocking(False)
-            await loop.connect_accepted_socket(self._protocol, connection)
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
 
     def _protocol(self) -> asyncio.Protocol:
         """Return the protocol of a connection, as uvicorn makes it."""
         kind = self.config.http_protocol_class
-        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg,return-value]
+        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg]
 
 
 def _awaits_first_request(connection: object) -> bool:

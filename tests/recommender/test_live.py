@@ -27,7 +27,6 @@ from typer.testing import CliRunner
 from recommender.__main__ import _example_subject, cli, main
 from recommender.evidence.snapshots import Snapshots
 
-
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
