@@ -89,6 +89,11 @@ def _refusal(engine: Engine) -> str:
         marker for marker in engine.list_containers(_LABEL) if f"/{NAME}" in (marker.get("Names") or ())
     ]
     labels = (markers[0].get("Labels") or {}) if markers else {}
+    if Owner.parse(labels.get(OWNER_LABEL, "")) == Owner.current():
+        return (
+            f"two places lead to the Docker engine at {engine.address}, which this runner uses already; allowed: one "
+            "testbed at a time on an engine. Name one of them"
+        )
     holder, since = printable(str(labels.get(_HOLDER_LABEL, "unknown"))), labels.get(_SINCE_LABEL, "")
     plain = since.isascii() and since.isdecimal() and len(since) <= _SECONDS_DIGITS
     # Clocks of two machines may differ, by hours even.
