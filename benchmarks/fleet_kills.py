@@ -122,11 +122,13 @@ class Server:
         command += [str(self._data.parent / "log"), "-o", re.sub(r"-D \S+", "", self._options)]
         as_owner = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
         for _ in range(20):
-            done = subprocess.run([*as_owner, *command], capture_output=True, text=True, check=False, cwd=self._data)
+            # No pipe: the server would keep it open.
+            nowhere = subprocess.DEVNULL
+            done = subprocess.run([*as_owner, *command], stdout=nowhere, stderr=nowhere, check=False, cwd=self._data)
             if done.returncode == 0:
                 return
             time.sleep(0.3)
-        raise RuntimeError(f"PostgreSQL does not start again: {done.stdout}{done.stderr}")
+        raise RuntimeError(f"PostgreSQL does not start again; its log is {self._data.parent / 'log'}")
 
     def stop(self) -> None:
         """Stop the server and remove its directory."""
@@ -343,6 +345,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--postgres", action="store_true")
     options = parser.parse_args()
+    # Of each process that is forked: this module is there twice, as the program and as what they import.
+    os.environ["PYTHONWARNINGS"] = "ignore::RuntimeWarning:runpy"
     server = Server() if options.postgres else None
     try:
         with tempfile.TemporaryDirectory(prefix="tierwise-kills-") as folder:

@@ -40,8 +40,12 @@ class FleetProgress:
 
     def started(self, testbed: str, what: str) -> None:
         with self._lock:
-            self._doing[testbed] = what.partition(" · ")[2] or what
-            self._progress.show(" · ".join(f"{name}: {task}" for name, task in self._doing.items()))
+            # Without the subject and the round, which leave no room for a second testbed.
+            self._doing[testbed] = what.split(" · ")[1]
+            self._show()
+
+    def _show(self) -> None:
+        self._progress.show(", ".join(f"{name}: {task}" for name, task in sorted(self._doing.items())))
 
     def done(self, number: int, testbed: str, what: str, estimate_s: float, outcome: str) -> None:
         """Count a task as done."""
@@ -50,6 +54,7 @@ class FleetProgress:
             seconds, rounds = self._expected.get(number, (0.0, 0))
             self._expected[number] = (max(0.0, seconds - estimate_s), max(0, rounds - (" · round " in what)))
             self._progress.done(f"{testbed} · {what}", estimate_s, outcome)
+            self._show()
 
     def notice(self, line: str) -> None:
         with self._lock:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from catalog.evidence.fill_lock import identity_of
 from runner.fleet.tasks import (
     Event,
     Report,
@@ -98,9 +99,9 @@ class FleetFiller(Filler):
         def is_due(key: TaskKey) -> bool:
             return not stop.requested and in_time(by_identity[key.identity])
 
-        context = self.setups.context
+        context, store = self.setups.context, identity_of(self.database)
         self.crew.run(
-            [TaskBlock(context.environment_key, str(context.scale), seed, keys) for keys, seed in blocks],
+            [TaskBlock(context.environment_key, str(context.scale), seed, keys, store) for keys, seed in blocks],
             report=report,
             is_due=is_due,
         )

@@ -40,6 +40,8 @@ from runner.fleet.worker import IsDue, RoundWorker
 
 _CONNECT_S = 10.0
 _TICK_S = 0.25
+# The scheduler describes all of its workers in one answer, which of a thousand is long.
+_LOOK_AROUND_S = 1.0
 # A worker that is started again within this time takes over what the former one had.
 _PATIENCE_S = 60.0
 _ATTEMPTS = 5
@@ -350,14 +352,14 @@ class _BlockRun:
         self._attempts: dict[TaskBlock, int] = {}
         self._messages: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
         self._present: dict[str, str] = {}
-        self._alone_since = time.monotonic()
+        self._alone_since = self._look_at = time.monotonic()
 
     def run(self) -> None:
         client, topic = self._crew.client, self._crew.topic
         client.subscribe_topic(topic, lambda event: self._messages.put(event[1]))
         try:
             while self._waiting or self._running:
-                self._present = self._crew.able(self._report)
+                self._look_around()
                 self._hand_out()
                 self._listen()
                 self._settle()
@@ -369,6 +371,12 @@ class _BlockRun:
             for running in self._running.values():
                 with suppress(Exception):
                     running.future.cancel()
+
+    def _look_around(self) -> None:
+        """Learn which workers are there, from time to time."""
+        if time.monotonic() >= self._look_at:
+            self._present = self._crew.able(self._report)
+            self._look_at = time.monotonic() + _LOOK_AROUND_S
 
     def _hand_out(self) -> None:
         """Give each testbed that has nothing to do the next block of which something is wanted."""
@@ -434,6 +442,7 @@ class _BlockRun:
         if type(error).__name__ != "KilledWorker":
             said = (str(error).splitlines() or [""])[0]
             self._crew.fault(running.testbed, f"{type(error).__name__}: {said}", self._report)
+            self._present.pop(running.testbed, None)
         del self._running[key]
         self._again(running.block)
 
@@ -443,6 +452,7 @@ class _BlockRun:
             self._report(done)
         if result.fault is not None:
             self._crew.fault(running.testbed, result.fault, self._report)
+            self._present.pop(running.testbed, None)
             self._again(running.block.without(done.identity for done in result.results))
 
     def _again(self, block: TaskBlock) -> None:

@@ -36,13 +36,15 @@ class TaskKey:
 class TaskBlock:
     """What one testbed measures without a break: the strategies of a subject in one round, which are compared.
 
-    `environment_key` and `scale` say under which conditions the keys hold; `seed` is that of the shuffled order.
+    `environment_key` and `scale` say under which conditions the keys hold; `seed` is that of the shuffled order, and
+    `store` identifies the database that the results belong into.
     """
 
     environment_key: str
     scale: str
     seed: int
     tasks: tuple[TaskKey, ...]
+    store: str = ""
 
     def without(self, done: Iterable[tuple[str, int]]) -> "TaskBlock":
         """Return what is left of the block."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from catalog.errors import DatabaseError
 from catalog.evidence.database import Database
+from catalog.evidence.fill_lock import identity_of
 from catalog.evidence.reading import accuracy_done, doubtful_rounds, rounds_done
 from catalog.evidence.records import RoundLook
 from catalog.evidence.soundness import sound_database
@@ -115,7 +116,13 @@ class RoundWorker:
                 report(results[-1])
 
     def _prepare(self, block: TaskBlock) -> _Prepared:
-        """Return the strategies of the catalog as it is now; raise FleetError where they are not those of the block."""
+        """Return the strategies of the catalog as it is now; raise FleetError where they do not fit the block."""
+        # Looked at before, too; but a worker that was started again meanwhile gets what its predecessor had.
+        if block.store not in ("", identity_of(self.database)):
+            raise FleetError(
+                f"testbed {self.testbed!r} stores into {self.database.location} now, and the round belongs into another "
+                "database; start its worker again with the database of the fill"
+            )
         whole = self.contexts(block.scale)
         # A catalog may list several settings, each of which is an environment.
         context = next((own for own in self._settings(whole) if own.environment_key == block.environment_key), None)

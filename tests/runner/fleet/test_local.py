@@ -2,10 +2,11 @@
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
+from catalog.evidence.database import open_database
 from runner.errors import FleetError
 from runner.fleet.local import LocalCrew
 from runner.fleet.scheduler import check_scheduler
@@ -20,7 +21,10 @@ from runner.fleet.tasks import (
     TestbedNotice,
     event_from_json,
 )
-from runner.fleet.worker import IsDue
+from runner.fleet.worker import IsDue, RoundWorker
+from runner.launchers.process import ProcessLauncher
+from runner.launchers.select import Selection
+from runner.measuring.keyed_strategy import RunContext
 
 
 def block(number: int, tasks: int = 3) -> TaskBlock:
@@ -128,3 +132,16 @@ def test_a_scheduler_here_or_with_tls_is_allowed(url: str) -> None:
 def test_any_other_address_is_refused(url: str, said: str) -> None:
     with pytest.raises(FleetError, match=said):
         check_scheduler(url)
+
+
+def test_a_worker_of_another_database_measures_nothing(database_url: str) -> None:
+    with open_database(database_url) as database:
+
+        def contexts(scale: str) -> RunContext:
+            raise AssertionError("the catalog is not read")
+
+        worker = RoundWorker("left", contexts, database, Selection(ProcessLauncher(), "requested"))
+        stored = replace(block(1), store="another database")
+        result = worker.measure(stored, report=lambda event: None, is_due=lambda task: True)
+    assert result.results == () and "belongs into another database" in str(result.fault)
+    assert not worker.busy
