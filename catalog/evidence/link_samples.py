@@ -16,6 +16,7 @@ from sqlmodel import Session
 
 from catalog.evidence.pools import StoredDesigns
 from catalog.evidence.tables import MEASUREMENT_COUNTS
+from catalog.setting import setting_of
 from catalog.statistics.families import client_tier, condition_chains
 from catalog.statistics.input_draw import SampleDesign
 from catalog.statistics.link_fit import LinkFit, fit_links
@@ -103,7 +104,8 @@ class LinkedStrategy:
 
     `hops` are the requests of one inference in order, each with the links it flows through: a relay passes on while it
     receives, so the links of one hop work at the same time, and hops work one after the other. `missing` says what the
-    evidence lacks, and is None where nothing is.
+    evidence lacks, and is None where nothing is. `loads` names by link what goes over it, alike for strategies that
+    send the same, and `peers` are those of them whose bytes were not recorded either.
     """
 
     operator: str
@@ -111,6 +113,13 @@ class LinkedStrategy:
     hops: tuple[tuple[str, ...], ...]
     evidence: tuple[LinkedSamples, ...]
     missing: str | None = None
+    loads: Mapping[str, str] = field(default_factory=dict)
+    peers: "tuple[LinkedStrategy, ...]" = ()
+
+    @property
+    def inferred(self) -> bool:
+        """Whether its bytes are those that explain its latencies."""
+        return bool(self.evidence) and all(samples.inferred for samples in self.evidence)
 
     @property
     def links(self) -> tuple[str, ...]:
@@ -127,11 +136,11 @@ _PLACEMENTS = "SELECT DISTINCT CAST(tiers AS TEXT) AS tiers FROM strategy WHERE 
 _MEASUREMENTS = f"""
 SELECT m.id, m.operator, m.placement, m.latency_key, m.round, m.conditions, m.protocol, m.pool_key, e.launcher
 FROM measurement m JOIN environment e ON e.id = m.environment_id
-WHERE m.subject = :subject AND m.environment_id = :environment
+WHERE m.subject = :subject AND m.environment_id IN ({{environments}})
   AND m.id IN (SELECT id FROM measurement WHERE {MEASUREMENT_COUNTS})
 ORDER BY m.started_at, m.id
 """
-_OF_SUBJECT = "(SELECT id FROM measurement WHERE subject = :subject AND environment_id = :environment)"
+_OF_SUBJECT = "(SELECT id FROM measurement WHERE subject = :subject AND environment_id IN ({environments}))"
 _SAMPLES = f"""
 SELECT measurement_id, id, input_id, latency_s, stratum FROM sample WHERE measurement_id IN {_OF_SUBJECT} ORDER BY 2
 """
@@ -154,7 +163,33 @@ def linked_strategies(session: Session, subject: str, environment_id: int) -> tu
     protocol, inputs, and the bytes sent.
     """
     reading = _Reading(session, {"subject": subject, "environment": environment_id})
-    return tuple(reading.strategy(row) for row in reading.rows(_STRATEGIES) if row["status"] != "inapplicable")
+    strategies = [reading.strategy(row) for row in reading.rows(_STRATEGIES) if row["status"] != "inapplicable"]
+    inferred = [strategy for strategy in strategies if strategy.inferred]
+    return tuple(
+        replace(strategy, peers=tuple(peer for peer in inferred if peer is not strategy and _share(peer, strategy)))
+        if strategy.inferred
+        else strategy
+        for strategy in strategies
+    )
+
+
+def _share(one: LinkedStrategy, other: LinkedStrategy) -> bool:
+    """Tell whether two strategies send the same over a link."""
+    return bool(one.loads.items() & other.loads.items())
+
+
+def _settings_of(session: Session, environment_id: int) -> list[int]:
+    """Return the environments that are settings of one: links and limits of tiers differ between them, nothing else."""
+    rows = session.execute(text("SELECT id, imported_file_id, details FROM environment")).all()
+    plain = {identity: (file_id, _json(details)) for identity, file_id, details in rows}
+    keys = {
+        # Settings of one file are those of one machine; another file may claim the same.
+        identity: (file_id, details["plain_key"])
+        for identity, (file_id, details) in plain.items()
+        if isinstance(details, dict) and "plain_key" in details and setting_of(details) is not None
+    }
+    key = keys.get(environment_id)
+    return [identity for identity, other in keys.items() if other == key] if key is not None else [environment_id]
 
 
 class _Reading:
@@ -162,6 +197,8 @@ class _Reading:
 
     def __init__(self, session: Session, values: Mapping[str, Any]) -> None:
         self._session, self._values = session, values
+        # Numbers of rows, which may stand in a statement as they are.
+        self._environments = ", ".join(map(str, _settings_of(session, values["environment"])))
         self._measurements: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         for row in self.rows(_MEASUREMENTS):
             row["conditions"], row["protocol"] = _json(row["conditions"]), _json(row["protocol"])
@@ -189,7 +226,8 @@ class _Reading:
         return client_tier(placements, [chain for row in measurements for chain in condition_chains(row["conditions"])])
 
     def rows(self, query: str) -> list[dict[str, Any]]:
-        return [dict(row) for row in self._session.execute(text(query), self._values).mappings()]
+        statement = text(query.replace("{environments}", self._environments))
+        return [dict(row) for row in self._session.execute(statement, self._values).mappings()]
 
     def strategy(self, declared: Mapping[str, Any]) -> LinkedStrategy:
         name = declared["operator"], declared["placement"]
@@ -210,7 +248,8 @@ class _Reading:
         # Without links no setting of them could differ.
         alike = [rows for rows in groups.values() if links and _alike(rows[0], current[0])]
         if now is None:
-            return self._inferred(name, hops, links, [current, *alike])
+            found = self._inferred(name, hops, links, [current, *alike])
+            return replace(found, loads=_loads(declared, links, current[0]["conditions"]))
         settings = [self._linked(rows, links) for rows in alike]
         others = [setting for setting in settings if setting and _same_bytes(setting, now)]
         return LinkedStrategy(*name, hops, (now, *others))
@@ -344,6 +383,24 @@ def _hops(
     # A hop ends where a part runs; the tiers between two stops only relay.
     stops = [0, *(route.index(tier) for tier in placement)]
     return tuple(tuple(links[first:last]) for first, last in itertools.pairwise(stops) if last > first)
+
+
+def _loads(declared: Mapping[str, Any], links: Sequence[str], conditions: Mapping[str, Any]) -> dict[str, str]:
+    """Name what goes over each link: the input before the first part, then what the parts before it hand on.
+
+    All operators that keep the model whole send the same input; what a cut sends is the operator's own.
+    """
+    placement = _json(declared["tiers"])
+    route = [str(tier["name"]) for tier in conditions.get("tiers") or ()]
+    if len(route) != len(links) + 1 or any(tier not in route for tier in placement):
+        # Of an unknown way only this is known: a single part is sent nothing but the input.
+        return dict.fromkeys(links, "input") if len(placement) == 1 else {}
+    stops = [route.index(tier) for tier in placement]
+    parts_before = [sum(stop <= position for stop in stops) for position in range(len(links))]
+    return {
+        link: "input" if not parts else f"{declared['operator']} after part {parts}"
+        for link, parts in zip(links, parts_before, strict=True)
+    }
 
 
 def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

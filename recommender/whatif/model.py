@@ -3,13 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catalog.evidence.link_samples import LinkedSamples, LinkedStrategy, LinkRate
 from catalog.statistics.intervals import PercentileInterval
-from catalog.statistics.link_fit import fit_links
+from catalog.statistics.link_fit import LinkFit, SharedBytes, fit_links, shared_bytes
 
 # Payload of a TCP segment with timestamps on Ethernet (MTU 1500), and its frame as a token bucket counts it.
 _SEGMENT_BYTES = 1448
@@ -197,12 +198,34 @@ def _fitted_s(strategy: LinkedStrategy, requested: Mapping[str, LinkRate], perce
 
     A percentile moves with the bytes of its own inputs, which the bytes of the mean do not tell.
     """
+    rates_now = {link: requested.get(link, rate) for link, rate in _rates(strategy, strategy.evidence[0]).items()}
+    fit = _fit(strategy, percentile, _shared(strategy, percentile))
+    return None if fit is None else fit.latency_s(np.array([rates_now[link].up_bit_per_s for link in strategy.links]))
+
+
+# By strategy, then percentile: what peers say is the same for every rate that is asked about, and for every check.
+_FITS: "WeakKeyDictionary[LinkedStrategy, dict[float, LinkFit | None]]" = WeakKeyDictionary()
+
+
+def _shared(strategy: LinkedStrategy, percentile: float) -> tuple[SharedBytes | None, ...]:
+    """Return by link what strategies that send the same over it say of its bytes."""
+    said: dict[str, list[float]] = {link: [] for link in strategy.links}
+    for peer in strategy.peers:
+        fits = _FITS.setdefault(peer, {})
+        if percentile not in fits:
+            fits[percentile] = _fit(peer, percentile)
+        fit = fits[percentile]
+        for link, count in zip(peer.links, () if fit is None else fit.carried_bytes.tolist(), strict=False):
+            if link in said and peer.loads.get(link) == strategy.loads.get(link) is not None:
+                said[link].append(count)
+    return tuple(shared_bytes(counts) for counts in said.values())
+
+
+def _fit(strategy: LinkedStrategy, percentile: float, shared: Sequence[SharedBytes | None] = ()) -> LinkFit | None:
     settings = [_rates(strategy, samples) for samples in strategy.evidence]
-    rates_now = {link: requested.get(link, rate) for link, rate in settings[0].items()}
     rates = np.array([[setting[link].up_bit_per_s for link in strategy.links] for setting in settings])
     measured = [_percentile(samples.latency_s, samples.round, percentile) for samples in strategy.evidence]
-    fit = fit_links(rates, np.array(measured), overlapping=len(strategy.hops) < len(strategy.links))
-    return None if fit is None else fit.latency_s(np.array([rates_now[link].up_bit_per_s for link in strategy.links]))
+    return fit_links(rates, np.array(measured), overlapping=len(strategy.hops) < len(strategy.links), shared=shared)
 
 
 def fitted_slope(strategy: LinkedStrategy) -> float:

@@ -1,6 +1,7 @@
 """Rows at several rates of a link: one strategy with its settings, and predictions between them without any bytes."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,35 @@ def test_bytes_make_one_setting_enough(database: Database, tmp_path: Path) -> No
     ]
     cloud = linked(database, tmp_path, "\n".join(lines))["cloud"]
     assert predicted(cloud, edge_cloud=2e6) == pytest.approx(true_percentile({"edge-cloud": 2e6}), rel=0.02)
+
+
+def test_strategies_that_send_the_same_are_peers_and_help_one_another(database: Database, tmp_path: Path) -> None:
+    """Each strategy was fitted for itself, though all that keep the model whole send the same input."""
+    rng = np.random.default_rng(4)
+    lines = rows([{"edge-cloud": rate} for rate in RATES]).split("\n")
+    header, cloud = lines[0], [line for line in lines[1:] if ",cloud," in line]
+    noisy = {rate: math.exp(rng.normal(0, 0.2)) for rate in {line.split(",")[7] for line in cloud}}
+
+    def disturbed(line: str) -> str:
+        cells = line.split(",")
+        return ",".join(["net", "noisy", *cells[2:5], repr(float(cells[5]) * noisy[cells[7]]), *cells[6:]])
+
+    others = [line.replace("identity", name) for name in ("identity", "quantized", "early_exit") for line in cloud]
+    cut = [line.replace("identity,cloud", "partition,edge-cloud") for line in cloud]
+    (tmp_path / "grid.csv").write_text("\n".join([header, *others, *cut, *map(disturbed, cloud)]))
+    import_files(database, [tmp_path / "grid.csv"])
+    with database.session() as session:
+        (environment,) = {row.environment.id for row in strategy_evidence(session)}
+        linked = {strategy.operator: strategy for strategy in linked_strategies(session, "net", environment)}
+    assert {peer.operator for peer in linked["noisy"].peers} == {"identity", "quantized", "early_exit"}
+    # What a cut sends is its own.
+    assert linked["partition"].peers == ()
+    alone = replace(linked["noisy"], peers=())
+    errors = [
+        abs(math.log(predicted(strategy, edge_cloud=5e5) / true_percentile({"edge-cloud": 5e5})))
+        for strategy in (linked["noisy"], alone)
+    ]
+    assert errors[0] < errors[1] / 2
 
 
 def test_other_links_are_another_environment(database: Database, tmp_path: Path) -> None:

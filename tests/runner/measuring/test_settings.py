@@ -9,6 +9,7 @@ import yaml
 
 from catalog.declaration import parse_catalog
 from catalog.evidence.database import open_database
+from catalog.evidence.link_samples import linked_strategies
 from catalog.evidence.loading import strategy_evidence
 from catalog.exchange import collect, document_bytes, import_files
 from runner.host import this_host
@@ -84,6 +85,10 @@ def test_a_fill_measures_every_setting_and_all_commands_tell_them_apart(
     with open_database(tmp_path / "tierwise.db") as opened, opened.session() as session:
         (sweep,) = setting_sweeps(strategy_evidence(session), adjustment="holm")
         exported = document_bytes(collect(session))
+        environments = {row.environment.id for row in strategy_evidence(session)}
+        linked = [linked_strategies(session, "table", environment) for environment in environments]
+    # Questions about other rates start from all settings, in each of their environments.
+    assert [[len(strategy.evidence) for strategy in strategies] for strategies in linked] == [[1, 2], [1, 2]]
     assert [strategy.strategy for strategy in sweep.strategies] == ["identity@edge"]
     assert [value.label for value in sweep.strategies[0].evidence] == ["10 Mbit/s", "100 Mbit/s"]
     (tmp_path / "e.json").write_bytes(exported)
