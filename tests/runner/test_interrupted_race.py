@@ -114,7 +114,7 @@ def test_ctrl_c_stops_a_race_that_the_next_fill_continues(
 def test_a_full_disk_ends_a_race_with_one_error_and_nothing_lost(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    race(folder, rounds=60, repetitions=40)
+    race(folder, rounds=60, repetitions=100)
     with small_disk(folder / "disk", 3 << 20) as disk:
         database = disk / "tierwise.db"
         ballast = disk.fill(leave_bytes=900 << 10)
@@ -122,7 +122,7 @@ def test_a_full_disk_ends_a_race_with_one_error_and_nothing_lost(
         said = " ".join(capsys.readouterr().err.split())
         assert "the disk is full" in said and "Traceback" not in said
         done = rounds_of(database)
-        assert 1 <= len(done) < 120 and all(count == 480 for _, _, count in done)
+        assert 1 <= len(done) < 120 and all(count == 1200 for _, _, count in done)
         ballast.unlink()
-        race(folder, rounds=2, repetitions=40)
+        race(folder, rounds=2, repetitions=100)
         continued(database, capsys)
