@@ -8,6 +8,7 @@ Message and field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.prot
 import dataclasses
 import math
 import mmap
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,8 +144,10 @@ def read_model(path: Path) -> ModelFile:
         raise ModelFileError(path, "a name in it is not text")
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     if len(tensors) != len(model.graph.initializer):
-        # The engine runs such files, and which of the two it takes differs from node to node.
-        raise ModelFileError(path, "two initializers have the same name")
+        # The engine warns, runs such files, and which of the two it takes differs from node to node.
+        names = Counter(tensor.name for tensor in model.graph.initializer)
+        twice = next(name for name, count in names.items() if count > 1)
+        raise ModelFileError(path, f"two initializers are named {twice!r}, and nothing says which of them counts")
     outside = _settle_nested(path, model, stored)
     external_data = outside is not None or any(map(is_external, model.graph.initializer))
     kept = _settle(path, model, weights)

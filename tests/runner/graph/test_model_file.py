@@ -187,3 +187,13 @@ def test_a_circle_of_nodes_is_refused(residual: Path, tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(ModelFileError, match="and is needed to compute it"):
         analyse(tmp_path / "m.onnx")
+
+
+def test_two_initializers_of_one_name_are_named(tmp_path: Path) -> None:
+    row, scores = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ("batch", 2)) for name in ("row", "scores"))
+    weights = [numpy_helper.from_array(np.full((2, 2), value, np.float32), "kernel") for value in (1, 2)]
+    product = helper.make_node("MatMul", ["row", "kernel"], ["scores"])
+    graph = helper.make_graph([product], "g", [row], [scores], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    with pytest.raises(ModelFileError, match="two initializers are named 'kernel', and nothing says which"):
+        read_model(tmp_path / "m.onnx")
