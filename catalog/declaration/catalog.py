@@ -17,7 +17,7 @@ from catalog.declaration.schema import (
     TierSpec,
 )
 from catalog.declaration.setting_sweeps import at_settings
-from catalog.declaration.testbeds import EMULATED, LOCAL, TestbedSpec
+from catalog.declaration.testbeds import EMULATED, LOCAL, TestbedSpec, in_order
 from catalog.declaration.yaml_source import YamlDocument, parse_yaml, read_yaml
 from catalog.setting import Setting
 
@@ -108,8 +108,14 @@ class Catalog:
 
     @property
     def testbeds(self) -> Mapping[str, TestbedSpec]:
-        """Where tiers may live, by name; without a declaration, emulated on this machine."""
-        return {EMULATED: TestbedSpec(engine=LOCAL), **self.declared.testbeds}
+        """Where tiers may live, by name; without a declaration, emulated on this machine.
+
+        The tiers of a testbed come in the order of the catalog's, whatever order they are written in.
+        """
+        return {
+            EMULATED: TestbedSpec(engine=LOCAL),
+            **{name: in_order(testbed, self.tiers) for name, testbed in self.declared.testbeds.items()},
+        }
 
     @property
     def settings(self) -> "tuple[Catalog, ...]":

@@ -185,6 +185,12 @@ class TestbedSpec(Declared):
         return tuple(dict.fromkeys(places if self.engine is None else [self.engine]))
 
 
+def in_order(testbed: TestbedSpec, tiers: Iterable[str]) -> TestbedSpec:
+    """Return a checked testbed with its tiers in this order, the client's first."""
+    places = testbed.tiers
+    return testbed if places is None else testbed.model_copy(update={"tiers": {name: places[name] for name in tiers}})
+
+
 # Where in the section, and what is wrong.
 TestbedProblem = tuple[tuple[str, ...], str]
 

@@ -42,6 +42,11 @@ def test_places_are_engines_by_url_or_context_and_tier_servers() -> None:
     assert declared("{tiers: {mobile: local, edge: ssh://lab@nuc, cloud: tcp://gpu1:2376}, links: real}").tiers
 
 
+def test_the_first_tier_of_a_testbed_is_the_clients_in_whichever_order_they_are_written() -> None:
+    lab = declared("{tiers: {cloud: ssh://gpu, edge: ssh://nuc, mobile: local}}")
+    assert lab.tiers is not None and list(lab.tiers) == ["mobile", "edge", "cloud"]
+
+
 WRONG = [
     ("{engine: local, links: real}", "links: real needs a place for each tier"),
     (
