@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from runner.cli import COMMANDS, CommandEntry, load_command
+from runner.cli import COMMANDS, CommandEntry, app, load_command, run
 from tests.runner.commands.conftest import Command
 
 _HEAVY = (
@@ -83,26 +83,28 @@ def test_help_and_completion_of_names_import_nothing_heavy(arguments: list[str],
         ("fish", {"_TYPER_COMPLETE_ARGS": "runner rec", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}),
     ],
 )
-def test_shells_complete_commands_and_options(shell: str, environment: dict[str, str]) -> None:
-    assert "recommend" in _completed(shell, environment)
+def test_shells_complete_commands_and_options(
+    shell: str, environment: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["runner"])
+
+    def completed(variables: dict[str, str]) -> str:
+        with monkeypatch.context() as patch:
+            for name, value in {"_RUNNER_COMPLETE": f"complete_{shell}", **variables}.items():
+                patch.setenv(name, value)
+            assert run(lambda: app(prog_name="runner")) == 0
+        return capsys.readouterr().out
+
+    assert "recommend" in completed(environment)
     options = {name: value.replace("rec", "sql --c") for name, value in environment.items()}
     options |= {"COMP_CWORD": "2"} if shell == "bash" else {}
-    assert "--csv" in _completed(shell, options)
+    assert "--csv" in completed(options)
 
 
-def _completed(shell: str, environment: dict[str, str]) -> str:
-    code = "from runner.cli import app, run; run(lambda: app(prog_name='runner'))"
-    variables = {**os.environ, "_RUNNER_COMPLETE": f"complete_{shell}", **environment}
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=variables, check=True
-    ).stdout
-
-
-def test_show_completion_prints_a_script() -> None:
-    code = "from runner.cli import app, run; run(lambda: app(['--show-completion', 'bash'], prog_name='runner'))"
-    variables = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
-    command = [sys.executable, "-c", code]
-    script = subprocess.run(command, capture_output=True, text=True, env=variables, check=True).stdout
+def test_show_completion_prints_a_script(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    assert run(lambda: app(["--show-completion", "bash"], prog_name="runner")) == 0
+    script = capsys.readouterr().out
     assert "complete -o default -F _runner_completion runner" in script
 
 
