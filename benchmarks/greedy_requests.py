@@ -44,6 +44,39 @@ def drawn(mode: str, kind: str, color: Any = None, **options: Any) -> Request:
     return image(stream.getvalue())
 
 
+# Eight rows of blocks, after which the numbers of the restart markers begin again: a strip may follow itself.
+_STRIP = 64
+
+
+def tall_jpeg(mode: str) -> bytes:
+    """A plain progressive JPEG of 64 million pixels, encoded as one strip that every scan repeats."""
+    stream = io.BytesIO()
+    options = {"progressive": True, "subsampling": 0, "restart_marker_rows": 1}
+    Image.new(mode, (SIDE, _STRIP)).save(stream, "JPEG", **options)
+    encoded, place, pieces = stream.getvalue(), 2, [b"\xff\xd8"]
+    while encoded[place + 1] != 0xD9:
+        kind, length = encoded[place + 1], 2 + int.from_bytes(encoded[place + 2 : place + 4])
+        segment = encoded[place : place + length]
+        if kind == 0xC2:  # the frame, which has the height after its precision
+            segment = segment[:5] + SIDE.to_bytes(2) + segment[7:]
+        place += length
+        pieces.append(segment)
+        if kind == 0xDA:
+            end = _next_marker(encoded, place)
+            pieces.append(b"\xff\xd7".join([encoded[place:end]] * (SIDE // _STRIP)))
+            place = end
+    return b"".join(pieces) + b"\xff\xd9"
+
+
+def _next_marker(encoded: bytes, place: int) -> int:
+    """Return where the data of a scan end: at a marker that is neither a stuffed zero nor a restart."""
+    while True:
+        place = encoded.index(b"\xff", place)
+        if encoded[place + 1] != 0 and not 0xD0 <= encoded[place + 1] <= 0xD7:
+            return place
+        place += 2
+
+
 def jpeg_of_scans(count: int) -> bytes:
     """Repeat the last scan of a progressive JPEG: a decoder goes over the whole picture for each."""
     stream = io.BytesIO()
@@ -102,6 +135,29 @@ def tiff_of_one_tile(side: int) -> bytes:
     place = 8 + 2 + 10 * 12 + 4
     tags = gray_tiff(8) | {322: (4, 1, side), 323: (4, 1, side), 324: (4, 1, place), 325: (4, 1, len(packed))}
     return tiff(tags, packed)
+
+
+def deflated_tiff(bits: int, samples: int, *, photometric: int, sample_format: int) -> bytes:
+    """A plain TIFF of 64 million pixels whose strips are all the same bytes."""
+    strips = SIDE // _STRIP
+    strip = deflated([(bytes(SIDE * samples * bits // 8), _STRIP)])
+    tail = 8 + 2 + 11 * 12 + 4
+    offsets, lengths, depths = tail, tail + 4 * strips, tail + 8 * strips
+    place = depths + 2 * samples
+    tags = gray_tiff(SIDE) | {
+        258: (3, samples, bits if samples == 1 else depths),
+        262: (3, 1, photometric),
+        273: (4, strips, offsets),
+        277: (3, 1, samples),
+        278: (4, 1, _STRIP),
+        279: (4, strips, lengths),
+        284: (3, 1, 1),
+        339: (3, 1, sample_format),
+    }
+    numbers = struct.pack(
+        f"<{strips}I{strips}I{samples}H", *[place] * strips, *[len(strip)] * strips, *[bits] * samples
+    )
+    return tiff(tags, numbers + strip)
 
 
 def tiff_of_many_strips(count: int) -> bytes:
@@ -171,12 +227,12 @@ REQUESTS: dict[str, Callable[[], Request]] = {
     ),
     "PNG with a palette and transparency": lambda: drawn("P", "PNG", transparency=0),
     "JPEG": lambda: drawn("RGB", "JPEG"),
-    "JPEG progressive": lambda: drawn("RGB", "JPEG", progressive=True, subsampling=0),
-    "JPEG in CMYK": lambda: drawn("CMYK", "JPEG", progressive=True),
+    "JPEG progressive": lambda: image(tall_jpeg("RGB")),
+    "JPEG in CMYK": lambda: image(tall_jpeg("CMYK")),
     "JPEG of endless scans": lambda: image(jpeg_of_scans(20_000)),
     "WebP": lambda: drawn("RGB", "WEBP", lossless=True, quality=0, method=0),
-    "TIFF": lambda: drawn("RGB", "TIFF", compression="tiff_adobe_deflate"),
-    "TIFF of floats": lambda: drawn("F", "TIFF", compression="tiff_adobe_deflate"),
+    "TIFF": lambda: image(deflated_tiff(8, 3, photometric=2, sample_format=1)),
+    "TIFF of floats": lambda: image(deflated_tiff(32, 1, photometric=1, sample_format=3)),
     "TIFF of one tile": lambda: image(tiff_of_one_tile(25_000)),
     "TIFF of many strips": lambda: image(tiff_of_many_strips(10_000_000)),
     "GIF animated": animated,
