@@ -117,8 +117,8 @@ def main() -> None:
     grids = int(sys.argv[1]) if len(sys.argv) > 1 else 30
     table = Table("links", "settings", "noise", "disturbed", *(method.__name__ for method in METHODS))
     for kind in KINDS:
-        found = [median_errors(kind, method, grids) for method in METHODS]
-        cells = [f"{100 * measured:.1f} % ({100 * true:.1f} %)" for measured, true in found]
+        medians = [median_errors(kind, method, grids) for method in METHODS]
+        cells = [f"{100 * measured:.1f} % ({100 * true:.1f} %)" for measured, true in medians]
         table.add_row(str(kind.links), str(kind.settings), f"{kind.noise:.0%}", f"{kind.disturbed:.0%}", *cells)
     Console().print(table)
 

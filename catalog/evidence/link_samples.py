@@ -248,8 +248,8 @@ class _Reading:
         # Without links no setting of them could differ.
         alike = [rows for rows in groups.values() if links and _alike(rows[0], current[0])]
         if now is None:
-            found = self._inferred(name, hops, links, [current, *alike])
-            return replace(found, loads=_loads(declared, links, current[0]["conditions"]))
+            inferred = self._inferred(name, hops, links, [current, *alike])
+            return replace(inferred, loads=_loads(declared, links, current[0]["conditions"]))
         settings = [self._linked(rows, links) for rows in alike]
         others = [setting for setting in settings if setting and _same_bytes(setting, now)]
         return LinkedStrategy(*name, hops, (now, *others))

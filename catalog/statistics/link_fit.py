@@ -173,7 +173,7 @@ def _solved(
         residuals = np.log(latency_s / fitted_s)
         noise = _noise(residuals, per_byte.shape[1])
         weight = np.sqrt(np.minimum(1.0, _HUBER * noise / np.maximum(np.abs(residuals), _LEAST_NOISE)))
-        rows, wanted = design / fitted_s[:, None] * weight[:, None], (1 + residuals) * weight
+        rows, targets = design / fitted_s[:, None] * weight[:, None], (1 + residuals) * weight
         for index, prior in enumerate(shared, 1):
             if prior is not None:
                 # One more observation: the logarithm of the bytes, as precise beside the latencies as it is known.
@@ -181,8 +181,8 @@ def _solved(
                 row = np.zeros(len(terms))
                 row[index] = noise / prior.spread / count
                 rows = np.vstack([rows, row])
-                wanted = np.append(wanted, noise / prior.spread * (1 + prior.log_bytes - math.log(count)))
-        before, terms = terms, _least_squares(rows, wanted)
+                targets = np.append(targets, noise / prior.spread * (1 + prior.log_bytes - math.log(count)))
+        before, terms = terms, _least_squares(rows, targets)
         if np.allclose(before, terms, rtol=1e-4, atol=0):
             break
     return terms
@@ -194,14 +194,14 @@ _LEAST_S, _LEAST_NOISE = 1e-12, 1e-3
 _LEAST_SHARE = 0.01
 
 
-def _least_squares(design: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
+def _least_squares(design: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
     """Solve without negative terms."""
     # Imported where it is needed: it takes longer to import than most answers.
     from scipy.optimize import nnls
 
     # Columns of one size, or bytes of a fast link would vanish in the solver's tolerance.
     scale = np.maximum(np.abs(design).max(axis=0), 1e-300)
-    solution: NDArray[np.float64] = nnls(design / scale, wanted)[0] / scale
+    solution: NDArray[np.float64] = nnls(design / scale, targets)[0] / scale
     return solution
 
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
+from benchmarks.study_rows import accuracy_rows, latency_rows
 from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
 from catalog.evidence.database import open_database
 from catalog.evidence.loading import strategy_evidence
+from catalog.exchange import import_files
 from catalog.units import pvalue
 from runner.reports.html.sentences import extent
 from runner.reports.html.study_tables import median_table, ratio_table
@@ -29,13 +31,19 @@ from tests.runner.reports.html.study_truth import (
 )
 
 
-@pytest.fixture(scope="module", params=[1, 3], ids=["one round", "three rounds"])
+@pytest.fixture(scope="module", params=[1, 3], ids=["one round", "three rounds, from rows"])
 def results(
     request: pytest.FixtureRequest, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> list[SubjectResult]:
-    path = tmp_path_factory.mktemp("study") / "study.db"
-    with open_database(shutil.copy(sqlite_template, path)) as database:
-        store_study(database, rounds=request.param)
+    folder = tmp_path_factory.mktemp("study")
+    with open_database(shutil.copy(sqlite_template, folder / "study.db")) as database:
+        if request.param == 1:
+            store_study(database, rounds=1)
+        else:
+            files = {"study.csv": latency_rows(request.param), "accuracies.csv": accuracy_rows()}
+            for name, rows in files.items():
+                (folder / name).write_text("\n".join(rows))
+            import_files(database, [folder / name for name in files])
         with database.session() as session:
             evidence = strategy_evidence(session)
     settings = AnalysisSettings(n_resamples=200)
