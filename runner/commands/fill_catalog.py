@@ -30,7 +30,7 @@ from runner.commands.plan import (
     declared_catalog,
     fill_scope,
     run_context,
-    testbed_of,
+    testbed_selection,
 )
 from runner.commands.progress import Progress, doubtful_summary
 from runner.commands.terminal import (
@@ -46,7 +46,7 @@ from runner.commands.terminal import (
     print_json,
 )
 from runner.fleet.exclusive import exclusive_machines
-from runner.launchers.select import Selection, launcher_of, select_launcher
+from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.scope import FillScope
@@ -219,14 +219,7 @@ def clean(
         selection = select_launcher(launcher, base_image=settings.base_image)
     else:
         declared, base = declared_catalog(catalog)
-        selection = launcher_of(
-            testbed_of(declared, testbed),
-            name=testbed,
-            base=base,
-            base_image=settings.base_image,
-            token=settings.tier_token,
-            launcher=launcher,
-        )
+        selection = testbed_selection(declared, base, testbed, launcher)
     removed = selection.launcher.clean(volumes=volumes) + sweep(RunnerSettings().workdir)
     out.print(f"removed {counted(removed, 'leftover')} ({selection.launcher.name})")
 

@@ -32,7 +32,7 @@ from runner.commands.terminal import (
 )
 from runner.errors import RunnerError
 from runner.host import environment_host
-from runner.launchers.select import Selection, select_launcher
+from runner.launchers.select import Selection, launcher_of, select_launcher
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan, make_plan
 from runner.measuring.race import race_plan
@@ -68,6 +68,10 @@ RedoOption = Annotated[
         help="Measure rounds whose verdict is DOUBTFUL again; the old ones stay stored and no longer count",
         show_default=False,
     ),
+]
+OnTestbedOption = Annotated[
+    str | None,
+    typer.Option("--on", metavar="TESTBED", help="What is missing on this declared testbed", show_default=False),
 ]
 RaceOption = Annotated[
     bool | None,
@@ -110,6 +114,19 @@ def testbed_of(catalog: Catalog, name: str) -> TestbedSpec:
     if name not in catalog.testbeds:
         raise RunnerError(f"{catalog.file} declares no testbed {name!r}; {nearest(name, catalog.testbeds)}")
     return catalog.testbeds[name]
+
+
+def testbed_selection(catalog: Catalog, base: Path, name: str, launcher: str) -> Selection:
+    """Return the launcher of a declared testbed; raises RunnerError where it is not declared or does not answer."""
+    settings = RunnerSettings()
+    return launcher_of(
+        testbed_of(catalog, name),
+        name=name,
+        base=base,
+        base_image=settings.base_image,
+        token=settings.tier_token,
+        launcher=launcher,
+    )
 
 
 def run_context(catalog: Catalog, base: Path, selection: Selection, scale: str) -> RunContext:
@@ -181,6 +198,7 @@ def plan(
     only: OnlyOption = None,
     redo: RedoOption = None,
     race: RaceOption = None,
+    on: OnTestbedOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what is missing, why, and how long measuring it takes.
@@ -190,7 +208,10 @@ def plan(
     declared, base = declared_catalog(catalog)
     scope = fill_scope(declared, rounds, only, redo, race=race)
     races = scope.races(declared.experiment)
-    selection = select_launcher(launcher, base_image=RunnerSettings().base_image)
+    if on is None:
+        selection = select_launcher(launcher, base_image=RunnerSettings().base_image)
+    else:
+        selection = testbed_selection(declared, base, on, launcher)
     context = run_context(declared, base, selection, scale)
     with _opened(database or RunnerSettings().database) as opened:
         evidence = sound_database(opened)
@@ -213,7 +234,7 @@ def plan(
             for name, lacks in made.unready.items()
         }
     )
-    _print_tasks(settings, made, scope, races=races)
+    _print_tasks(settings, made, scope, races=races, on=on)
     keys = {own.context.environment_key for own in settings}
     for line in left_race(made, [subject for subject, environment, *_ in departures if environment in keys]):
         out.print(line, markup=False, highlight=False)
@@ -226,7 +247,7 @@ def _planned(context: RunContext, evidence: Database, scope: FillScope, races: b
     return race_plan(made, context, evidence) if races else made
 
 
-def _print_tasks(settings: Sequence[SettingPlan], made: Plan, scope: FillScope, *, races: bool) -> None:
+def _print_tasks(settings: Sequence[SettingPlan], made: Plan, scope: FillScope, *, races: bool, on: str | None) -> None:
     """Print what is missing, a table for each setting, and how long all of it takes."""
     if not (made.rounds or made.accuracies):
         if not made.unready:
@@ -241,7 +262,8 @@ def _print_tasks(settings: Sequence[SettingPlan], made: Plan, scope: FillScope, 
     for line in reason_lines(made):
         out.print(line, markup=False, highlight=False)
     until = " until the next look of the race" if races else ""
-    out.print(f"estimated time{until}: {time_in_words(made)}. Next: runner fill-catalog{scope.arguments}")
+    where = "" if on is None else f" --on {on}"
+    out.print(f"estimated time{until}: {time_in_words(made)}. Next: runner fill-catalog{where}{scope.arguments}")
 
 
 @contextmanager

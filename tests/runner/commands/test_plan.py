@@ -38,6 +38,13 @@ def test_a_plan_creates_no_database(command: Command, tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_a_plan_may_be_that_of_a_testbed(command: Command) -> None:
+    done = command(*DEMO, "--on", "emulated")
+    assert "Next: runner fill-catalog --on emulated" in " ".join(done.out.split())
+    refused = command(*DEMO, "--on", "emulate")
+    assert refused.code == 1 and "declares no testbed 'emulate'; allowed: emulated; did you mean" in refused.err
+
+
 def test_the_time_of_a_race_is_a_range_around_the_measured_one(command: Command) -> None:
     """The embedded catalog, raced on two cores, took 295 s of rounds and 16 accuracies of 5 s."""
     measured_s = 295 + 16 * 5
