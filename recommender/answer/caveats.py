@@ -28,6 +28,7 @@ def cautions(
     if answer.recommendation is not None:
         yield from _doubts(answer.recommendation.candidate)
         yield from _drift(answer.recommendation.estimate, answer.budgets.equivalent_within)
+        yield from _replicas(answer.recommendation.candidate)
         yield from _relayed(answer.recommendation.candidate, constraints)
         yield from _unknown_objective(answer.recommendation.candidate, answer.budgets.objective)
     yield from _slow_int8(answer, strategies)
@@ -112,6 +113,16 @@ def _drift(best: Estimate, margin: float) -> Iterator[str]:
         yield (
             f"{strategy_name(best.candidate)}: {percentile_name(best.percentile)} drifts between rounds, from "
             f"{duration(low)} to {duration(high)} ({100 * (high / low - 1):.0f} %)"
+        )
+
+
+def _replicas(best: Candidate) -> Iterator[str]:
+    """Say of how many machines of one class the figures are, and for which they hold."""
+    if testbeds := sorted(set(best.hosts.values())):
+        few = "; two say little about a third, so measure on more of them" if len(testbeds) == 2 else ""
+        yield (
+            f"rounds ran on {len(testbeds)} testbeds of one class ({', '.join(testbeds)}), and intervals hold for "
+            f"machines of that class{few}"
         )
 
 

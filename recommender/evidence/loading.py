@@ -329,6 +329,7 @@ def candidate_of(row: StrategyEvidence, bounds: AccuracyBounds) -> Candidate:
         distance=row.output_distance,
         looks=last.look or 1,
         error_share=1.0 if last.error_share is None else last.error_share,
+        hosts=row.hosts or {},
     )
 
 

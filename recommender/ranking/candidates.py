@@ -142,7 +142,8 @@ class Candidate:
     outputs are from identity's; None where that was not measured.
 
     `looks` says how often the evidence was looked at to decide, and `error_share` what part of the error a promise may
-    spend at the last of these looks.
+    spend at the last of these looks. `hosts` names the machine of each round, by its number, where several of one class
+    share the rounds.
     """
 
     operator: str
@@ -169,6 +170,7 @@ class Candidate:
     distance: OutputDistance | None = None
     looks: int = 1
     error_share: float = 1.0
+    hosts: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def rounds(self) -> int:
@@ -440,4 +442,5 @@ def _samples_of(candidate: Candidate) -> Samples:
         np.repeat(np.array(numbers, dtype=np.int64), [own.size for own in kept]),
         np.concatenate([index[own] for index, own in zip(indices, kept, strict=True)]),
         design=design,
+        hosts=candidate.hosts or None,
     )

@@ -128,6 +128,8 @@ def _with_samples(candidate: Candidate, latency_s: NDArray[np.float64], source: 
         input_index=tuple(source.input_index[mask] for mask in masks),
         round_numbers=tuple(int(number) for number in numbers),
         design=source.design.of(np.concatenate([np.flatnonzero(mask) for mask in masks])) if source.design else None,
+        # Rounds of another setting may have run elsewhere.
+        hosts={},
     )
 
 
