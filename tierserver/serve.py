@@ -69,7 +69,10 @@ def main() -> None:
     options = _parse()
     try:
         _serve(options)
-    except (TierError, ValueError) as error:
+    except ValueError as error:
+        print(f"tierserver: {error}", file=sys.stderr)
+        sys.exit(2)  # how it was called is wrong, not what it met
+    except TierError as error:
         sys.exit(f"tierserver: {error}")
     except OSError as error:
         advice = "" if error.filename else "; try another host or port"
@@ -160,11 +163,19 @@ def _default_cache() -> Path:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        "tierserver --serve",
+        "python -m tierserver",
         description="Wait for a runner on another machine and start a tier for each of its rounds.",
         epilog="Example: python -m tierserver --serve 0.0.0.0:8000 --token-file token",
     )
-    parser.add_argument("--serve", required=True, metavar="HOST:PORT", help="control port; 0.0.0.0 means all networks")
+    here = f"127.0.0.1:{DEFAULT_PORT}"
+    parser.add_argument(
+        "--serve",
+        nargs="?",
+        const=here,
+        default=here,
+        metavar="HOST:PORT",
+        help=f"control port; 0.0.0.0 means all networks; default {here}, for this machine only",
+    )
     parser.add_argument("--token-file", type=Path, help="token of every control call, made if the file does not exist")
     parser.add_argument(
         "--data-port", type=int, help="port of the tier itself; default: the one after the control port"

@@ -16,6 +16,7 @@ from tierserver.limits import Limits
 from tierserver.messages import TierFacts
 from tierserver.reservation import Reservation
 from tierserver.serve import ListenAddress, read_token
+from tierserver.serve import main as serve_main
 from tierserver.server_messages import CONTROL_PROTOCOL, LEASE_S, ServerFacts
 
 TOKEN = "0123456789abcdef"
@@ -218,6 +219,28 @@ def test_a_token_file_is_made_once_and_a_short_one_is_refused(
 )
 def test_a_place_is_a_host_and_a_port(text: str, place: ListenAddress, local: bool) -> None:
     assert (ListenAddress.parse(text), ListenAddress.parse(text).is_local) == (place, local)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--serve", "--help"], 0, "Example: python -m tierserver --serve 0.0.0.0:8000 --token-file token"),
+        (["--serve", "0.0.0.0:8000"], 2, "is open to other machines and needs --token-file FILE"),
+        (["--serve", "nonsense:x"], 2, "'nonsense:x' is not HOST:PORT"),
+    ],
+)
+def test_the_command_says_how_it_is_called(
+    arguments: list[str],
+    code: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["tierserver", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        serve_main()
+    output = capsys.readouterr()
+    assert ended.value.code == code and words in " ".join((output.out + output.err).split())
 
 
 @pytest.mark.parametrize("text", [":8000", "host:port", "host:70000", "host:-1", "host:²"])
