@@ -98,20 +98,19 @@ class ChangeFeed:
         """Listen until the feed is closed; raise what ends the connection."""
         server = unchecked_server(self._url)
         try:
-            with server.translated():
-                connection = server.engine.raw_connection()
+            connection = server.engine.raw_connection()
             driver: Any = connection.driver_connection
             try:
-                with server.translated():
-                    self._begin(driver, server.engine)
+                self._begin(driver, server.engine)
                 self._hear(driver)
-            except server.engine.dialect.loaded_dbapi.Error as error:
-                raise ConnectionError from error
             finally:
                 # Closed instead of given back: the pool would keep a connection that listens.
                 with suppress(Exception):
                     driver.close()
                 connection.invalidate()
+        # Of connections that are used beside SQLAlchemy, which translates nothing then.
+        except server.engine.dialect.loaded_dbapi.Error as error:
+            raise ConnectionError from error
         finally:
             server.engine.dispose()
 

@@ -54,7 +54,16 @@ _NOT_OPENED = (
 # Options of a URL whose values are secrets: password, sslpassword, and what other drivers call theirs.
 _SECRET_OPTION = re.compile("^(.*?(?:pass(?:word|wd|phrase)|pwd|secret|token)[^=]*=?).*$", re.IGNORECASE | re.DOTALL)
 
-# What SQLite says, by a part of its message.
+_SERVER_FULL = (
+    "the server's disk is full; nothing of the last transaction was stored. Free space there, then give the same "
+    "command again"
+)
+_CUT = (
+    "the connection to the server was cut; nothing of the last transaction was stored. Give the same command again: "
+    "what is stored is kept"
+)
+
+# What SQLite and PostgreSQL say, by a part of the message.
 _TRANSLATIONS: Mapping[str, tuple[type[DatabaseError], str]] = {
     "lock timeout": (DatabaseLockedError, "another process is writing to it; wait for it to finish, then try again"),
     "locked": (DatabaseLockedError, "another process is writing to it; wait for it to finish, then try again"),
@@ -63,7 +72,13 @@ _TRANSLATIONS: Mapping[str, tuple[type[DatabaseError], str]] = {
     "read-only": (DatabaseReadOnlyError, "it may only be read; open it for writing or change its permissions"),
     "not a database": (NotADatabaseError, f"this is not a Tierwise database; {_FILL}"),
     "malformed": (NotADatabaseError, "the file is damaged; restore a copy, or move it away and fill a new one"),
+    "server closed the connection": (DatabaseError, _CUT),
+    "terminating connection": (DatabaseError, _CUT),
+    "connection is lost": (DatabaseError, _CUT),
+    "connection is closed": (DatabaseError, _CUT),
     "unable to open": (DatabaseError, _NOT_OPENED),
+    "No space left on device": (DatabaseError, _SERVER_FULL),
+    "could not extend file": (DatabaseError, _SERVER_FULL),
     "is full": (DatabaseError, "the disk is full; nothing of the last transaction was stored. Free space, try again"),
 }
 

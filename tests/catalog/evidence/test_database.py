@@ -11,10 +11,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.exc import OperationalError
 
 from catalog import errors
 from catalog.evidence import database as module
-from catalog.evidence.database import open_database
+from catalog.evidence.database import Database, open_database
 from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.tables import EvidenceTable
 from catalog.evidence.writing import upsert_environment
@@ -237,3 +238,20 @@ def test_two_at_once_create_one_database(tmp_path: Path) -> None:
         thread.join()
     assert failures == []
     open_database(path, readonly=True).close()
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ('could not extend file "base/1/2": wrote only 4096 of 8192 bytes at block 1', "the server's disk is full"),
+        ('could not write to file "base/1": No space left on device', "the server's disk is full"),
+        ("consuming input failed: server closed the connection unexpectedly", "connection to the server was cut"),
+        ("terminating connection due to administrator command", "connection to the server was cut"),
+        ("cannot execute INSERT in a read-only transaction", "it may only be read"),
+    ],
+)
+def test_what_a_server_says_in_the_middle_of_a_transaction_is_one_clear_error(
+    database: Database, said: str, message: str
+) -> None:
+    with pytest.raises(errors.DatabaseError, match=message), database.translated():
+        raise OperationalError("INSERT", {}, Exception(said))
