@@ -10,6 +10,7 @@ its database: what is answered then, and that the new evidence is in the answers
 """
 
 import argparse
+import os
 import re
 import signal
 import socket
@@ -21,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,9 @@ from recommender.settings import RecommenderSettings
 ROOT = Path(__file__).parents[1]
 SECONDS, CONNECTIONS = 6, 16
 FILL_SECONDS = 60
-# Until what the service computes ahead is done.
-SETTLE_SECONDS = 8
+# What the service computes ahead is done once it takes less than this share of a core over so long.
+SETTLE_SECONDS, _IDLE_SHARE = 8, 0.005
+MOST_SETTLE_SECONDS = 120
 # For `--serve`: not so many strategies, but one with so many samples.
 MILLION = 1_000_000
 QUESTION = RecommendRequest(subject="fashion-resnet", max_latency_s=0.05, max_accuracy_drop_pp=1.0)
@@ -168,17 +170,44 @@ def served(kind: str, database: str, *, first: Mapping[str, object] | None = Non
         server.wait()
 
 
-def measure(name: str, kind: str, database: str, *, distinct: bool, detail: str = "full") -> float:
-    """Measure requests per second of one server in its own process; print them with p99, start-up and memory."""
+@dataclass(frozen=True)
+class Load:
+    """What a server did under load; its CPU is of use where others share the cores."""
+
+    requests_per_s: float
+    cpu_ms: float
+
+
+def measure(name: str, kind: str, database: str, *, distinct: bool, detail: str = "full") -> Load:
+    """Measure one server in its own process; print requests per second with CPU, p99, start-up and memory."""
     started = time.perf_counter()
     with served(kind, database) as (url, pid):
         ready_s = time.perf_counter() - started
-        time.sleep(0 if kind == "bare" else SETTLE_SECONDS)
+        _settle(pid)
+        before_s = _cpu_s(pid)
         rate, p99 = _load(url, distinct=distinct, detail=detail)
+        cpu_ms = 1000 * (_cpu_s(pid) - before_s) / (rate * SECONDS)
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
         peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
-    print(f"{name:<34} {rate:8.0f} requests/s   p99 {p99:>9}   first answer {ready_s:5.1f} s   peak {peak:5.0f} MiB")
-    return rate
+    print(
+        f"{name:<34} {rate:6.0f} requests/s, {cpu_ms:5.2f} ms of CPU each   p99 {p99:>9}   "
+        f"first answer {ready_s:5.1f} s   peak {peak:5.0f} MiB"
+    )
+    return Load(rate, cpu_ms)
+
+
+def _settle(pid: int) -> None:
+    """Wait until what the service computes ahead is done."""
+    deadline, used_s = time.monotonic() + MOST_SETTLE_SECONDS, -1.0
+    while time.monotonic() < deadline and (now_s := _cpu_s(pid)) - used_s > _IDLE_SHARE * SETTLE_SECONDS:
+        used_s = now_s
+        time.sleep(SETTLE_SECONDS)
+
+
+def _cpu_s(pid: int) -> float:
+    """Return the CPU seconds of a process, user's and system's."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure_slow_questions(database: str) -> None:
@@ -289,7 +318,8 @@ def _load(url: str, *, distinct: bool, seconds: int = SECONDS, detail: str = "fu
     if "Non-2xx" in said or "Socket errors" in said:
         raise SystemExit(f"some requests were not answered:\n{said}")
     rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    p99 = re.search(r"99%\s+(\S+)", said)
+    # Of its own line: the statistics above have shares such as 87.99 %.
+    p99 = re.search(r"^\s+99%\s+(\S+)", said, re.MULTILINE)
     assert rate is not None and p99 is not None, said
     return float(rate[1]), p99[1]
 
@@ -327,7 +357,11 @@ def main() -> None:
         ):
             small = measure(f"72 strategies, {words}", "72", database, distinct=distinct, detail=detail)
             large = measure(f"10 000 strategies, {words}", "10000", database, distinct=distinct, detail=detail)
-            print(f"  {words}: {small / ceiling:.2f} of the bare endpoint; 10 000 are {small / large:.2f} x slower")
+            print(
+                f"  {words}: {small.requests_per_s / ceiling.requests_per_s:.2f} of the bare endpoint, by CPU "
+                f"{ceiling.cpu_ms / small.cpu_ms:.2f}; 10 000 are {small.requests_per_s / large.requests_per_s:.2f} x "
+                f"slower, by CPU {large.cpu_ms / small.cpu_ms:.2f} x"
+            )
         measure_slow_questions(database)
 
 
