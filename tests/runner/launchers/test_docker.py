@@ -114,20 +114,17 @@ def test_limits_are_really_set(
     }
 
 
-@pytest.mark.alone
 def test_a_small_tier_has_its_limits_before_it_loads_anything(
     client: docker.DockerClient, launcher: DockerLauncher
 ) -> None:
     """Start without a quota, since imports take as many CPU seconds whatever a tier may use; have it when ready."""
     limits = TierLimits("mobile", 0.05, 256 << 20, 1)
-    started = time.monotonic()
     with launcher.launch([limits], [], {}) as running:
-        ready_s = time.monotonic() - started
-        seen = json.loads(inside(client, running, "mobile", LOOK))
         stats = running.tiers["mobile"].call({"cmd": "stats"}, deadline_s=20)
+        seen = json.loads(inside(client, running, "mobile", LOOK))
     assert seen["quota"] == [1000, 20_000] and seen["memory"] == limits.memory_bytes
-    # A quarter of a CPU second at a twentieth of a CPU would be 5 s.
-    assert ready_s < 4 and stats["cgroup"]["nr_throttled"] <= stats["cgroup"]["nr_periods"]
+    # A quarter of a CPU second at a twentieth of a CPU would take 5 s, nearly all of it throttled, on a busy host too.
+    assert stats["cgroup"]["throttled_s"] < 2 and stats["cgroup"]["nr_throttled"] <= stats["cgroup"]["nr_periods"]
 
 
 def test_kept_networks_serve_many_rounds_and_their_tiers_are_fresh(
