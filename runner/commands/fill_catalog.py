@@ -184,7 +184,7 @@ def _edited(declared: Catalog) -> bool:
 
 
 def _report(outcome: FillOutcome, arguments: str) -> None:
-    err.print(f"measured {counted(outcome.measured, 'round')}, {outcome.accuracies} accuracies")
+    err.print(f"measured {counted(outcome.measured, 'round')}, {counted(outcome.accuracies, 'accuracy')}")
     for line in outcome.failures:
         err.print(labelled("failed", "red", line))
     for line in outcome.precision:

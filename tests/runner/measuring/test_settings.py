@@ -73,7 +73,7 @@ def test_a_fill_measures_every_setting_and_all_commands_tell_them_apart(
 ) -> None:
     done = swept("fill-catalog", "--launcher", "process")
     assert done.code == 0 and "setting 2 of 2: bandwidth of mobile-edge 100 Mbit/s" in done.said
-    assert "measured 3 rounds, 1 accuracies" in done.said
+    assert "measured 3 rounds, 1 accuracy" in done.said
     assert "Nothing is missing" in swept("plan", "--launcher", "process").out
     rows = json.loads(swept("leaderboard", "--json").out)
     settings = ["bandwidth of mobile-edge 10 Mbit/s", "bandwidth of mobile-edge 100 Mbit/s"]
