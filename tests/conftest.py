@@ -47,6 +47,7 @@ _ALONE = (
 )  # fmt: skip
 # What takes longest besides the containers: given out last, it would keep one process while the others are done.
 _LONG = (
+    "runner/fleet/test_dask.py",
     "test_odd_evidence.py", "test_secrets.py", "runner/reports/test_row_order.py",
     "runner/operators/test_static_ptq_tools.py", "recommender/test_live.py", "runner/commands/test_bundle.py",
     "runner/commands/test_invalid_rounds.py", "catalog/exchange/test_round_trip.py", "runner/test_own_models.py",
