@@ -194,8 +194,8 @@ def _groups(evidence: Sequence[StrategyEvidence]) -> list[list[StrategyEvidence]
 def _store(database: Database, result: SubjectResult) -> None:
     if database.readonly:
         return
-    with database.session() as writing:
-        # Another process may have stored it meanwhile.
+    # Another process may have stored it meanwhile, or be about to: writers go one after another.
+    with database.writing_session() as writing:
         if not analysis_stored(writing, result.evidence_key):
             store_analysis(writing, result)
             writing.commit()

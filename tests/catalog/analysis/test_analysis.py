@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from catalog.analysis import (
     analysis_stored,
     disagreement,
     evidence_key,
+    store,
     store_analysis,
 )
 from catalog.evidence.database import Database
@@ -170,6 +172,20 @@ def test_a_result_is_stored_once_and_read_in_sql(evidence: Any, database: Databa
             text("SELECT verdict, significant FROM pairwise WHERE left_strategy = 'identity@edge' LIMIT 1")
         ).one()
         assert paired[0] == "equivalent" and not paired[1]
+
+
+def test_two_that_analyse_the_same_evidence_at_once_store_it_once(evidence: Any, database: Database) -> None:
+    result = analyse_subject(evidence(), SETTINGS)
+    with database.writing_session() as session:
+        store_analysis(session, result)
+        other = Thread(target=store._store, args=(database, result))
+        other.start()
+        # It has looked for the analysis by now, or waits for its turn.
+        other.join(0.3)
+        session.commit()
+    other.join()
+    with database.session() as session:
+        assert session.execute(text("SELECT COUNT(*) FROM analysis")).scalar_one() == 1
 
 
 def test_storing_again_replaces_what_rested_on_older_evidence(evidence: Any, database: Database) -> None:
