@@ -121,8 +121,8 @@ def measure_store(location: str, copies: int) -> None:
         name = database.engine.dialect.name
     print(f"{name}: {rounds} rounds, {time.process_time() - started:.0f} s of CPU here to write them")
     print(f"  {'table':<12} {'rows/round':>10} {'bytes/round':>12} {'indexes':>9}")
-    for table, (rows, held, indexes) in by_table.items():
-        print(f"  {table:<12} {rows / rounds:10.1f} {held / rounds:12.0f} {indexes / rounds:9.0f}")
+    for table, (rows, size, indexes) in by_table.items():
+        print(f"  {table:<12} {rows / rounds:10.1f} {size / rounds:12.0f} {indexes / rounds:9.0f}")
     whole = [sum(size[place] for size in by_table.values()) / rounds for place in range(3)]
     print(f"  {'together':<12} {whole[0]:10.1f} {whole[1]:12.0f} {whole[2]:9.0f}")
 

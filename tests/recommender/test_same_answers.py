@@ -110,6 +110,6 @@ def test_an_answer_is_the_same_whatever_was_asked_before(example: Path, monkeypa
 
 
 if __name__ == "__main__":
-    with TemporaryDirectory() as made, evidence_of(imported(Path(made))) as given:
-        lines = [json.dumps([question, gist(answer(given, question))]) for question in questions()]
+    with TemporaryDirectory() as made, evidence_of(imported(Path(made))) as evidence:
+        lines = [json.dumps([question, gist(answer(evidence, question))]) for question in questions()]
     ANSWERS.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
