@@ -194,6 +194,7 @@ class Evidence:
                     )
             raise UnknownSubject(subject, self.subjects)
         by_environment = self.subjects[subject]
+        conditions = _with_whole_key(conditions, by_environment)
         # `_no_environment` always raises, and says which property nothing has.
         matching = [member for member in by_environment if _matches(member.environment, conditions)] or _no_environment(
             by_environment, conditions
@@ -258,6 +259,19 @@ def _standing(subject_evidence: SubjectEvidence) -> EnvironmentStanding:
         complete=subject_evidence.complete,
         finished_at=subject_evidence.last_measured_at,
     )
+
+
+# Fewer characters of a key are more likely a slip than meant.
+_FEWEST_OF_KEY = 8
+
+
+def _with_whole_key(conditions: EnvironmentFilter, by_environment: Sequence[SubjectEvidence]) -> EnvironmentFilter:
+    """Return the conditions with the whole key where they have the beginning of just one."""
+    if conditions.key is None or len(conditions.key) < _FEWEST_OF_KEY:
+        return conditions
+    keys = [member.environment.key for member in by_environment]
+    beginning = [key for key in keys if key.startswith(conditions.key)]
+    return replace(conditions, key=beginning[0]) if len(beginning) == 1 else conditions
 
 
 def _matches(environment: EnvironmentEvidence, conditions: EnvironmentFilter) -> bool:

@@ -82,6 +82,10 @@ def test_a_fill_measures_every_setting_and_all_commands_tell_them_apart(
     assert {row["setting"]: row["with_evidence"] for row in coverage} == dict.fromkeys(settings, 2)
     answer = json.loads(swept("recommend", "table", "--json").out)
     assert any(text.startswith(f"at {settings[1]}; ") for text in answer["warnings"])
+    # The first characters of a key, as the leaderboard prints them, choose another setting.
+    other = json.loads(swept("recommend", "table", "--json", "--environment", rows[0]["environment"][:12]).out)
+    assert other["environment"]["key"] == rows[0]["environment"]
+    assert "is not in the evidence" in swept("recommend", "table", "--environment", rows[0]["environment"][:7]).said
     with open_database(tmp_path / "tierwise.db") as opened, opened.session() as session:
         (sweep,) = setting_sweeps(strategy_evidence(session), adjustment="holm")
         exported = document_bytes(collect(session))
