@@ -287,6 +287,10 @@ def calibration(studies: Iterable[Study], *, seed: int, budgets_per_study: int =
     ]
 
 
+_MARKERS = "os^Dv<"
+_COLORS = ("#1f5fa8", "#c8641e", "#3a7d44", "#8a4fa3", "#777777", "#b0303c")
+
+
 def figure(cells: Mapping[str, Sequence[Bin]], path: Path) -> None:
     """Draw the share that holds over the stated probability, for each kind of study."""
     import matplotlib
@@ -298,7 +302,7 @@ def figure(cells: Mapping[str, Sequence[Bin]], path: Path) -> None:
     drawn, panel = plt.subplots(figsize=(5.4, 4.2))
     panel.fill_between([50, 100], [45, 95], [55, 105], color="#e8eef6", label="within 5 points")
     panel.plot([50, 100], [50, 100], color="#888", linewidth=0.8)
-    for (name, bins), marker, color in zip(cells.items(), "os^", ("#1f5fa8", "#c8641e", "#3a7d44"), strict=False):
+    for (name, bins), marker, color in zip(cells.items(), _MARKERS, _COLORS, strict=True):
         shares = np.array([100 * member.share for member in bins])
         ends = 100 * np.array([member.interval for member in bins]).T
         panel.errorbar(
@@ -381,12 +385,10 @@ def main() -> None:
             )
         )
     if options.calibration:
-        cells = {
-            "whole pools": calibration(pool_studies(pools, options.calibration, seed=11), seed=1),
-            "simulated: smooth": calibration(
-                simulated_studies(SPREADS["smooth"], options.calibration, seed=12), seed=2
-            ),
-        }
+        cells = {"whole pools": calibration(pool_studies(pools, options.calibration, seed=11), seed=1)}
+        for seed, (name, spread) in enumerate(SPREADS.items(), start=2):
+            drawn = simulated_studies(spread, options.calibration, seed=10 + seed)
+            cells[f"simulated: {name}"] = calibration(drawn, seed=seed)
         for name, bins in cells.items():
             print_bins(name, bins)
         if options.figure:
