@@ -172,7 +172,7 @@ def served(kind: str, database: str, *, first: Mapping[str, object] | None = Non
 
 @dataclass(frozen=True)
 class Load:
-    """What a server did under load; its CPU is of use where others share the cores."""
+    """What a server did under load; its CPU is what counts where others share the cores."""
 
     requests_per_s: float
     cpu_ms: float

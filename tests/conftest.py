@@ -15,7 +15,7 @@ Two cores pay for every process that starts and for everything that is made twic
 - a browser: load a page once and look at it twice.
 
 What a module uses more than once and does not change is a fixture of the module. A file that takes more than ten
-seconds belongs into `_LONG`.
+seconds belongs in `_LONG`.
 """
 
 import gc

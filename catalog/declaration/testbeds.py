@@ -34,7 +34,7 @@ def _parts(url: str) -> SplitResult:
     # A name with a dash in front would be an option of `ssh`.
     for name in (parts.username, parts.hostname):
         if name is not None and not _is_address(name):
-            raise ValueError(f"{name!r} is no name of a user or a host")
+            raise ValueError(f"{name!r} is not the name of a user or a host")
     return parts
 
 
@@ -43,13 +43,13 @@ def _shown(place: str) -> str:
     return repr(re.sub(r"(?<=:)[^/@:]*(?=@)", "***", place))
 
 
-_PASSWORD = "it has a password, which does not belong into a catalog"
+_PASSWORD = "it has a password, which does not belong in a catalog"
 
 
 def _engine_fault(place: str) -> str | None:
     """Return what is wrong with the place of a Docker engine; None if nothing is."""
     if "://" not in place:
-        return None if _CONTEXT.fullmatch(place) else "it is no name of a Docker context"
+        return None if _CONTEXT.fullmatch(place) else "it is not the name of a Docker context"
     try:
         parts = _parts(place)
     except ValueError as error:
@@ -59,7 +59,7 @@ def _engine_fault(place: str) -> str | None:
     if parts.scheme in _SERVER_SCHEMES:
         return "http:// is a tier server, which serves one tier: name it under `tiers`"
     if parts.scheme not in _ENGINE_SCHEMES:
-        return f"{parts.scheme}:// leads to no Docker engine"
+        return f"{parts.scheme}:// does not lead to a Docker engine"
     if parts.query or parts.fragment:
         return "it has a query"
     if parts.scheme == "unix":
@@ -80,7 +80,7 @@ def _server_fault(place: str) -> str | None:
     if parts.username is not None:
         return "it names a user; a token is read from token_file or TIERWISE_TIER_TOKEN"
     if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
-        return "it is no address of a server alone"
+        return "it is more than the address of a server"
     return None
 
 
@@ -121,7 +121,7 @@ class TierPlace(Declared):
         if self.server is not None and (fault := _server_fault(self.server)):
             raise ValueError(f"{_shown(self.server)}: {fault}; allowed: {_SERVERS}")
         if self.address is not None and not _is_address(self.address):
-            raise ValueError(f"{self.address!r} is no address; allowed: a name or an IP address, without a port")
+            raise ValueError(f"{self.address!r} is not an address; allowed: a name or an IP address, without a port")
         if self.server is None and self.token_file is not None:
             raise ValueError("token_file belongs to a tier server; an engine has the keys of ssh or of its context")
         if self.server is not None and self.port is not None:

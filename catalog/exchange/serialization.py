@@ -117,7 +117,7 @@ def _environments(document: Document) -> Iterator[str]:
 
 
 def _plain_environment(environment: EnvironmentEntry) -> str:
-    """Return what the settings of one environment have in common; the key of one that is no setting."""
+    """Return what the settings of one environment have in common; the key of one that is not a setting."""
     plain_key = environment.details.get("plain_key")
     if setting_of(environment.details) is None or not isinstance(plain_key, str):
         return environment.key

@@ -17,7 +17,7 @@ def check_scheduler(url: str) -> None:
     except ValueError:
         complete = False
     if not complete or parts.scheme not in ("tcp", "tls"):
-        raise FleetError(f"{url!r} is no address of a Dask scheduler; {_ALLOWED}. {_HOW}")
+        raise FleetError(f"{url!r} is not the address of a Dask scheduler; {_ALLOWED}. {_HOW}")
     if parts.scheme == "tcp" and not is_loopback(parts.hostname or ""):
         raise FleetError(
             f"{url} leaves this machine without TLS, and whoever reaches a scheduler can run code on its workers; "

@@ -37,7 +37,7 @@ class TaskBlock:
     """What one testbed measures without a break: the strategies of a subject in one round, which are compared.
 
     `environment_key` and `scale` say under which conditions the keys hold; `seed` is that of the shuffled order, and
-    `store` identifies the database that the results belong into.
+    `store` identifies the database that the results belong to.
     """
 
     environment_key: str

@@ -120,7 +120,7 @@ class RoundWorker:
         # Looked at before, too; but a worker that was started again meanwhile gets what its predecessor had.
         if block.store not in ("", identity_of(self.database)):
             raise FleetError(
-                f"testbed {self.testbed!r} stores into {self.database.location} now, and the round belongs into "
+                f"testbed {self.testbed!r} stores into {self.database.location} now, and the round belongs to "
                 "another database; start its worker again with the database of the fill"
             )
         whole = self.contexts(block.scale)

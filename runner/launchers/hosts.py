@@ -161,7 +161,7 @@ class TestbedLauncher:
         if self._real_links:
             return url
         if not isinstance(place, EnginePlace) or not isinstance(upstream, DockerTier):
-            raise LaunchError(f"link {link.name!r} cannot be emulated: {link.upstream!r} is no container")
+            raise LaunchError(f"link {link.name!r} cannot be emulated: {link.upstream!r} is not a container")
         return paced.enter_context(place.paced(upstream, link, url))
 
     def _enter(self, stack: ExitStack, limits: TierLimits, mounts: Sequence[Mount]) -> StartedTier:

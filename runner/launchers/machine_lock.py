@@ -75,7 +75,7 @@ def _opened(path: Path) -> int:
             os.fchmod(descriptor, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise FileExistsError(0, "it is no regular file", str(path))
+        raise FileExistsError(0, "it is not a regular file", str(path))
     return descriptor
 
 

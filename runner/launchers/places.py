@@ -225,7 +225,7 @@ class PlaceAccess:
         try:
             return read_regular(self.base / place.token_file).decode().strip()
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
             raise LaunchError(
                 f"tier {tier!r}: its token_file {place.token_file} cannot be read ({reason}); allowed: a file with the "
                 "token alone, beside the catalog or at an absolute path",

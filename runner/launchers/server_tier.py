@@ -332,7 +332,9 @@ class _Renewal:
 
 
 def _host_and_port(url: str, tier: str) -> tuple[str, int]:
-    wrong = LaunchError(f"tier {tier!r}: {url!r} is no address of a tier server; expected: http://HOST:PORT", tier=tier)
+    wrong = LaunchError(
+        f"tier {tier!r}: {url!r} is not the address of a tier server; expected: http://HOST:PORT", tier=tier
+    )
     try:
         parts = urlsplit(url)
         port = parts.port or DEFAULT_PORT
@@ -346,7 +348,7 @@ def _host_and_port(url: str, tier: str) -> tuple[str, int]:
 def _refusal(response: http.client.HTTPResponse) -> str:
     """Put a refusal in words: the server's own, and for a wrong token where the right one is."""
     if PROTOCOL_HEADER not in response.headers:
-        return f"is no tier server: it answered {response.status}; is it the control port?"
+        return f"is not a tier server: it answered {response.status}; is it the control port?"
     if response.status == 401:
         return "refuses the token; put that of its --token-file into the place's `token_file` or $TIERWISE_TIER_TOKEN"
     try:

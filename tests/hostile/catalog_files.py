@@ -74,7 +74,7 @@ CASES = (
     Case(
         "names an engine by a wrong scheme",
         _text(CATALOG + "testbeds: {lab: {engine: 'ftp://nuc'}}\n"),
-        "ftp:// leads to no Docker engine",
+        "ftp:// does not lead to a Docker engine",
     ),
     Case("names an unknown pass", _instead("{identity: []}", "{identity: [prune]}"), "unknown pass"),
     Case("names an unknown model", _instead("./my.onnx", "builtin:nothing"), "unknown model"),

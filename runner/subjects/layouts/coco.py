@@ -46,7 +46,7 @@ def unpack(text: str) -> list[int]:
         code = ord(character) - 48
         # A count of pixels is shorter; a damaged text could make a number grow without end.
         if not 0 <= code < 64 or shift > 30:
-            raise ValueError(f"{character!r} does not belong into packed run lengths")
+            raise ValueError(f"{character!r} does not belong in packed run lengths")
         value |= (code & 31) << shift
         shift += 5
         if code & 32:

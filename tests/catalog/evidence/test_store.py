@@ -180,6 +180,7 @@ def test_coverage_and_troubles(database: Database, make: Any, fill: Callable[[],
         assert reading.coverage(session) == [
             {
                 "subject": "net",
+                "environment": "env",
                 "launcher": "process",
                 "scale": "1",
                 "strategies": 6,

@@ -15,6 +15,7 @@ NOT_RUN = {
     "clean": "removes what other tests use",
     "doctor": "looks for an engine",
     "init": "asks for a model",
+    "testbed": "waits for a scheduler",
     "forget": "has a test for each way to name a file",
     "apply": "is named alone",
     "operators": "is named without a model",
@@ -22,7 +23,17 @@ NOT_RUN = {
     "--show-completion": "depends on the shell",
     "--settings": "names a file of its reader's own",
 }
-_ELSEWHERE = ("--measure", "catalogs/embedded-evidence.json.gz", "catalogs/paper", "phone.csv", "SUBJECT", "FILE", "…")
+_ELSEWHERE = (
+    "--measure",
+    "catalogs/embedded-evidence.json.gz",
+    "catalogs/paper",
+    "phone.csv",
+    "SUBJECT",
+    "NAME",
+    "FILE",
+    "lab-1",
+    "…",
+)
 
 
 def runnable() -> list[list[str]]:

@@ -264,7 +264,7 @@ OTHER = json.dumps({"protocol": 99, "version": "9.9", "new": True}).encode()
         ),
         (b'{"protocol": 1}', {"tierwise_control": "1"}, "does not describe itself as a tier server does"),
         (b"<html>", {"tierwise_control": "1"}, "broke off its answer"),
-        (b"<html>", {}, "is no tier server: it answered 200; is it the control port"),
+        (b"<html>", {}, "is not a tier server: it answered 200; is it the control port"),
     ],
 )
 def test_what_is_no_tier_server_of_this_version_is_refused(body: bytes, headers: dict[str, str], message: str) -> None:
@@ -277,7 +277,7 @@ def test_what_is_no_tier_server_of_this_version_is_refused(body: bytes, headers:
     "url", ["ssh://pi@board", "http://", "http://a:b:c", "http://board/path", "http://u@board", "https://b"]
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(LaunchError, match=r"is no address of a tier server; expected: http://HOST:PORT"):
+    with pytest.raises(LaunchError, match=r"is not the address of a tier server; expected: http://HOST:PORT"):
         connect(url, tier="edge")
 
 
