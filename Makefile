@@ -31,11 +31,11 @@ COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib catalog recommender ru
 demo: .venv/.installed  ## fill the catalog, print the leaderboard, ask the recommender
 	@$(BIN)/python -m runner.demo
 
-# Four processes share two cores, since many tests wait; then what measures has the machine to itself. The tests start
+# Five processes share two cores, since many tests wait; then what measures has the machine to itself. The tests start
 # hundreds of Python processes: without bytecode each would compile all that it imports.
 test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/.ready  ## run the tests
-	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not alone"; side_by_side=$$?; \
+	@$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder -m "not alone"; side_by_side=$$?; \
 	  $(BIN)/python -m pytest -m alone && exit $$side_by_side
 
 lint: .venv/.ready  ## ruff, mypy, import rules, names
