@@ -126,7 +126,7 @@ def test_a_testbed_is_served_once(fleet: Fleet) -> None:
         (["--on", "left,right"], "both use local: they cannot measure at the same time"),
         (["--on", "left", "--on", "left"], "--on names a testbed twice"),
         (["--scheduler", "tcp://192.0.2.7:8786"], "without TLS"),
-        (["--scheduler", "http://127.0.0.1:1"], "no address of a Dask scheduler"),
+        (["--scheduler", "http://127.0.0.1:1"], "not the address of a Dask scheduler"),
         (["--scheduler", "tls://127.0.0.1:1"], "needs certificates"),
         (["--scheduler", "tcp://127.0.0.1:1"], "no Dask scheduler answers at tcp://127.0.0.1:1"),
     ],
