@@ -319,7 +319,7 @@ def figure(cells: Mapping[str, Sequence[Bin]], path: Path) -> None:
         xlabel="stated probability that all budgets hold (%)",
         ylabel="recommended strategies that keep them (%)",
         xlim=(49, 101),
-        ylim=(44, 101),
+        ylim=(34, 101),
     )
     panel.legend(frameon=False, loc="lower right")
     drawn.tight_layout()
