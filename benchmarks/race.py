@@ -103,7 +103,7 @@ def run_race(
         chosen = [places[candidate] for candidate in states[-1].next if candidate.rounds < most]
         if not chosen:
             return RaceRun(candidates, rounds, states)
-        # Whoever has the fewest rounds catches up first: strategies are decided about at the same looks.
+        # The strategy with the fewest rounds catches up first: strategies are decided about at the same looks.
         stop = min(_next_stop(rounds[place]) for place in chosen)
         for place in chosen:
             rounds[place] = min(max(rounds[place], stop), most)

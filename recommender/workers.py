@@ -73,7 +73,7 @@ class Workers:
 
     def _stop(self, kind: int, frame: FrameType | None) -> None:
         self._stopping = True
-        # What waits at the socket when the last worker closes it was taken by that one; here, nobody would take it.
+        # What waits at the socket when the last worker closes it was taken by that one; here, no process would take it.
         self._listener.close()
         for pid in list(self._pids):
             with suppress(ProcessLookupError):
@@ -116,7 +116,7 @@ class Workers:
 
 
 def _say(pipe: int) -> None:
-    # Of all but the first worker nobody waits for the word.
+    # Only the first worker is waited for.
     with suppress(BrokenPipeError):
         os.write(pipe, b"1")
     os.close(pipe)

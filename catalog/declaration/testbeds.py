@@ -28,7 +28,7 @@ _SERVERS = "http://HOST:PORT"
 
 
 def _parts(url: str) -> SplitResult:
-    """Split a URL; raise ValueError for a port or a host that is none."""
+    """Split a URL; raise ValueError for an invalid port or host."""
     parts = urlsplit(url)
     _ = parts.port  # a property that checks the number
     # A name with a dash in front would be an option of `ssh`.
@@ -221,7 +221,7 @@ def _place_problems(name: str, places: Mapping[str, TierPlace]) -> Iterator[Test
     """Yield the problems of places by tier, the client's first."""
     servers: dict[str, str] = {}
     for number, (tier, place) in enumerate(places.items()):
-        # Requests start at the client's tier, so that nobody needs its address.
+        # Requests start at the client's tier, so that no other tier needs its address.
         if number and place.is_unreachable:
             message = (
                 f"{place.url} is a socket of this machine, by which other tiers cannot reach {tier!r}; "

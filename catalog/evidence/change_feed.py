@@ -1,8 +1,8 @@
 """What a PostgreSQL server announces of changes to the evidence (LISTEN, NOTIFY), heard by a thread of its own.
 
-Triggers of the schema (`migrations/notifications.py`) announce what is committed, whoever wrote it: fills, imports and
-statements typed by hand alike. Where announcements cannot be heard, the reason is at hand, and the caller has to look
-for changes itself.
+Triggers of the schema (`migrations/notifications.py`) announce every commit to the evidence: of fills, of imports and
+of statements typed by hand. Where announcements cannot be heard, `lack` says why, and the caller has to look for
+changes itself.
 """
 
 import logging

@@ -94,7 +94,7 @@ def _links(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
 
 
 def _link_drift(record: MeasurementRecord, limits: Thresholds) -> Iterator[Finding]:
-    """Compare what a real link carried before the samples and after: what it carries is nobody's mistake."""
+    """Compare what a real link carried before the samples and after: what it carries is not an error."""
     # Only a real link is probed without a tolerance at a moment; evidence from before there were moments has neither.
     real = {(probe.link, probe.direction, probe.moment): probe for probe in record.link_probes if not probe.tolerance}
     for (link, direction, moment), before in real.items():

@@ -105,7 +105,7 @@ class CandidateTable:
     @property
     def candidates(self) -> list[Candidate]:
         """The candidates themselves."""
-        # Whoever asks has them: the table is looked up by them, and lives no longer than the first of them.
+        # The caller has them: the table is looked up by them, and lives no longer than the first of them.
         return [candidate for reference in self.references if (candidate := reference()) is not None]
 
     def candidate(self, row: int) -> Candidate:

@@ -1,4 +1,4 @@
-"""The steps of a fill, whoever measures it: plan, build, measure, and what is said of it meanwhile."""
+"""The steps of a fill, on one testbed or on several: plan, build, measure, and what is said of it meanwhile."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

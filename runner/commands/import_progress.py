@@ -44,7 +44,7 @@ class ImportProgress:
 
 @contextmanager
 def import_progress(files: int) -> Iterator[ImportProgress]:
-    """Draw a bar on stderr within the block, and nothing where nobody watches: not in a log or a pipe."""
+    """Draw a bar on stderr within the block, and nothing in a log or a pipe."""
     if not err.is_terminal:
         yield ImportProgress(files)
         return

@@ -47,8 +47,8 @@ def serve(
 ) -> None:
     """Serve a testbed to fills.
 
-    It measures one round at a time, for whoever gives the same catalog and the same database to `runner fill-catalog
-    --scheduler URL`. Ctrl-C once finishes the measurement in flight, twice stops at once.
+    It measures one round at a time, for every `runner fill-catalog --scheduler URL` with the same catalog and
+    database. Ctrl-C once finishes the measurement in flight, twice stops at once.
     """
     declared, base = declared_catalog(catalog)
     check_testbeds(declared, [testbed])

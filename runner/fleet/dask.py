@@ -105,7 +105,7 @@ def measure_block(block: Mapping[str, Any], topic: str) -> dict[str, Any]:
 
     def is_due(task: TaskKey) -> bool:
         state = worker.state.tasks.get(key)
-        # Where the scheduler is gone, the task in flight is the last one: nobody waits for those that follow.
+        # Where the scheduler is gone, the task in flight is the last one: no fill waits for those that follow.
         return state is not None and state.state == "executing" and not service.stopping
 
     def report(event: Any) -> None:
@@ -334,7 +334,7 @@ class DaskCrew:
         self._faults[testbed] = fault
         report(TestbedNotice(testbed, f"it measures nothing more: {fault}"))
 
-    def nobody_left(self) -> FleetError:
+    def no_testbed_left(self) -> FleetError:
         """Return the error of a fill that no testbed measures for any more."""
         gone = [name for name in self.testbeds if name not in self._faults]
         parts = [f"testbed {name}: {fault}" for name, fault in self._faults.items()]
@@ -437,7 +437,7 @@ class _BlockRun:
                 raise SchedulerLostError("its connection ended")
 
     def _failed(self, key: str, running: _Running) -> None:
-        """Give a block of which a worker died several times to another testbed, and one that fails to nobody."""
+        """Give the block out again; a testbed whose task raised an error, instead of dying, gets nothing more."""
         error = running.future.exception()
         if type(error).__name__ != "KilledWorker":
             said = (str(error).splitlines() or [""])[0]
@@ -470,7 +470,7 @@ class _BlockRun:
                 running.future.cancel()
 
     def _take_back(self) -> None:
-        """Take the blocks of workers that are gone; raise FleetError where nobody is left for too long."""
+        """Take the blocks of workers that are gone; raise FleetError where no worker is left for too long."""
         now = time.monotonic()
         if self._present:
             self._alone_since = now
@@ -485,7 +485,7 @@ class _BlockRun:
                 del self._running[key]
                 self._waiting.appendleft(running.block)
         if now - self._alone_since > _PATIENCE_S or not set(self._crew.testbeds) - self._crew._faults.keys():
-            raise self._crew.nobody_left()
+            raise self._crew.no_testbed_left()
 
 
 def place() -> str:

@@ -10,7 +10,7 @@ _HOW = "docs/fleet.md says how to start a scheduler"
 
 
 def check_scheduler(url: str) -> None:
-    """Refuse an address that is none of a scheduler, or that would be spoken to in the clear; raises FleetError."""
+    """Refuse an address that is not a scheduler's, or that would be used unencrypted; raises FleetError."""
     try:
         parts = urlsplit(url)
         complete = bool(parts.hostname) and parts.port is not None
@@ -20,7 +20,7 @@ def check_scheduler(url: str) -> None:
         raise FleetError(f"{url!r} is not the address of a Dask scheduler; {_ALLOWED}. {_HOW}")
     if parts.scheme == "tcp" and not is_loopback(parts.hostname or ""):
         raise FleetError(
-            f"{url} leaves this machine without TLS, and whoever reaches a scheduler can run code on its workers; "
+            f"{url} leaves this machine without TLS, and every client of a scheduler can run code on its workers; "
             f"{_ALLOWED}. docs/fleet.md says how to make the certificates"
         )
 

@@ -126,7 +126,7 @@ class EnginePlace:
                 command=command,
                 name=f"tierwise-{run}-{link.name}",
                 labels={**launch_labels(), RUN_LABEL: run, ROLE_LABEL: "links"},
-                # In the tier's own network, where nobody else reaches it.
+                # In the tier's own network, where no other tier reaches it.
                 network_mode=f"container:{tier.container}",
                 interactive=True,
             )

@@ -26,7 +26,7 @@ _OPTIONS = {
     # A host that disappears is noticed within a quarter of a minute, not by the kernel's own two hours.
     "ServerAliveInterval": "5",
     "ServerAliveCountMax": "3",
-    # A shared connection would end with whoever opened it.
+    # A shared connection would end with the process that opened it.
     "ControlMaster": "no",
     "ControlPath": "none",
 }

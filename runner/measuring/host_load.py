@@ -51,7 +51,7 @@ def host_load(before: Snapshot, after: Snapshot) -> dict[str, Any]:
 
     Of several machines the one is described whose CPUs others used most: it has disturbed the measurement most.
     """
-    # A tier of each machine, the client's first: where nobody else was busy, that one is described.
+    # A tier of each machine, the client's first: where no other program was busy, that one is described.
     machines: dict[str, str] = {}
     for name, tier in before.tiers.items():
         if tier.host is not None:
