@@ -15,7 +15,7 @@ from catalog.evidence.database import Database, open_database
 from catalog.evidence.fill_lock import fill_lock, identity_of
 from runner.commands.fill_steps import Filled, PlannedFill, carry_out, clean_up, conclude, fill_settings, setups_of
 from runner.commands.fleet_progress import FleetProgress, GroupProgress
-from runner.commands.plan import run_context
+from runner.commands.plan import run_context, testbed_of, testbed_selection
 from runner.commands.progress import Progress
 from runner.commands.terminal import RunnerSettings, err
 from runner.errors import FleetError, RunnerError
@@ -25,7 +25,7 @@ from runner.fleet.local import LocalCrew
 from runner.fleet.tasks import named
 from runner.fleet.testbed import TestbedDescription
 from runner.fleet.worker import RoundWorker
-from runner.launchers.select import Selection, launcher_of
+from runner.launchers.select import Selection
 from runner.measuring.fill import FillOutcome, StopRequest
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.scope import FillScope
@@ -55,16 +55,13 @@ class _Group:
 
 
 def check_testbeds(catalog: Catalog, names: Sequence[str], *, one_machine: bool = True) -> None:
-    """Refuse testbeds that are not declared, named twice, or that use one engine; raises FleetError.
+    """Refuse testbeds that are not declared, named twice, or that use one engine; raises RunnerError.
 
     `one_machine` is set where all are driven from this machine, whose own engine only one of them can be.
     """
-    for name in names:
-        if name not in catalog.testbeds:
-            raise FleetError(f"there is no testbed {name!r}; {catalog.file} declares: {', '.join(catalog.testbeds)}")
-    if len(set(names)) < len(names):
+    declared = {name: testbed_of(catalog, name) for name in names}
+    if len(declared) < len(names):
         raise FleetError(f"--on names a testbed twice: {', '.join(names)}; name each once")
-    declared = {name: catalog.testbeds[name] for name in names}
     if not one_machine:
         declared = {name: spec for name, spec in declared.items() if not _is_local(spec.engine)}
     if problems := shared_engines(declared):
@@ -117,14 +114,7 @@ def _driven_here(request: FleetRequest, database: Database, target: str) -> Iter
     with ExitStack() as stack:
         workers: dict[str, tuple[RunContext, list[RoundWorker]]] = {}
         for name in request.testbeds:
-            selection = launcher_of(
-                request.catalog.testbeds[name],
-                name=name,
-                base=request.base,
-                base_image=settings.base_image,
-                token=settings.tier_token,
-                launcher=request.launcher,
-            )
+            selection = testbed_selection(request.catalog, request.base, name, request.launcher)
             err.print(f"testbed {name}: {selection.launcher.name} ({selection.reason})")
             context = run_context(request.catalog, request.base, selection, request.scale)
             ensure = stack.enter_context(

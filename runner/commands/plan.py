@@ -110,7 +110,7 @@ def declared_catalog(path: Path | None) -> tuple[Catalog, Path]:
 
 
 def testbed_of(catalog: Catalog, name: str) -> TestbedSpec:
-    """Return a declared testbed; raises RunnerError naming those that there are."""
+    """Return a declared testbed; raises RunnerError that names the declared ones."""
     if name not in catalog.testbeds:
         raise RunnerError(f"{catalog.file} declares no testbed {name!r}; {nearest(name, catalog.testbeds)}")
     return catalog.testbeds[name]

@@ -12,7 +12,7 @@ from catalog.evidence.database import open_database, shown_location
 from catalog.evidence.fill_lock import identity_of
 from runner.commands.fill_steps import clean_up
 from runner.commands.fill_testbeds import check_testbeds, contexts_of, dask_module
-from runner.commands.plan import declared_catalog
+from runner.commands.plan import declared_catalog, testbed_selection
 from runner.commands.terminal import (
     CatalogOption,
     DatabaseOption,
@@ -29,7 +29,6 @@ from runner.fleet.exclusive import exclusive_testbed
 from runner.fleet.scheduler import check_scheduler
 from runner.fleet.testbed import TestbedDescription
 from runner.fleet.worker import RoundWorker
-from runner.launchers.select import launcher_of
 
 SchedulerOption = Annotated[
     str,
@@ -56,14 +55,7 @@ def serve(
     dask = dask_module()
     settings = RunnerSettings()
     target = database or settings.database
-    selection = launcher_of(
-        declared.testbeds[testbed],
-        name=testbed,
-        base=base,
-        base_image=settings.base_image,
-        token=settings.tier_token,
-        launcher=launcher,
-    )
+    selection = testbed_selection(declared, base, testbed, launcher)
     err.print(f"testbed {testbed}: {selection.launcher.name} ({selection.reason})")
     contexts = contexts_of(declared.file, selection)
     # Here already, because a machine that is too small, or a delay that cannot be made, is better known now.

@@ -10,7 +10,6 @@ import os
 import queue
 import re
 import signal
-import socket
 import time
 import uuid
 from collections import deque
@@ -486,8 +485,3 @@ class _BlockRun:
                 self._waiting.appendleft(running.block)
         if now - self._alone_since > _PATIENCE_S or not set(self._crew.testbeds) - self._crew._faults.keys():
             raise self._crew.no_testbed_left()
-
-
-def place() -> str:
-    """Return this process as messages name it."""
-    return f"process {os.getpid()} on {socket.gethostname()}"

@@ -122,7 +122,7 @@ def test_a_testbed_is_served_once(fleet: Fleet) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--on", "nowhere"], "there is no testbed 'nowhere'; strategies.yaml declares: emulated, left, right"),
+        (["--on", "nowhere"], "declares no testbed 'nowhere'; allowed: emulated, left, right"),
         (["--on", "left,right"], "both use local: they cannot measure at the same time"),
         (["--on", "left", "--on", "left"], "--on names a testbed twice"),
         (["--scheduler", "tcp://192.0.2.7:8786"], "without TLS"),
