@@ -47,6 +47,8 @@ def _unknown_objective(best: Candidate, objective: Objective) -> Iterator[str]:
 
 # More doubtful rounds of one strategy would bury the other notes.
 _DOUBTS = 3
+# Fewer rounds in common describe two strategies and do not tell which one is faster.
+_DECIDING_ROUNDS = 3
 
 
 def _doubts(best: Candidate) -> Iterator[str]:
@@ -137,7 +139,7 @@ def _relayed(best: Candidate, constraints: Constraints) -> Iterator[str]:
 
 
 def _slow_int8(answer: RankedAnswer, strategies: Mapping[Candidate, DeclaredStrategy]) -> Iterator[str]:
-    """Warn of quantized strategies that are slower than float: beyond the margin, and in every common round."""
+    """Warn of quantized strategies that are slower than float: beyond the margin, in each of three common rounds."""
     estimates = {
         (estimate.candidate.operator, estimate.candidate.placement): estimate for estimate in answer.considered
     }
@@ -162,7 +164,9 @@ def _slower(estimate: Estimate, other: Estimate, margin: float) -> bool:
         return False
     # By number, because either side may lack a round; what they have in common was measured under the same conditions.
     mine, its = _by_round(estimate), _by_round(other)
-    return all(mine[number] > its[number] for number in mine.keys() & its.keys())
+    common = mine.keys() & its.keys()
+    # Two equally fast strategies keep one order over two rounds every second time.
+    return len(common) >= _DECIDING_ROUNDS and all(mine[number] > its[number] for number in common)
 
 
 def _by_round(estimate: Estimate) -> Mapping[int, float]:
