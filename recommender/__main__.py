@@ -22,9 +22,9 @@ from catalog.settings_file import VARIABLE
 from recommender.app import create_app
 from recommender.errors import NoEvidence, RecommenderError
 from recommender.evidence.snapshots import Snapshots
-from recommender.http.access_log import AccessLog
 from recommender.http.connections import GuardedProtocol
 from recommender.http.draining import DrainingServer
+from recommender.http.middleware import AccessLog
 from recommender.http.service import RequestRecorder
 from recommender.settings import RecommenderSettings
 from recommender.workers import Workers

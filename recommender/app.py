@@ -11,12 +11,11 @@ from starlette.middleware.cors import CORSMiddleware
 from recommender.answer.tabulation import tabulate_later
 from recommender.evidence.snapshots import Snapshots
 from recommender.http import evidence, problems, questions, service, whatif
-from recommender.http.access_log import RequestLog
 from recommender.http.answer_cache import AnswerCache
 from recommender.http.draining import Drain
 from recommender.http.evidence import EvidenceLookup
-from recommender.http.middleware import ApiKey, BodyLimit, LocalOnly, SafeHeaders, TimeLimit
-from recommender.http.question_queue import QuestionQueue
+from recommender.http.middleware import ApiKey, BodyLimit, LocalOnly, RequestLog, SafeHeaders, TimeLimit
+from recommender.http.questions import QuestionQueue
 from recommender.http.service import (
     RequestObserver,
     RequestRecorder,

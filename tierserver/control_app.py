@@ -11,7 +11,8 @@ import contextlib
 import hmac
 import json
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,11 +43,11 @@ from tierserver.file_cache import FileCache
 from tierserver.launches import LaunchedTier, check
 from tierserver.limits import Limits
 from tierserver.messages import MessageError
-from tierserver.reservation import Reservation
 from tierserver.server_messages import (
     BEAT_S,
     CONTROL_PROTOCOL,
     HOLDER_HEADER,
+    LEASE_S,
     PROTOCOL_HEADER,
     FileDigests,
     Hold,
@@ -54,6 +55,60 @@ from tierserver.server_messages import (
     Release,
     ServerFacts,
 )
+
+_LONGEST_TEXT = 200
+
+
+@dataclass
+class _Holder:
+    identifier: str
+    who: str
+    since_s: float
+    renewed_s: float
+
+
+class Reservation:
+    """The reservation of one tier server; times are read from one monotonic clock, never compared between machines."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._holder: _Holder | None = None
+
+    def take(self, holder: str, who: str) -> None:
+        """Take or renew the reservation; raise Busy while somebody else has it."""
+        if not 0 < len(holder) <= _LONGEST_TEXT or len(who) > _LONGEST_TEXT:
+            raise RequestError(f"holder and who have 1 to {_LONGEST_TEXT} characters")
+        now = self._clock()
+        if self._is_live() and self._holder is not None and self._holder.identifier != holder:
+            raise self._busy(self._holder)
+        since_s = self._holder.since_s if self._holder is not None and self._holder.identifier == holder else now
+        self._holder = _Holder(holder, who, since_s, now)
+
+    def check(self, holder: str) -> None:
+        """Raise Busy unless this is the present holder."""
+        if not self._is_live() or self._holder is None:
+            raise Busy(
+                "nobody holds this tier server; its reservation was given back, or lapsed without a sign of life"
+            )
+        if self._holder.identifier != holder:
+            raise self._busy(self._holder)
+
+    def release(self, holder: str) -> bool:
+        """Give the reservation back; return whether this holder had it."""
+        if self._holder is None or self._holder.identifier != holder:
+            return False
+        self._holder = None
+        return True
+
+    def _is_live(self) -> bool:
+        return self._holder is not None and self._clock() - self._holder.renewed_s < LEASE_S
+
+    def _busy(self, holder: _Holder) -> Busy:
+        # `who` comes from the network and goes into a terminal.
+        who = "".join(letter if letter.isprintable() else "?" for letter in holder.who)
+        since = f"{self._clock() - holder.since_s:.0f} s"
+        return Busy(f"this tier server is in use by {who}, since {since}; try again when it is done")
+
 
 logger = logging.getLogger(__name__)
 _HEADERS = ((PROTOCOL_HEADER.encode(), str(CONTROL_PROTOCOL).encode()),)

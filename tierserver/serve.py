@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tierserver.control_app import ControlApp, ControlOptions
+from tierserver.control_app import ControlApp, ControlOptions, Reservation
 from tierserver.errors import TierError
 from tierserver.file_cache import FileCache
 from tierserver.http_service import HttpService, listen
 from tierserver.limits import Limits
 from tierserver.messages import MessageError, TierFacts
-from tierserver.reservation import Reservation
 from tierserver.server_messages import CONTROL_PROTOCOL, DEFAULT_PORT, ServerFacts
 
 _MIB = 2**20

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from catalog.statistics.intervals import inputs_needed
 from catalog.units import counted, duration
-from recommender.answer.quality import output_warnings
-from recommender.answer.wording import join, percentile_name, strategy_name
+from recommender.answer.wording import join, output_warnings, percentile_name, strategy_name
 from recommender.errors import FILL_COMMAND
 from recommender.evidence.model import DeclaredStrategy, EnvironmentChoice
 from recommender.ranking import Candidate, Constraints, Estimate, Objective, RankedAnswer

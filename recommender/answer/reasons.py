@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterator
 
 from catalog.units import counted, duration, size
-from recommender.answer.quality import doubt, passed_over
 from recommender.answer.wording import (
+    doubt,
     how_sure,
     in_points,
     join,
     lacks,
+    passed_over,
     percentile_name,
     prediction_note,
     strategy_name,

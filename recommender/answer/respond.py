@@ -9,12 +9,11 @@ from typing import TypedDict
 from catalog.statistics.comparison import Comparison
 from recommender.answer import reasons, wording
 from recommender.answer.caveats import cautions
-from recommender.answer.quality import quality_note
 from recommender.answer.standings import latency_budgets_out, not_considered
 from recommender.answer.strategy_fields import DEFAULT_PERCENTILE, StrategyFields, environment_out, strategy_fields
 from recommender.answer.summary import summary
 from recommender.answer.to_do import Planner, ToDo
-from recommender.answer.wording import relaxation_words
+from recommender.answer.wording import quality_note, relaxation_words
 from recommender.evidence.model import DeclaredStrategy, EnvironmentFilter, Evidence, SubjectEvidence, latency_budgets
 from recommender.ranking import (
     Breach,

@@ -1,7 +1,6 @@
 """An answer in a few sentences: what to use, how sure that is, why, and what would make it sure."""
 
 from catalog.units import counted, duration
-from recommender.answer.quality import quality_note
 from recommender.answer.reasons import why
 from recommender.answer.to_do import ToDo
 from recommender.answer.wording import (
@@ -9,6 +8,7 @@ from recommender.answer.wording import (
     join,
     lacks,
     percentile_name,
+    quality_note,
     relaxation_words,
     strategy_name,
     undecided_reason,

@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recommender.errors import Draining, RecommenderError
 from recommender.evidence.snapshots import Snapshots
-from recommender.http.access_log import RequestLog, request_line
 from recommender.http.evidence import EvidenceNow
+from recommender.http.middleware import RequestLog, request_line
 from recommender.http.problems import documented
 from recommender.schemas import HealthResponse
 from recommender.schemas.resources import LivenessResponse

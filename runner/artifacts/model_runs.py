@@ -15,7 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as engine_state
 
 from catalog.output_distance import Agreement, OutputDistance
 from runner.errors import OperatorError
-from runner.graph.engine_error import brief
+from runner.graph.runtime import brief
 
 # So many give the distance an interval; to compare bits a few suffice.
 TRIAL_INPUTS = 32

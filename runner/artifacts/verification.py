@@ -34,9 +34,9 @@ from runner.artifacts.model_runs import (
 )
 from runner.confinement import memory_advice
 from runner.errors import OperatorError
-from runner.graph.engine_error import brief
 from runner.graph.model_file import read_model, require_utf8
 from runner.graph.rewriting import whole
+from runner.graph.runtime import brief
 from runner.graph.structure import read_structure
 from runner.graph.writing import write_part
 

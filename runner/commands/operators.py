@@ -22,7 +22,7 @@ from runner.artifacts.store import NOT_VERIFIED, ArtifactStore
 from runner.commands.terminal import RunnerSettings
 from runner.errors import OperatorError, SubjectError
 from runner.graph.analysis import Exit, GraphAnalysis, analyse
-from runner.graph.served import REMEDY
+from runner.graph.runtime import REMEDY
 from runner.operators.registry import Prospects, look_ahead
 from runner.reports.operators import operators_report, where_text
 from runner.reports.skeleton import skeleton_svg

@@ -73,7 +73,7 @@ def _pictures(catalog: Path, content: Report) -> Mapping[str, Html]:
     if not catalog.exists():
         return {}
     # Imported here: graphs take onnx, which a report without a catalog does not need.
-    from runner.reports.html.skeletons import model_pictures
+    from runner.reports.skeleton import model_pictures
 
     declared, base, models = load_catalog(catalog), catalog.resolve().parent, {}
     for name, spec in declared.subjects.items():

@@ -12,8 +12,7 @@ from catalog.evidence.database import open_database
 from catalog.evidence.soundness import sound_database
 from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, example, out, print_json
 from runner.measuring.round_inputs import strata_in_words
-from runner.reports.inputs_per_round import inputs_per_round
-from runner.reports.status import departure_lines, failure_lines, inapplicable_lines, trouble_lines
+from runner.reports.status import departure_lines, failure_lines, inapplicable_lines, inputs_per_round, trouble_lines
 from runner.reports.tables import links_table
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.units import duration, parse_bit_rate, rate
-from recommender.answer.quality import output_warnings
+from recommender.answer.wording import output_warnings
 from recommender.evidence.snapshots import Snapshots
 from recommender.whatif import LinkedStrategy, LinkRate, Prediction, WhatIf, what_if
 from recommender.whatif.curves import Curves, latency_curves

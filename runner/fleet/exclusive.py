@@ -36,7 +36,7 @@ def exclusive_machines(launcher: Launcher, locks: Path) -> Iterator[None]:
         if launcher.name != "process":
             from runner.launchers.docker import DockerLauncher
             from runner.launchers.hosts import TestbedLauncher
-            from runner.launchers.marker import engine_marker
+            from runner.launchers.machine_lock import engine_marker
 
             on_engines = [launcher] if isinstance(launcher, DockerLauncher) else []
             if isinstance(launcher, TestbedLauncher):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from onnx import TensorProto
 
-from runner.graph.served import SERVED_TYPES
+from runner.graph.runtime import SERVED_TYPES
 from runner.graph.structure import Region, RegionLayout, Role, Structure
 
 # Pairs cost the square of a region; in larger ones only the live sets along the order of the nodes are tried.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from runner.graph.cuts import CutPlace
-from runner.graph.served import SERVED_TYPES
+from runner.graph.runtime import SERVED_TYPES
 from runner.graph.structure import Role, Structure
 
 

@@ -29,7 +29,7 @@ from runner.launchers.base import (
 )
 from runner.launchers.container import ROOT, DockerTier
 from runner.launchers.engine import ContainerSpec, Engine
-from runner.launchers.marker import remove_stale_marker
+from runner.launchers.machine_lock import remove_stale_marker
 from runner.launchers.owner import Owner
 from runner.launchers.process import thread_environment
 from runner.launchers.shaping import (

@@ -5,7 +5,7 @@
 """
 
 import random
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -372,3 +372,42 @@ def _changed_inputs(keyed: KeyedStrategy, before: Mapping[str, int]) -> str | No
     said += [f"{name} is new" for name in now if name not in before]
     more = f", and {len(said) - 1} more" if len(said) > 1 else ""
     return f"inputs changed since it was measured: {said[0]}{more}" if said else None
+
+
+@dataclass(frozen=True)
+class SettingPlan:
+    """What a fill has to do at one setting of its catalog."""
+
+    context: RunContext
+    plan: Plan
+
+
+def without_repeats(plans: Sequence[SettingPlan]) -> Iterator[SettingPlan]:
+    """Yield the plans in order, each without what an earlier one measures: some strategies no setting touches."""
+    rounds: set[tuple[str, int]] = set()
+    accuracies: set[str] = set()
+    for own in plans:
+        yield replace(
+            own,
+            plan=replace(
+                own.plan,
+                rounds=tuple(task for task in own.plan.rounds if (task.keyed.latency_key, task.round) not in rounds),
+                accuracies=tuple(task for task in own.plan.accuracies if task.keyed.accuracy_key not in accuracies),
+            ),
+        )
+        rounds |= {(task.keyed.latency_key, task.round) for task in own.plan.rounds}
+        accuracies |= {task.keyed.accuracy_key for task in own.plan.accuracies}
+
+
+def joined(plans: Sequence[SettingPlan]) -> Plan:
+    """Return one plan of all settings; of several races, the time is that of all of them."""
+    first = plans[0].plan
+    times = [own.plan.race_time for own in plans if own.plan.race_time is not None]
+    race_time = TimeRange(sum(time.least_s for time in times), sum(time.most_s for time in times)) if times else None
+    return replace(
+        first,
+        inapplicable={key: reason for own in plans for key, reason in own.plan.inapplicable.items()},
+        rounds=tuple(task for own in plans for task in own.plan.rounds),
+        accuracies=tuple(task for own in plans for task in own.plan.accuracies),
+        race_time=race_time,
+    )

@@ -9,7 +9,7 @@ import onnx
 
 from runner.graph.analysis import Cut, Exit, GraphAnalysis
 from runner.graph.model_file import read_model
-from runner.graph.served import unserved_outputs
+from runner.graph.runtime import unserved_outputs
 from runner.graph.structure import is_weight_node
 from runner.host import Host, this_host
 from runner.operators.base import Pass, PassRefusal, check_options

@@ -11,8 +11,7 @@ import typer
 from catalog.console import Console, labelled
 from catalog.units import duration, size
 from runner.errors import RunnerError, SubjectError
-from runner.study.architectures import RANDOM
-from runner.study.files import DEFAULT_FILES, FILES
+from runner.study.files import DEFAULT_FILES, FILES, RANDOM
 from runner.study.files import build as build_file
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")

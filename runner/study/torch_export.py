@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torchvision import models
 
-from runner.study.architectures import RANDOM, Torchvision
+from runner.study.files import RANDOM, Torchvision
 
 OPSET = 17
 

@@ -10,7 +10,7 @@ import onnx
 from catalog.declaration import PreprocessSpec
 from runner.errors import ModelFileError, SubjectError
 from runner.graph.model_file import read_model
-from runner.graph.served import REMEDY, unserved_outputs
+from runner.graph.runtime import REMEDY, unserved_outputs
 from runner.graph.shapes import declared_size
 from runner.subjects.output_kind import OutputMeaning, guess_output
 from runner.subjects.trial import ModelOutput

@@ -13,7 +13,7 @@ from typing import Any
 from runner.confinement import memory_advice
 from runner.errors import SubjectError
 from runner.graph.model_digest import model_sha256
-from runner.graph.served import REMEDY
+from runner.graph.runtime import REMEDY
 from runner.model_process import NoAnswerInTimeError, call
 from runner.sealed import remove, seal, unseal
 from runner.workdir import scratch, settle

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from tierserver.control_app import ControlApp, ControlOptions
+from tierserver.control_app import ControlApp, ControlOptions, Reservation
 from tierserver.file_cache import FileCache
 from tierserver.limits import Limits
 from tierserver.messages import TierFacts
-from tierserver.reservation import Reservation
 from tierserver.serve import ListenAddress, read_token
 from tierserver.serve import main as serve_main
 from tierserver.server_messages import CONTROL_PROTOCOL, LEASE_S, ServerFacts

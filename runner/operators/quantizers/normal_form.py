@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from runner.graph.structure import is_weight_node
-from runner.operators.quantizers.readers import FACTORED, bias_of, is_transposed
-from runner.operators.quantizers.recognition import input_names
+from runner.operators.quantizers.recognition import FACTORED, bias_of, input_names, is_transposed
 from runner.operators.quantizers.settings import Settings
 
 # Adds an initializer of the type of another one, and returns its name.

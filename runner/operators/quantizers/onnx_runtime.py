@@ -19,7 +19,7 @@ import onnxruntime
 
 from runner.confinement import memory_advice
 from runner.errors import OperatorError
-from runner.graph.engine_error import brief
+from runner.graph.runtime import brief
 from runner.operators.base import PassRefusal
 from runner.operators.quantizers.preparation import Feed, Feeds
 from runner.operators.quantizers.ranges import Ranges

@@ -1,4 +1,7 @@
-"""Which models can be quantized at all: float models with a node that a tool quantizes."""
+"""What the quantizing tools read of a model: the factors and biases of its nodes, and whether it can be quantized.
+
+Float models with a node that a tool quantizes can be quantized.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -80,3 +83,18 @@ def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
         for attribute in node.attribute:
             waiting += attribute.g.node
             waiting += [inner for graph in attribute.graphs for inner in graph.node]
+
+
+# A factor at input 1 and, except for MatMul, a bias at input 2.
+FACTORED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+READERS_OF_BIAS = ("Conv", "ConvTranspose", "Gemm")
+
+
+def bias_of(node: onnx.NodeProto) -> str:
+    """Return the name of a node's bias; empty where it has none."""
+    return node.input[2] if node.op_type in READERS_OF_BIAS and len(node.input) > 2 else ""
+
+
+def is_transposed(node: onnx.NodeProto) -> bool:
+    """Return whether a Gemm takes its factor transposed."""
+    return any(entry.name == "transB" and entry.i for entry in node.attribute)

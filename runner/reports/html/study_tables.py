@@ -11,9 +11,9 @@ from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.statistics.families import StrategyFamily
 from catalog.statistics.study_analysis import speedup
 from catalog.units import duration, points, pvalue, size
-from runner.reports.html.accuracy_sentences import METRICS, StudyAccuracies, whole_strategies
 from runner.reports.html.figures import families_of_all
 from runner.reports.html.markup import Child, Html, joined, table, tag
+from runner.reports.html.operator_sentences import METRICS, StudyAccuracies, whole_strategies
 from runner.reports.html.sentences import METRIC_NAMES, Codes, PairOfSubject, SubjectOutcome, extent, listed, split
 from runner.reports.html.summary import StrategyPair
 

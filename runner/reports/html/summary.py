@@ -8,22 +8,20 @@ from itertools import combinations
 from catalog.analysis import FamilyResult, PairResult, StrategyResult, SubjectResult
 from catalog.evidence.strategy_evidence import in_canonical_order
 from catalog.statistics.families import StrategyFamily, research_questions, strategy_name
-from runner.reports.html.accuracy_sentences import (
-    StudyAccuracies,
-    accuracy_sentences,
-    size_sentence,
-    study_accuracies,
-    untested_sentence,
-    whole_strategies,
-    wilcoxon_sentence,
-)
 from runner.reports.html.figures import families_of_all
 from runner.reports.html.operator_sentences import (
+    StudyAccuracies,
+    accuracy_sentences,
     against_whole,
     extreme_medians,
     fastest_sentence,
     outputs_sentence,
+    size_sentence,
+    study_accuracies,
     tally_sentence,
+    untested_sentence,
+    whole_strategies,
+    wilcoxon_sentence,
 )
 from runner.reports.html.reasons import (
     MeasuredCauses,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from recommender.app import create_app
-from recommender.http.access_log import AccessLog, request_line
+from recommender.http.middleware import AccessLog, request_line
 from recommender.settings import RecommenderSettings
 from tests.recommender.conftest import Client
 

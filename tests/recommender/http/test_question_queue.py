@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from recommender.http.question_queue import QuestionQueue
+from recommender.http.questions import QuestionQueue
 
 
 class Gate:

@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from catalog.evidence.database import Database, open_database
 from catalog.exchange import import_files
-from runner.commands import import_progress as shown
+from runner.commands import exchange
 from tests.runner.commands.conftest import Command, piece
 
 STRATEGIES = ("identity@mobile", "identity@edge", "quantized@edge")
@@ -54,7 +54,7 @@ def test_a_terminal_sees_what_is_done_and_the_time_left(
 ) -> None:
     drawn = io.StringIO()
     terminal = Console(file=drawn, width=80, force_terminal=True, color_system=None)
-    monkeypatch.setattr(shown, "err", terminal)
+    monkeypatch.setattr(exchange, "err", terminal)
     (tmp_path / "[red].json").write_text(json.dumps(piece("fashion-resnet", STRATEGIES)))
     assert command("import", "[red].json").code == 0
     text = drawn.getvalue()

@@ -8,7 +8,7 @@ import pytest
 
 from catalog.evidence.database import open_database
 from runner.errors import FleetError
-from runner.fleet.local import LocalCrew
+from runner.fleet.crew import LocalCrew
 from runner.fleet.scheduler import check_scheduler
 from runner.fleet.tasks import (
     BlockResult,

@@ -12,7 +12,7 @@ from catalog.evidence.database import open_database
 from catalog.evidence.reading import round_moments
 from catalog.evidence.writing import sync_strategies
 from runner.cli import app, run
-from runner.reports.inputs_per_round import inputs_per_round
+from runner.reports.status import inputs_per_round
 from tests.conftest import NewDatabase
 from tests.evidence_builder import EvidenceBuilder, measurement_record, sample_records, strategy_record
 

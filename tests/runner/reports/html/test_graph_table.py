@@ -13,8 +13,7 @@ from catalog.evidence.database import open_database
 from catalog.evidence.loading import strategy_evidence
 from catalog.exchange import import_files
 from catalog.graph_size import DETAIL, GraphSize, graph_size
-from runner.artifacts.store import ArtifactStore
-from runner.graph.counting import count_graph
+from runner.artifacts.store import ArtifactStore, count_graph
 from runner.operators.registry import make_pass
 from runner.reports.html.study_tables import graph_table
 from runner.subjects.embedded.registry import BUILTIN

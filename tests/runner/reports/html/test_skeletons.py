@@ -12,7 +12,7 @@ from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
 from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.records import ArtifactFile
 from catalog.evidence.writing import sync_strategies, upsert_artifact
-from runner.reports.html.skeletons import model_pictures
+from runner.reports.skeleton import model_pictures
 from runner.sealed import current_sha256
 from runner.subjects.embedded.registry import BUILTIN
 from tests.evidence_builder import artifact_record, strategy_record

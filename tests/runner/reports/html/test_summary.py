@@ -9,7 +9,7 @@ from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.records import ArtifactRecord
 from catalog.evidence.writing import upsert_artifact
 from catalog.output_distance import DETAIL, OutputDistance
-from runner.reports.html.accuracy_sentences import study_accuracies
+from runner.reports.html.operator_sentences import study_accuracies
 from runner.reports.html.sentences import codes_of, listed, scope
 from runner.reports.html.study_tables import effect_tables
 from runner.reports.html.subject_section import ranking_table

@@ -1,4 +1,9 @@
-"""What a tier's engine and protocol serve: tensors of numbers, as inputs, outputs and across a cut."""
+"""What ONNX Runtime and a tier's protocol serve, and what the errors of the former say in one line.
+
+They serve tensors of numbers, as inputs, outputs and across a cut.
+"""
+
+import re
 
 import onnx
 from onnx import TensorProto
@@ -33,3 +38,24 @@ def _unserved_kind(declared: onnx.TypeProto) -> str | None:
     if not elem_type or elem_type in SERVED_TYPES:
         return None
     return f"a tensor({TensorProto.DataType.Name(elem_type).lower()})"
+
+
+_PREFIX = re.compile(
+    r"^(?:\[ONNXRuntimeError\] : \d+ : \w+ : )?(?:Load model from \S+ failed:)?"
+    r"(?:/\S+\.(?:cc|h):\d+: \w+: Assertion `[^`]*` failed: )?\s*"
+)
+
+
+def brief(error: Exception) -> str:
+    """Return the first line of an error's message, without the engine's prefix and without paths of our own files.
+
+    Examples
+    --------
+    >>> brief(RuntimeError("[ONNXRuntimeError] : 1 : FAIL : Load model from /tmp/model.onnx failed:Type Error\\nmore"))
+    'Type Error'
+    >>> brief(KeyError())
+    'KeyError'
+    """
+    lines = str(error).strip().splitlines()
+    text = _PREFIX.sub("", lines[0]) if lines else ""
+    return text or type(error).__name__
