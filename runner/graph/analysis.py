@@ -11,6 +11,7 @@ from onnx import helper
 
 from runner.graph.cuts import CutPlace, find_cuts, is_exact
 from runner.graph.model_file import read_model
+from runner.graph.passing_tensors import divide_hidden
 from runner.graph.repeated_blocks import RepeatedRun, Unit, find_runs
 from runner.graph.shapes import Dimension
 from runner.graph.side_values import Sides
@@ -254,6 +255,11 @@ class _Analyst:
     def __init__(self, structure: Structure) -> None:
         self._structure = structure
         self._layout: RegionLayout = lay_out(structure)
+        # A cut carries what passes by the blocks too, and so keeps to the regions of the whole graph.
+        self._runs = find_runs(structure, self._layout)
+        self._blocks = self._layout if self._runs else divide_hidden(structure, self._layout)
+        if self._blocks is not self._layout:
+            self._runs = find_runs(structure, self._blocks)
         self._sides = Sides(structure)
         self._first_used: list[list[tuple[int, int]]] = [[] for _ in structure.data]
         self._first_weights: list[list[tuple[int, int]]] = [[] for _ in structure.data]
@@ -269,8 +275,7 @@ class _Analyst:
 
     def analysis(self) -> GraphAnalysis:
         structure, file = self._structure, self._structure.file
-        repeated = find_runs(structure, self._layout)
-        runs = tuple(self._run(run) for run in repeated)
+        runs = tuple(self._run(run) for run in self._runs)
         largest = max(structure.tensor_bytes, key=structure.tensor_bytes.__getitem__, default=None)
         return GraphAnalysis(
             path=file.path,
@@ -280,7 +285,7 @@ class _Analyst:
             outputs=tuple(self._tensor(name) for name in structure.outputs),
             skeleton=self.skeleton,
             runs=runs,
-            exits=tuple(exit_ for pair in zip(runs, repeated, strict=True) for exit_ in self._exits(*pair)),
+            exits=tuple(exit_ for pair in zip(runs, self._runs, strict=True) for exit_ in self._exits(*pair)),
             cuts=tuple(self._cut(place) for place in find_cuts(structure, self._layout)),
             control_flow=structure.control_flow,
             largest_initializer=largest,
@@ -292,7 +297,7 @@ class _Analyst:
         """Return the positions of each segment: one sub-graph each, neighbouring chains merged."""
         spans: list[range] = []
         chain = False
-        for region in self._layout.regions:
+        for region in self._blocks.regions:
             if chain and not region.branching:
                 spans[-1] = range(spans[-1].start, region.end)
             else:
@@ -301,9 +306,9 @@ class _Analyst:
         return spans
 
     def _skeleton(self) -> tuple[Segment, ...]:
-        branching = {region.start: region for region in self._layout.regions if region.branching}
-        entries = {region.start: region.entries for region in self._layout.regions}
-        results = {region.end: region.result for region in self._layout.regions}
+        branching = {region.start: region for region in self._blocks.regions if region.branching}
+        entries = {region.start: region.entries for region in self._blocks.regions}
+        results = {region.end: region.result for region in self._blocks.regions}
         # Counted down, because the paper numbers sub-graphs from the end of the model.
         left = len(branching)
         segments = []
@@ -329,7 +334,7 @@ class _Analyst:
         return Run(tuple(self._block(unit) for unit in run.units), self._tensor(run.units[0].entry))
 
     def _block(self, unit: Unit) -> Block:
-        regions = self._layout.regions[unit.start : unit.end]
+        regions = self._blocks.regions[unit.start : unit.end]
         span = range(regions[0].start, regions[-1].end)
         # `find_runs` accepts only units with a branching region, after which the block is named.
         core = next(region for region in regions if region.branching)
@@ -345,7 +350,7 @@ class _Analyst:
 
     def _exits(self, run: Run, repeated: RepeatedRun) -> Iterable[Exit]:
         """Yield the exits that skip one block, two, …, all of a run, if nothing else needs what the blocks compute."""
-        regions = self._layout.regions
+        regions = self._blocks.regions
         end = regions[repeated.units[-1].end - 1].end
         saved = weights = 0
         for count in range(1, len(run.blocks) + 1):
@@ -373,8 +378,8 @@ class _Analyst:
             paper=place.paper,
             exact=is_exact(self._structure, place.tensors),
             segment=segment,
-            # A separator is a single tensor, so several can only cross inside a region.
-            inside_segment=len(place.tensors) > 1 or last != self._spans[segment].stop - 1,
+            # Ends of blocks that a mask passes by are borders too, though two tensors cross them.
+            inside_segment=bool(place.inside & (place.inside + 1)) or last != self._spans[segment].stop - 1,
         )
 
     def _bytes(self, span: range, *, end: int | None = None) -> int:

@@ -111,11 +111,13 @@ def _region_digest(structure: Structure, layout: RegionLayout, region: Region) -
 
 
 def _outside(structure: Structure, name: str) -> bytes:
-    """Describe what a constant, a shape or an absent input contributes to structure."""
+    """Describe what a constant, a shape, a tensor that passes by or an absent input contributes to structure."""
     if not name:
         return b"absent"
     tensor_type = structure.types.get(name)
     dims = None if tensor_type is None else tensor_type.dims
+    if structure.role_of(name) is Role.DATA:
+        return f"passing {name}".encode()  # blocks are alike only where they read the same mask
     if structure.role_of(name) is Role.SHAPE:
         return f"shape {None if dims is None else len(dims)}".encode()
     return f"constant {tensor_type and tensor_type.elem_type} {dims} {_structural_value(structure, name)}".encode()

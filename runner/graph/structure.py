@@ -403,7 +403,7 @@ def _attribute(structure: Structure) -> tuple[tuple[frozenset[str], ...], tuple[
 
 def _sweep(structure: Structure, initializers: tuple[frozenset[str], ...]) -> tuple[Region, ...]:
     """Return the regions, found from the live set after each data node."""
-    last_use = _last_uses(structure)
+    last_use = last_uses(structure)
     alive = {name for name in structure.inputs if name in last_use}
     entries, start = tuple(sorted(alive)), 0
     regions: list[Region] = []
@@ -424,7 +424,7 @@ def _sweep(structure: Structure, initializers: tuple[frozenset[str], ...]) -> tu
     return tuple(regions)
 
 
-def _last_uses(structure: Structure) -> dict[str, int]:
+def last_uses(structure: Structure) -> dict[str, int]:
     """Return the position of the last data node that reads a tensor; outputs are needed to the end."""
     last: dict[str, int] = {}
     for position, index in enumerate(structure.data):

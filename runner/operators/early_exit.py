@@ -114,10 +114,7 @@ def _alternatives(analysis: GraphAnalysis) -> str:
     count = len(analysis.sub_graphs)
     if len(analysis.inputs) != 1:
         listed = ", ".join(tensor.name for tensor in analysis.inputs) or "none"
-        inputs = (
-            f"; the model has {len(analysis.inputs)} inputs ({listed}), "
-            "and those that are in use throughout hide the borders of sub-graphs"
-        )
+        inputs = f"; the model has {len(analysis.inputs)} inputs ({listed}), which may hide the borders of sub-graphs"
     else:
         inputs = ""
     if not count:
