@@ -16,8 +16,7 @@ from typing import Any, Literal, NamedTuple, TextIO
 
 from catalog.declaration.checks import nearest
 from catalog.errors import ExchangeError
-from catalog.exchange.content import ContentStream
-from catalog.exchange.json_stream import JsonReader, MalformedJson
+from catalog.exchange.content import ContentStream, JsonReader, MalformedJson
 
 Kind = Literal["latencies", "accuracies"]
 REQUIRED: Mapping[Kind, tuple[str, ...]] = {

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from catalog.errors import ExchangeError
 from catalog.evidence.records import PoolInputRecord, PoolRecord
-from catalog.exchange.content import ContentStream
+from catalog.exchange.content import ContentStream, JsonReader, MalformedJson
 from catalog.exchange.document import (
     FORMAT,
     LISTS,
@@ -28,7 +28,6 @@ from catalog.exchange.document import (
     EnvironmentEntry,
     duplicates,
 )
-from catalog.exchange.json_stream import JsonReader, MalformedJson
 from catalog.exchange.rows import MAX_PROBLEMS
 from catalog.setting import setting_of
 from catalog.statistics.input_draw import Pool, PoolInput
