@@ -15,6 +15,7 @@ from sqlmodel import Session, select
 from catalog.evidence.exact_sums import exact_mean, exact_text
 from catalog.evidence.records import ClassPixels, ItemHits, LinkBytes, PartTimes, PoolInputRecord
 from catalog.evidence.tables import (
+    MEASUREMENT_COUNTS,
     Accuracy,
     Analysis,
     AnalysisSlo,
@@ -85,6 +86,27 @@ def delete_rows(session: Session, table: type[EvidenceTable], **values: object) 
 def analysis_stored(session: Session, evidence_key: str) -> bool:
     """Tell whether there is an analysis that rests on exactly this evidence."""
     return bool(stored_values(session, Analysis, "id", evidence_key=evidence_key))
+
+
+def imported_unanalysed(session: Session) -> bool:
+    """Tell whether imported latencies lack an analysis: those of a large import are analysed by the first reader."""
+    measured = column(Measurement, "latency_key") == column(Strategy, "latency_key")
+    analysed = (column(Analysis, "environment_id") == column(Strategy, "environment_id")) & (
+        column(Analysis, "subject") == column(Strategy, "subject")
+    )
+    query = (
+        select(column(Strategy, "id"))
+        .join(Environment, column(Environment, "id") == column(Strategy, "environment_id"))
+        .where(column(Environment, "imported_file_id").is_not(None), column(Strategy, "declared"))
+        .where(select(column(Measurement, "id")).where(measured, text(MEASUREMENT_COUNTS)).exists())
+        .where(~select(column(Analysis, "id")).where(analysed).exists())
+    )
+    return session.execute(query.limit(1)).first() is not None
+
+
+def delete_analyses(session: Session, environment_id: int, subject: str) -> None:
+    """Delete the analyses of a subject in an environment, which other evidence rests on now."""
+    delete_rows(session, Analysis, environment_id=environment_id, subject=subject)
 
 
 def replace_analysis(session: Session, analysis: Mapping[str, Any], rows: AnalysisRows) -> int:

@@ -57,7 +57,7 @@ from catalog.exchange.document import (
     neutral,
     ordered_strategies,
 )
-from catalog.exchange.row_collector import default_passes
+from catalog.exchange.row_collector import ARTIFACT_COUNTS, artifact_counts, default_passes
 from catalog.exchange.rows import REQUIRED, Kind
 from catalog.exchange.rows_to_document import LAUNCHER
 from catalog.exchange.serialization import ids_name, pack_bits, pool_digest, problems_of
@@ -303,16 +303,16 @@ def rows_csv(document: Document, kind: Kind) -> str:
     Returns
     -------
     str
-        With a header; for latencies a column per link with the declared upward rate. Parts, bytes, items and provenance
-        have no place in rows: the document has them.
+        With a header; for latencies a column per link with the declared upward rate. Parts, bytes sent, single items
+        and provenance have no place in rows: the document has them.
     """
     names = {environment.key: _place(environment) for environment in document.environments}
     rows = list(_latencies(document, names) if kind == "latencies" else _accuracies(document, names))
-    sized = ("input_bytes",) if any("input_bytes" in row for row in rows) else ()
-    # What the study's names say by themselves is left out.
-    passed = ("passes",) if any("passes" in row for row in rows) else ()
-    fixed = [*REQUIRED[kind], *(("round",) if kind == "latencies" else ()), "environment", *sized, *passed]
-    links = sorted({name for row in rows for name in row} - set(fixed))
+    given = {name for row in rows for name in row}
+    # A column of which nothing is known would be empty in every row.
+    optional = [name for name in ("input_bytes", "items", "passes", *ARTIFACT_COUNTS) if name in given]
+    fixed = [*REQUIRED[kind], *(("round",) if kind == "latencies" else ()), "environment", *optional]
+    links = sorted(given - set(fixed))
     text = io.StringIO(newline="")
     # The module's default ends lines with \r\n on every system.
     writer = csv.DictWriter(text, [*fixed, *links], restval="", lineterminator="\n")
@@ -328,7 +328,10 @@ def _place(environment: EnvironmentEntry) -> str:
 
 
 def _latencies(document: Document, names: dict[str, str]) -> Iterator[dict[str, Any]]:
-    declared = {strategy.latency_key: _passes(strategy) for strategy in document.strategies if strategy.declared}
+    facts = _operator_facts(document)
+    declared = {
+        strategy.latency_key: facts[_operator_of(strategy)] for strategy in document.strategies if strategy.declared
+    }
     for measurement in document.measurements:
         if not measurement.counts or measurement.samples is None or measurement.latency_key not in declared:
             continue
@@ -358,6 +361,7 @@ def _encoded_sizes(document: Document, measurement: MeasurementEntry) -> dict[st
 
 
 def _accuracies(document: Document, names: dict[str, str]) -> Iterator[dict[str, Any]]:
+    facts = _operator_facts(document)
     complete = {accuracy.key: accuracy for accuracy in document.accuracies if accuracy.status == "complete"}
     for strategy in document.strategies:
         accuracy = complete.get(strategy.accuracy_key)
@@ -374,8 +378,30 @@ def _accuracies(document: Document, names: dict[str, str]) -> Iterator[dict[str,
                     "metric": metric,
                     "value_pct": value,
                     "environment": names[strategy.environment],
-                    **_passes(strategy),
+                    **({"items": accuracy.items} if accuracy.items else {}),
+                    **facts[_operator_of(strategy)],
                 }
+
+
+def _operator_of(strategy: StrategyEntry) -> tuple[str, str, str]:
+    return strategy.environment, strategy.subject, strategy.operator
+
+
+def _operator_facts(document: Document) -> dict[tuple[str, str, str], dict[str, object]]:
+    """Return the cells of an operator's passes and artifact, by environment, subject and operator."""
+    artifacts = {
+        artifact.key: artifact_counts(artifact.size_bytes, artifact.details) for artifact in document.artifacts
+    }
+    facts: dict[tuple[str, str, str], dict[str, object]] = defaultdict(dict)
+    counts: dict[tuple[str, str, str], list[dict[str, int]]] = defaultdict(list)
+    for strategy in document.strategies:
+        if strategy.declared:
+            facts[_operator_of(strategy)].update(_passes(strategy))
+            counts[_operator_of(strategy)].append(artifacts.get(strategy.artifact_key, {}))
+    for operator, stated in counts.items():
+        # Rows state one size for an operator; of tiers whose processors need different artifacts, none is stated.
+        facts[operator].update(stated[0].items() if all(other == stated[0] for other in stated) else ())
+    return facts
 
 
 def _passes(strategy: StrategyEntry) -> dict[str, str]:

@@ -24,6 +24,7 @@ from catalog.evidence.stored_rows import (
     HERE,
     SLOS,
     contributing_files,
+    delete_analyses,
     imported_file,
     insert_row,
     insert_rows,
@@ -203,6 +204,10 @@ class _DocumentImport:
         self._writer = BulkWriter(self._session)
         measurements, accuracies = self._store_measurements(file_id), self._store_accuracies(file_id)
         self._writer.flush()
+        # An analysis of fewer rounds would stand beside the new ones as if it knew them.
+        subjects = {(entry.environment, entry.subject) for entry in measurements}
+        for key, subject in subjects | {(entry.environment, entry.subject) for entry in accuracies}:
+            delete_analyses(self._session, self._environment_ids[self._places[key].key], subject)
         here = {"extends": self._extends, "replaced": self._replaced, "artifacts": artifacts}
         row = stored_row(self._session, ImportedFile, file_id)
         row.sqlmodel_update(

@@ -18,12 +18,12 @@ from catalog.evidence.loading import slo_evidence
 from catalog.evidence.records import FileRecord
 from catalog.evidence.soundness import sound_rows
 from catalog.evidence.stored_rows import imported_file, stored_rows, stored_values
-from catalog.evidence.tables import Environment, ImportedFile, Strategy
+from catalog.evidence.tables import Artifact, Environment, ImportedFile, Strategy
 from catalog.exchange.content import ContentStream
 from catalog.exchange.document import FORMAT, VERSION, Document
 from catalog.exchange.import_document import ImportOutcome, store_document
 from catalog.exchange.lineage import imported_key
-from catalog.exchange.row_collector import NAME_RULE, gather_rows, is_name
+from catalog.exchange.row_collector import NAME_RULE, artifact_counts, gather_rows, is_name
 from catalog.exchange.rows import first_character, read_rows
 from catalog.exchange.rows_to_document import (
     ForeignRows,
@@ -220,6 +220,7 @@ def _names_given(file: ImportedFile) -> dict[str, str]:
 def _imported_strategies(session: Session) -> dict[tuple[str, str, str, str], ImportedStrategy]:
     """Return imported strategies by environment key, subject, operator and placement."""
     keys = {row.id: row.key for row in stored_rows(session, Environment) if row.imported_file_id}
+    artifacts = {row.key: artifact_counts(row.size_bytes, row.details) for row in stored_rows(session, Artifact)}
     return {
         (keys[row.environment_id], row.subject, row.operator, row.placement): ImportedStrategy(
             row.latency_key,
@@ -228,6 +229,7 @@ def _imported_strategies(session: Session) -> dict[tuple[str, str, str, str], Im
             row.rounds,
             row.artifact_key,
             tuple(str(step.get("name")) for step in row.passes),
+            artifacts.get(row.artifact_key, {}),
         )
         for row in stored_rows(session, Strategy)
         if row.environment_id in keys

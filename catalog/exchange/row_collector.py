@@ -5,7 +5,7 @@ import re
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
 from operator import itemgetter
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from catalog.errors import ExchangeError
 from catalog.evidence.allowed import is_moment, utc_text
 from catalog.exchange.rows import LINK_COLUMN, PART_NAMES, Row, Rows, part_column, sent_link
+from catalog.graph_size import graph_size
 from catalog.statistics.families import KNOWN_PASSES
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -35,6 +36,12 @@ _ROUNDING = 1e-6
 def is_name(text: str) -> bool:
     """Tell whether a subject, an operator or an environment may have this name."""
     return _NAME.fullmatch(text) is not None
+
+
+def artifact_counts(size_bytes: int | None, details: Mapping[str, Any]) -> dict[str, int]:
+    """Return what is known of an artifact of what rows may say of it, by `ARTIFACT_COUNTS`."""
+    counts = (size_bytes, *astuple(graph_size(details)))
+    return {name: count for name, count in zip(ARTIFACT_COUNTS, counts, strict=True) if count}
 
 
 @dataclass(frozen=True, order=True)

@@ -133,6 +133,7 @@ class ImportedStrategy:
     rounds: int
     artifact_key: str
     passes: tuple[str, ...]
+    counts: Mapping[str, int]
 
 
 def foreign_document(
@@ -186,6 +187,9 @@ def _contradictions(
         if members.passes is not None and members.passes != before.passes:
             shown, former = ("+".join(names) or "none" for names in (members.passes, before.passes))
             yield f"passes of {strategy} are {shown}, and {former} in another file; keep one"
+        for column, count in members.counts.items():
+            if (former_count := before.counts.get(column, count)) != count:
+                yield f"{column} of {strategy} is {count}, and {former_count} in another file; keep one"
         latency_key, accuracy_key = (_stored(_key(kind, foreign, strategy)) for kind in ("latency", "accuracy"))
         # One file may bring latencies and another accuracies; two that bring the same kind contradict each other.
         for kind, has, old, new in (
@@ -239,7 +243,7 @@ class _DocumentBuilder:
             artifacts=[
                 self._artifact(strategy, members.counts)
                 for strategy, members in self._gathered.items()
-                if members.counts
+                if members.counts and not self._has_artifact(strategy)
             ],
             strategies=[self._strategy(strategy) for strategy in self._gathered],
             ids=self._ids,
@@ -272,7 +276,7 @@ class _DocumentBuilder:
             "accuracy_key": _key("accuracy", self._foreign, strategy),
         }
         artifact_key = _key("artifact", self._foreign, strategy)
-        if imported is not None and not members.counts:
+        if imported is not None and self._has_artifact(strategy):
             # The artifact that another file brought stays the strategy's.
             artifact_key = imported.artifact_key
         task = next((_TASKS[name] for name in members.metrics if name in _TASKS), _UNKNOWN)
@@ -306,7 +310,14 @@ class _DocumentBuilder:
         # Rows say nothing of the options.
         return [{"name": name, "options": {}} for name in names]
 
-    def _artifact(self, strategy: StrategyName, counts: Mapping[str, int]) -> ArtifactEntry:
+    def _has_artifact(self, strategy: StrategyName) -> bool:
+        """Tell whether another file brought all that the rows say of the artifact."""
+        imported = self._imported.get(_place(strategy))
+        return imported is not None and self._gathered[strategy].counts.items() <= imported.counts.items()
+
+    def _artifact(self, strategy: StrategyName, stated: Mapping[str, int]) -> ArtifactEntry:
+        imported = self._imported.get(_place(strategy))
+        counts = {**(imported.counts if imported else {}), **stated}
         graph = GraphSize(counts.get("parameters"), counts.get("nodes"))
         return ArtifactEntry(
             key=_key("artifact", self._foreign, strategy),

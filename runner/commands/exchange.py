@@ -164,8 +164,8 @@ def import_(
                 store_results(opened, settings, sound=opened if empty else None, progress=progress.derive)
     if samples > _MOST_ANALYSED:
         err.print(
-            f"{counted(samples, 'sample')} are not analysed yet, so that the views ranking and pairwise lack them: "
-            "`runner leaderboard` analyses them once; answers and reports do not need it",
+            f"{counted(samples, 'sample')} are not analysed yet: the first `runner leaderboard` or `runner sql` that "
+            "shows rankings analyses them once; answers and reports do not need it",
             soft_wrap=True,
         )
     if as_json:

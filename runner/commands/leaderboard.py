@@ -6,17 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from catalog.errors import DatabaseReadOnlyError
 from catalog.evidence import loading, reading, report_rows
-from catalog.evidence.database import Database, open_database
+from catalog.evidence.database import open_database
 from catalog.evidence.soundness import sound_database
 from catalog.setting import Setting
+from runner.commands.imported_analyses import analyse_imported
 from runner.commands.terminal import (
     CsvOption,
     DatabaseOption,
     JsonOption,
     RunnerSettings,
-    err,
     example,
     out,
     print_csv,
@@ -44,11 +43,9 @@ def leaderboard(
     """
     costs = chosen_costs(columns) if columns is not None else ()
     with open_database(database or RunnerSettings().database) as opened, ExitStack() as stack:
+        analyse_imported(opened)
         session = stack.enter_context(sound_database(opened).session())
         listed = reading.leaderboard(session, subject=subject)
-        if _lack_analyses(listed) and _analysed(opened):
-            session = stack.enter_context(sound_database(opened).session())
-            listed = reading.leaderboard(session, subject=subject)
         rows = with_analysis(listed, reading.rankings(session))
         standings = reading.slo_standings(session)
         rows = with_standings(rows, standings)
@@ -92,25 +89,6 @@ def _with_settings(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Set
         {**row, "setting": str(settings[row["environment"]])} if row["environment"] in settings else row
         for row in ordered
     ]
-
-
-def _lack_analyses(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell whether there is imported evidence that is not analysed yet, because the import was large."""
-    return any(row["provenance"] == "imported" and row["percentiles_from"] == "samples" for row in rows)
-
-
-def _analysed(database: Database) -> bool:
-    """Compute and store the analyses that are missing; False where the database cannot be written."""
-    # Imported here: to analyse takes scipy.stats and the recommender, which a leaderboard does without.
-    from catalog.analysis.subject import declared_settings
-    from runner.reports.slo_status import store_results
-
-    err.print("analysing what was imported; it is stored for the next time")
-    try:
-        store_results(database, declared_settings(RunnerSettings().catalog))
-    except DatabaseReadOnlyError:
-        return False
-    return True
 
 
 def _flat(row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """`runner sql`: a question to the evidence in SQL, read-only."""
 
 import csv
+import re
 import sys
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -14,12 +15,15 @@ from catalog.errors import UnitError
 from catalog.evidence.database import open_database
 from catalog.evidence.user_sql import QueryLimits, QueryResult, printable, read_query
 from catalog.units import parse_size, parse_wait
+from runner.commands.imported_analyses import analyse_imported, lack_analyses
 from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, err, example, out, print_json
 
 # In narrower columns every word would be broken, so that a row is shown with a line for each column.
 _LEAST_WIDTH = 8
 # rich lays out a whole table before it prints the first line.
 _SHOWN = 1000
+# The views and tables that hold analyses and the answers to SLOs.
+_ANALYSED = re.compile(r"\b(?:ranking|pairwise|slo_status|analysis\w*)\b", re.IGNORECASE)
 _LIMITS = QueryLimits()
 _Number = TypeVar("_Number", int, float)
 
@@ -42,7 +46,12 @@ def sql(
     limits = QueryLimits(
         max_rows, _parsed(max_size, parse_size, "--max-size"), _parsed(max_time, parse_wait, "--max-time")
     )
-    with open_database(database or RunnerSettings().database, readonly=True) as opened:
+    address = database or RunnerSettings().database
+    with open_database(address, readonly=True) as opened:
+        if _ANALYSED.search(statement) and lack_analyses(opened):
+            # The statement never writes; what it reads has to be computed first.
+            with open_database(address) as writable:
+                analyse_imported(writable)
         raw = read_query(opened, statement, limits)
     result = QueryResult(raw.columns, tuple(tuple(map(printable, row)) for row in raw.rows))
     if as_json:

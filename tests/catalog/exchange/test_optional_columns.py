@@ -168,3 +168,34 @@ def test_passes_of_two_files_must_agree(database: Database, tmp_path: Path) -> N
     accuracies = "subject,operator,placement,metric,value_pct,passes\nnet,q8,edge,top1,90,early_exit\n"
     with pytest.raises(ExchangeError, match="passes of net/q8@edge in f0 are early_exit, and static_ptq in an"):
         stored(database, tmp_path, latencies, accuracies)
+
+
+COUNTED = (
+    f"{HEADER},size_bytes,parameters,nodes\n"
+    "net,identity,edge,1,0,0.2,4096,1000,12\nnet,quantized,edge,1,0,0.1,1024,1010,\n"
+)
+JUDGED = (
+    "subject,operator,placement,metric,value_pct,items,size_bytes\n"
+    "net,identity,edge,top1,90.0,2000,4096\nnet,quantized,edge,top1,89.0,2000,1024\n"
+)
+
+
+def test_rows_go_out_with_sizes_parameters_nodes_and_items(database: Database, other: Database, tmp_path: Path) -> None:
+    stored(database, tmp_path, COUNTED, JUDGED)
+    with database.session() as session:
+        document = collect(session)
+    latencies, accuracies = rows_csv(document, "latencies"), rows_csv(document, "accuracies")
+    assert latencies.splitlines()[0] == f"{HEADER},round,environment,size_bytes,parameters,nodes"
+    assert sorted(line.split("f0,")[1] for line in latencies.splitlines()[1:]) == ["1024,1010,", "4096,1000,12"]
+    # The file of accuracies knew no parameters: one artifact has what both files say.
+    assert "net,identity,edge,top1,90.0,f0,2000,4096,1000,12" in accuracies.splitlines()
+    again = stored(other, tmp_path, latencies, accuracies)
+    assert {row.operator: row.size_bytes for row in again} == {"identity": 4096, "quantized": 1024}
+    with other.session() as session:
+        second = collect(session)
+    assert (rows_csv(second, "latencies"), rows_csv(second, "accuracies")) == (latencies, accuracies)
+
+
+def test_sizes_of_two_files_must_agree(database: Database, tmp_path: Path) -> None:
+    with pytest.raises(ExchangeError, match="size_bytes of net/quantized@edge in f0 is 1025, and 1024 in another file"):
+        stored(database, tmp_path, COUNTED, JUDGED.replace("1024", "1025"))

@@ -56,17 +56,32 @@ def test_importing_and_forgetting_answer_the_slos_again(claimed: Command) -> Non
     assert answered() == ["batch", "interactive"]
 
 
-def test_a_large_import_is_analysed_by_the_first_leaderboard(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("reader", ["leaderboard", "sql"])
+def test_a_large_import_is_analysed_by_the_first_reader(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str
 ) -> None:
-    """What a leaderboard adds to a large import was computed by no command but `runner rank`."""
+    """The views of analyses were empty until a leaderboard was printed."""
     monkeypatch.setattr("runner.commands.exchange._MOST_ANALYSED", 10)
     (tmp_path / "piece.json").write_text(json.dumps(piece("fashion-resnet", STRATEGIES[:2])))
     assert "306 samples are not analysed yet" in command("import", "piece.json").said
-    assert json.loads(command("sql", "SELECT COUNT(*) AS n FROM ranking", "--json").out) == [{"n": 0}]
-    first, second = (command("leaderboard", "--json") for _ in range(2))
+    assert command("sql", "SELECT COUNT(*) FROM sample").said == ""
+    ranks = ("sql", "SELECT rank FROM ranking ORDER BY 1") if reader == "sql" else ("leaderboard",)
+    first, second = (command(*ranks, "--json") for _ in range(2))
     assert "analysing what was imported" in first.said and second.said == ""
     assert [row["rank"] for row in json.loads(first.out)] == [row["rank"] for row in json.loads(second.out)] == [1, 2]
+
+
+def test_an_import_that_adds_rounds_outdates_the_analysis(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The analysis of the earlier export stood beside the rounds of the later one as if it knew them."""
+    whole, part = (piece("fashion-resnet", STRATEGIES[:count]) for count in (2, 1))
+    for name, document in (("whole.json", whole), ("part.json", part)):
+        (tmp_path / name).write_text(json.dumps(document))
+    command("import", "part.json")
+    monkeypatch.setattr("runner.commands.exchange._MOST_ANALYSED", 10)
+    command("import", "whole.json")
+    assert json.loads(command("sql", "SELECT COUNT(*) AS n FROM ranking", "--json").out) == [{"n": 2}]
 
 
 def test_forgetting_says_what_was_removed(claimed: Command) -> None:
