@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catalog.declaration.checks import Topology, check_names, validate_file
-from catalog.declaration.option_sweeps import with_variants
 from catalog.declaration.schema import (
     AnalysisSpec,
     CatalogFile,
@@ -16,7 +15,7 @@ from catalog.declaration.schema import (
     SubjectSpec,
     TierSpec,
 )
-from catalog.declaration.setting_sweeps import at_settings
+from catalog.declaration.sweeps import at_settings, with_variants
 from catalog.declaration.testbeds import EMULATED, LOCAL, TestbedSpec, in_order
 from catalog.declaration.yaml_source import YamlDocument, parse_yaml, read_yaml
 from catalog.setting import Setting

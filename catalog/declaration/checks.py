@@ -12,7 +12,6 @@ from functools import cached_property
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from catalog.declaration.option_sweeps import sweep_problems
 from catalog.declaration.schema import (
     TAKING_ONE_MODEL,
     AccuracyTarget,
@@ -28,7 +27,7 @@ from catalog.declaration.schema import (
     TierSpec,
     parts_made,
 )
-from catalog.declaration.setting_sweeps import setting_problems
+from catalog.declaration.sweeps import setting_problems, sweep_problems
 from catalog.declaration.testbeds import TestbedSpec, TierPlace, testbed_problems
 from catalog.declaration.yaml_source import Path_, YamlDocument
 from catalog.errors import CatalogFileError, FileProblem

@@ -23,7 +23,7 @@ from pydantic import (
 
 from catalog.analysis_options import AnalysisOptions, Percentile, Share
 from catalog.declaration.fields import Declared, Name, Text
-from catalog.declaration.setting_sweeps import Sweepable, or_list
+from catalog.declaration.sweeps import Sweepable, or_list
 from catalog.declaration.testbeds import TestbedSpec
 from catalog.units import parse_bit_rate, parse_duration, parse_size, parse_wait
 

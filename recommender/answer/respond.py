@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import TypedDict
 
 from catalog.statistics.comparison import Comparison
-from recommender.answer import reasons, wording
+from recommender.answer import wording
 from recommender.answer.caveats import cautions
 from recommender.answer.standings import latency_budgets_out, not_considered
 from recommender.answer.strategy_fields import DEFAULT_PERCENTILE, StrategyFields, environment_out, strategy_fields
-from recommender.answer.summary import summary
+from recommender.answer.summary import not_chosen, summary, why
 from recommender.answer.to_do import Planner, ToDo
 from recommender.answer.wording import quality_note, relaxation_words
 from recommender.evidence.model import DeclaredStrategy, EnvironmentFilter, Evidence, SubjectEvidence, latency_budgets
@@ -249,8 +249,8 @@ class _AnswerFields:
             **_sureness(answer, best),
             joint_confidence=best.joint_confidence,
             next_start_high_s=_next_start_s(best.estimate),
-            why=reasons.why(answer),
-            not_chosen=list(reasons.not_chosen(answer)),
+            why=why(answer),
+            not_chosen=list(not_chosen(answer)),
             reason=None if best.gap is None else wording.undecided_reason(best.gap),
             lacks=[] if best.miss is None else list(wording.lacks(best.miss)),
             quality=quality_note(answer),

@@ -1,20 +1,28 @@
 """An answer in a few sentences: what to use, how sure that is, why, and what would make it sure."""
 
-from catalog.units import counted, duration
-from recommender.answer.reasons import why
+import math
+from collections.abc import Iterator
+
+from catalog.units import counted, duration, size
 from recommender.answer.to_do import ToDo
 from recommender.answer.wording import (
     chance,
+    doubt,
+    how_sure,
+    in_points,
     join,
     lacks,
+    passed_over,
     percentile_name,
+    prediction_note,
     quality_note,
     relaxation_words,
     strategy_name,
     undecided_reason,
 )
 from recommender.errors import FILL_COMMAND
-from recommender.ranking import Prospect, RankedAnswer, Status
+from recommender.ranking import Candidate, Estimate, NearMiss, Objective, Prospect, RankedAnswer, Status
+from recommender.ranking.model import WITHOUT_ESTIMATE
 from recommender.schemas.base import CONDITIONS
 
 
@@ -117,3 +125,211 @@ def _promise(answer: RankedAnswer, best: Prospect) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+_MOST = {
+    "latency": "fastest",
+    "accuracy": "most accurate",
+    "size": "smallest",
+    "sent": "least data sent",
+    "cpu": "least CPU where the raw input arises",
+}
+_BETTER = {
+    "latency": "faster",
+    "accuracy": "more accurate",
+    "size": "smaller",
+    "sent": "sending less",
+    "cpu": "taking less CPU",
+}
+
+
+# What an objective makes small, or large; evidence from elsewhere may lack it.
+_MEASURED = {
+    "latency": "the latency",
+    "accuracy": "the accuracy",
+    "size": "the size of the artifact",
+    "sent": "how much is sent",
+    "cpu": "the CPU time",
+}
+
+
+def why(answer: RankedAnswer) -> str:
+    """Say in numbers why the recommendation was chosen over the next best."""
+    best = answer.recommendation
+    if best is None:
+        raise ValueError("an answer without a recommendation has nothing to explain")
+    note = prediction_note(best.candidate)
+    quicker = passed_over(answer)
+    # A faster strategy that was passed over needs more of an explanation than the next best.
+    if quicker is not None:
+        return f"{_instead_of(best, quicker)}{note}."
+    following = next((prospect for prospect in answer.within if not _unknown(prospect)), None)
+    objective = answer.budgets.objective
+    # What is better and less sure is no "next best": `not_chosen` says why it was not chosen.
+    if following is None or (_value(following, objective) < _value(best, objective) and following.loss >= best.loss):
+        return f"{_claim(answer, best)}{note}."
+    return f"{_claim(answer, best)}; {_against(best, following)}{note}."
+
+
+def not_chosen(answer: RankedAnswer) -> Iterator[str]:
+    """Say why not a better strategy by the objective, and why not the best proven one."""
+    best = answer.recommendation
+    if best is None:
+        return
+    objective = answer.budgets.objective
+    better = [prospect for prospect in answer.within if _value(prospect, objective) < _value(best, objective)]
+    # Less loss, and not chosen: a tie, or answers that nothing vouches for. `why` has said so.
+    dearer = [prospect for prospect in better if _unknown(prospect) or prospect.loss >= best.loss]
+    if dearer:
+        first = min(dearer, key=lambda prospect: _value(prospect, objective))
+        name = f"{strategy_name(first.candidate)} is {_BETTER[objective]} ({_amount(first, objective)})"
+        yield f"{name}, but {_risk(first)}"
+    if answer.proven is not None:
+        yield f"{strategy_name(answer.proven.candidate)} is proven, {_price(best, answer.proven, objective)}"
+
+
+def _risk(prospect: Prospect) -> str:
+    if _unknown(prospect):
+        return "its accuracy is not known"
+    if prospect.probability is None:
+        return "nothing says how sure it is that it keeps the budgets"
+    sure = how_sure(prospect.status, prospect.probability)
+    return f"whether it keeps the budgets is less sure ({sure}), which is not worth the gain"
+
+
+def _price(best: Prospect, proven: Prospect, objective: Objective) -> str:
+    """Say what the proven strategy costs against the recommended one."""
+    if objective != "latency":
+        return f"with {_amount(proven, objective)} against {_amount(best, objective)}"
+    ratio = proven.estimate.percentile_s / best.estimate.percentile_s
+    if ratio < 1:
+        return f"with {_amount(proven, objective)}"
+    return f"and takes {ratio:.2f} times as long ({_amount(proven, objective)})"
+
+
+def _unknown(prospect: Prospect) -> bool:
+    return prospect.gap is not None and prospect.gap.gap in WITHOUT_ESTIMATE
+
+
+def _value(prospect: Prospect, objective: Objective) -> float:
+    """Return what the objective makes as small as possible; infinite where it was not measured."""
+    candidate = prospect.candidate
+    if objective == "latency":
+        return prospect.estimate.percentile_s
+    if objective == "accuracy":
+        return -candidate.accuracy.accuracy_pct if candidate.accuracy else math.inf
+    amount = {"size": candidate.size_bytes, "sent": candidate.sent_bytes, "cpu": candidate.client_cpu_s}[objective]
+    return math.inf if amount is None else float(amount)
+
+
+def _amount(prospect: Prospect, objective: Objective) -> str:
+    value = _value(prospect, objective)
+    accuracy = prospect.candidate.accuracy
+    if objective == "latency" or math.isinf(value):
+        return _latency(prospect.estimate)
+    if objective == "accuracy" and accuracy is not None:
+        return f"{accuracy.metric} {accuracy.accuracy_pct:.2f} %"
+    return f"{duration(value)} of CPU" if objective == "cpu" else size(round(value))
+
+
+def _latency(estimate: Estimate) -> str:
+    return f"{percentile_name(estimate.percentile)} {duration(estimate.percentile_s)}"
+
+
+def _claim(answer: RankedAnswer, best: Prospect) -> str:
+    objective, number = answer.budgets.objective, _latency(best.estimate)
+    if best.miss is not None:
+        return _in_spite(answer, best.miss)
+    others = [prospect for prospect in answer.within if not _unknown(prospect)]
+    if not others:
+        if len(answer.considered) == 1:
+            return f"the only strategy measured, with {number}"
+        return (
+            f"the only one of {len(answer.considered)} measured strategies whose estimates are within every budget, "
+            f"with {number}"
+        )
+    count = 1 + len(others)
+    meeting = f"the {count} within every budget" if answer.budgets.any_set else counted(count, "strategy")
+    first = min((best, *others), key=lambda prospect: _value(prospect, objective))
+    if _value(first, objective) < _value(best, objective):
+        return _not_first(best, first, meeting, objective)
+    if math.isinf(_value(best, objective)):
+        return f"{_MOST['latency']} of {meeting} ({number}), since {_MEASURED[objective]} is not known of any"
+    if objective != "latency":
+        number = f"{_amount(best, objective)}, {number}"
+    comparable = [prospect for prospect in (best, *others) if not math.isinf(_value(prospect, objective))]
+    if len(comparable) < count:
+        meeting = f"the {len(comparable)} of {count} of which {_MEASURED[objective]} is known"
+    return f"{_MOST[objective]} of {meeting} ({number})"
+
+
+def _in_spite(answer: RankedAnswer, miss: NearMiss) -> str:
+    """Say why a strategy is recommended although its estimates miss a budget."""
+    count, short = len(answer.considered), join(list(lacks(miss)))
+    if count == 1:
+        return f"the only strategy measured; it {short}"
+    return (
+        f"no estimate of the {count} measured strategies is within every budget; this one is the best risk: it {short}"
+    )
+
+
+def _not_first(best: Prospect, first: Prospect, meeting: str, objective: Objective) -> str:
+    """Say why the one that is first by the objective alone was not chosen: a tie, or its risk."""
+    mine, its = _amount(best, objective), _amount(first, objective)
+    if first.loss < best.loss:
+        as_good = "as fast as the fastest" if objective == "latency" else f"as good as the {_MOST[objective]}"
+        return (
+            f"{as_good} of {meeting} within the margin, {strategy_name(first.candidate)} ({its}; this one {mine}), and "
+            f"preferred for {_preferred(best, first)}"
+        )
+    return f"best choice of {meeting}, the risk of a broken budget weighed against the gain ({mine})"
+
+
+def _preferred(best: Prospect, first: Prospect) -> str:
+    """Name the declared rule that broke the tie."""
+    # In the order of `_tie_break` in `recommender.ranking.recommend`: the first rule that differs decided.
+    one, other = best.candidate, first.candidate
+    if round(100 * (best.probability or 0)) > round(100 * (first.probability or 0)):
+        return "being surer to keep the budgets"
+    if one.accuracy and (other.accuracy is None or one.accuracy.accuracy_pct > other.accuracy.accuracy_pct):
+        return "its accuracy"
+    if len(one.tiers) != len(other.tiers):
+        return "needing fewer tiers"
+    return "its smaller models" if one.size_bytes != other.size_bytes else "sending less data"
+
+
+def _instead_of(best: Prospect, quicker: Estimate) -> str:
+    """Say why a strategy was chosen although a faster one, of unjudged answers, is within the budgets."""
+    return (
+        f"chosen because its answers are identity's, close to them, or judged against labels "
+        f"({_latency(best.estimate)}); faster is {strategy_name(quicker.candidate)} "
+        f"({duration(quicker.percentile_s)}), but {doubt(quicker.candidate)}"
+    )
+
+
+def _against(best: Prospect, other: Prospect) -> str:
+    """Compare with the next best."""
+    sure = "" if other.status is Status.PROVEN else f" ({how_sure(other.status, other.probability)})"
+    name = f"{strategy_name(other.candidate)}{sure}"
+    return f"{_speed(best.estimate, other.estimate)} the next best, {name}{_accuracy(best.candidate, other.candidate)}"
+
+
+def _speed(best: Estimate, other: Estimate) -> str:
+    ratio, name = other.percentile_s / best.percentile_s, percentile_name(best.percentile)
+    # A ratio nearer to 1 would print as "1.00 times faster".
+    if ratio >= 1.005:
+        return f"{ratio:.2f} times faster at {name} ({duration(other.percentile_s)}) than"
+    if ratio <= 1 / 1.005:
+        return f"{1 / ratio:.2f} times slower at {name} ({duration(other.percentile_s)}) than"
+    return f"within 0.5 % at {name} ({duration(other.percentile_s)}) of"
+
+
+def _accuracy(best: Candidate, other: Candidate) -> str:
+    if best.accuracy is None or other.accuracy is None:
+        return ", whose accuracy cannot be compared"
+    difference_pp = other.accuracy.accuracy_pct - best.accuracy.accuracy_pct
+    # A smaller difference would print as 0.00 pp.
+    if abs(difference_pp) < 0.005:
+        return f", at the same {best.accuracy.metric}"
+    word = "less" if difference_pp > 0 else "more"
+    return f", and {in_points(abs(difference_pp))} {word} accurate ({best.accuracy.metric})"

@@ -18,7 +18,7 @@ from runner.graph.tensor_trial import counts_samples
 from runner.operators.base import in_order
 from runner.subjects.dataset import CalibrationFiles, Subject
 from runner.subjects.model_interface import ModelInput, read_inputs
-from runner.subjects.sample_axes import SampleAxis, array_shape, default_axis, fits, one_sample, sample_count
+from runner.subjects.tensors import SampleAxis, array_shape, default_axis, fits, one_sample, sample_count
 from tierserver.encoding import read_tensors
 from tierserver.errors import TierError
 from tierserver.imaging import preprocess

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from catalog.units import counted, waiting, waiting_range
 from runner.measuring.plan import MissingAccuracy, MissingRound, Plan
-from runner.reports.kinds import grouped_messages
+from runner.reports.status import grouped_messages
 
 # More reasons, or names in one, would push the table out of sight.
 _REASONS, _NAMES = 6, 3

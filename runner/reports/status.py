@@ -6,7 +6,7 @@ And how many inputs each round should have, by what rounds and inputs cost and h
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -16,7 +16,6 @@ import numpy as np
 
 from catalog.statistics.looks import best_inputs
 from catalog.units import counted
-from runner.reports.kinds import grouped_messages
 
 Row = Mapping[str, Any]
 # What a finding says of its figures, such as which processes were busy.
@@ -252,3 +251,39 @@ def _of_subject(subject: str, strategies: Sequence[_Rounds]) -> InputsPerRound:
 
 def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
+
+
+_VARYING = re.compile(r"\([^()]*\)|[-+±]?\d[\d.,e]*")
+
+
+@dataclass(frozen=True)
+class MessageGroup:
+    """Messages of one kind: the first of them, how many there are, and what they are about, in their order."""
+
+    first: str
+    count: int
+    names: tuple[str, ...]
+    alike: bool
+
+    @property
+    def words(self) -> str:
+        """Return the first message, and that others have other figures where they do."""
+        return self.first if self.alike else f"{self.first} (the first; figures differ)"
+
+
+def grouped_messages(messages: Iterable[tuple[str, str]]) -> Iterator[MessageGroup]:
+    """Group messages, given with the name of what they are about, by their kind; the most frequent kind comes first.
+
+    Examples
+    --------
+    >>> groups = grouped_messages([("a", "steal: 2.6 %"), ("b", "gone"), ("c", "steal: 3.1 %")])
+    >>> [(group.words, group.count, group.names) for group in groups]
+    [('steal: 2.6 % (the first; figures differ)', 2, ('a', 'c')), ('gone', 1, ('b',))]
+    """
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for name, message in messages:
+        kinds.setdefault(_VARYING.sub("#", message), []).append((name, message))
+    for members in sorted(kinds.values(), key=len, reverse=True):
+        texts = {message for _, message in members}
+        names = tuple(dict.fromkeys(name for name, _ in members))
+        yield MessageGroup(members[0][1], len(members), names, len(texts) == 1)

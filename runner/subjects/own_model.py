@@ -30,8 +30,7 @@ from runner.subjects.model_interface import (
     top_scores,
 )
 from runner.subjects.output_kind import OutputMeaning, guess_output
-from runner.subjects.sample_axes import SampleAxis, array_shape, usual_axis
-from runner.subjects.tensors import TensorDataset
+from runner.subjects.tensors import SampleAxis, TensorDataset, array_shape, usual_axis
 from runner.subjects.trial import ModelOutput, try_out
 from runner.subjects.user_files import user_path
 from tierserver.encoding import write_tensors

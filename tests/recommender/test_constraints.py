@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from recommender.answer.reasons import why
+from recommender.answer.summary import why
 from recommender.answer.wording import reasons
 from recommender.ranking import Budgets, Candidate, Constraints, LatencyBudget, Objective, recommend
 from recommender.ranking.model import breaches

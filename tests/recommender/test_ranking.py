@@ -19,7 +19,7 @@ from catalog.statistics.feasibility import latency_within
 from catalog.statistics.input_draw import SampleDesign
 from catalog.statistics.outcomes import ComparisonOutcome
 from catalog.statistics.samples import Samples
-from recommender.answer.reasons import why
+from recommender.answer.summary import why
 from recommender.answer.wording import undecided_reason
 from recommender.ranking import (
     AccuracyMeasurement,
