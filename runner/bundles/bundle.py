@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from sqlmodel import Session
 
@@ -35,7 +37,7 @@ from runner.errors import BundleError
 from runner.graph.writing import data_file
 from runner.host import versions
 from runner.measuring.keyed_strategy import artifact_key_of
-from runner.measuring.tiers import onnxruntime_provider
+from runner.measuring.tiers import PROVIDERS, onnxruntime_provider
 from runner.operators.base import Pass
 from runner.operators.registry import make_pass
 from runner.sealed import file_sha256
@@ -120,9 +122,17 @@ def measured_artifact(
     return built
 
 
+# Of a latency's key, what the conditions of a measurement state; a codec only where it is not the usual one.
+_OF_SUBJECT = {"artifact_key", "inputs_fingerprint", "input_ids", "preprocess", "postprocess"}
+_CONDITIONS = signature(latency_key).parameters.keys() - {*_OF_SUBJECT, "codec"}
+
+
 def settings_are_those_measured(measured: MeasuredStrategy, subject: Subject) -> bool:
     """Return whether pre- and post-processing are those of the measurement, by its content key."""
     row = measured.row
+    # Conditions from elsewhere may lack what determines a key, or hold more: then nothing is shown.
+    if not _CONDITIONS <= row.conditions.keys() <= _CONDITIONS | {"codec"}:
+        return False
     return any(
         original_key(row.latency_key)
         == latency_key(
@@ -316,7 +326,7 @@ def _manifest(answered: AnsweredQuestion, subject: Subject, artifact: CachedArti
         passes=[dict(step) for step in row.passes],
         placement=row.placement,
         parts=list(_parts(answered.measured, artifact, staging)),
-        links=[dict(link) for link in row.conditions.get("links", ())],
+        links=[dict(link) for link in _mappings(row.conditions.get("links"))],
         codec=row.conditions.get("codec", "raw"),
         preprocess=asdict(Preprocess.from_json(subject.preprocess)),
         postprocess=asdict(Postprocess.from_json(subject.postprocess)),
@@ -335,11 +345,27 @@ def _manifest(answered: AnsweredQuestion, subject: Subject, artifact: CachedArti
     )
 
 
+def _mappings(values: object) -> list[Mapping[str, Any]]:
+    """Return the mappings of a list; what else evidence from elsewhere may hold there says nothing."""
+    return [value for value in values if isinstance(value, Mapping)] if isinstance(values, list | tuple) else []
+
+
+def tier_limits(conditions: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return by name how the tiers of a measurement ran; those alone of which all is known that a bundle states."""
+    limits = {}
+    for tier in _mappings(conditions.get("tiers")):
+        stated = [tier.get(name) for name in ("cpus", "threads", "memory_bytes")]
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in stated)
+        if numbers and isinstance(tier.get("name"), str) and tier.get("provider") in PROVIDERS:
+            limits[tier["name"]] = tier
+    return limits
+
+
 def _parts(measured: MeasuredStrategy, artifact: CachedArtifact, staging: Path) -> Iterator[PartEntry]:
     """Yield the model files in order, each with its tier and that tier's settings."""
     row = measured.row
     recorded = {file.file: file.sha256 for file in row.files}
-    limits = {tier["name"]: tier for tier in row.conditions.get("tiers", ())}
+    limits = tier_limits(row.conditions)
     models = artifact.parts
     if len(models) != len(row.tiers) or not all(tier in limits for tier in row.tiers):
         raise BundleError(

@@ -12,7 +12,7 @@ from runner.host import Host
 from runner.launchers.base import Launcher, LinkLimits, TierLimits
 
 # The names that a catalog may write, and ONNX Runtime's.
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ def threads_for(cpus: float) -> int:
 def resolve_provider(declared: Sequence[str], host: Host) -> str:
     """Return the first declared execution provider that the tiers' host has; the CPU is always there."""
     for name in declared:
-        if _PROVIDERS.get(name) in host.providers:
+        if PROVIDERS.get(name) in host.providers:
             return name
     raise RunnerError(f"{host.label} has none of the declared providers {', '.join(declared)}; add `cpu` to the list")
 
 
 def onnxruntime_provider(name: str) -> str:
     """Return ONNX Runtime's name of a declared provider."""
-    return _PROVIDERS[name]
+    return PROVIDERS[name]
 
 
 def check_host(catalog: Catalog, host: Host, scale: Scale, tiers: Collection[str] | None = None) -> None:

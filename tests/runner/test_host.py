@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from catalog.declaration import load_catalog, parse_catalog
+from catalog.declaration import Catalog, load_catalog, parse_catalog
 from catalog.evidence.database import open_database
 from catalog.keys import content_key
 from runner import host
@@ -24,6 +24,7 @@ from runner.launchers.select import Selection
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
 from runner.measuring.setups import store_environment
 from runner.measuring.tiers import Scale, check_host, check_hosts, resolve_provider
+from runner.operators.static_ptq import StaticPtq
 from tierserver.facts import read_facts
 from tierserver.messages import TierFacts
 
@@ -295,18 +296,56 @@ def test_a_host_smaller_than_its_tier_is_named() -> None:
         check_hosts(catalog, {**hosts, "cloud": NEW}, Scale.parse("1/2"), real_links=True)
 
 
-def test_evidence_of_one_host_keeps_its_keys(tmp_path: Path) -> None:
-    with gzip.open(CATALOGS / "embedded-evidence.json.gz") as file:
-        document = json.load(file)
+def measured_context(file: Path, catalog: Catalog, directory: Path) -> tuple[RunContext, dict[str, Any]]:
+    """Return a committed document and the run that a catalog would be on the host that measured it."""
+    with gzip.open(file) as stream:
+        document = json.load(stream)
     (environment,) = document["environments"]
-    facts = environment["details"]["host"]
+    facts = {
+        "providers": ("CPUExecutionProvider",),
+        "onnxruntime": environment["onnxruntime"],
+        **environment["details"]["host"],
+    }
     host = Host(**{**facts, "providers": tuple(facts["providers"])})
-    catalog = load_catalog(CATALOGS / "embedded.yaml")
     hosts = dict.fromkeys(catalog.tiers, host)
     scale, launcher = Scale.parse(environment["scale"]), environment["launcher"]
-    context = RunContext(catalog, CATALOGS, launcher, scale, tmp_path, host=environment_host(hosts), hosts=hosts)
+    context = RunContext(catalog, CATALOGS, launcher, scale, directory, host=environment_host(hosts), hosts=hosts)
     context.prepare()
     assert context.environment_key == environment["key"]
+    return context, document
+
+
+def test_evidence_of_one_host_keeps_its_keys(tmp_path: Path) -> None:
+    catalog = load_catalog(CATALOGS / "embedded.yaml")
+    context, document = measured_context(CATALOGS / "embedded-evidence.json.gz", catalog, tmp_path)
+    keyed = [key_strategy(context, strategy) for strategy in catalog.strategies()]
+    assert {(item.latency_key, item.accuracy_key, item.artifact_key) for item in keyed} == {
+        (row["latency_key"], row["accuracy_key"], row["artifact_key"]) for row in document["strategies"]
+    }
+
+
+EXAMPLE = """
+version: 1
+subjects: {fashion-resnet: {model: "builtin:fashion-resnet", task: classification, dataset: "builtin:fashion"}}
+operators: {identity: [], quantized: [static_ptq]}
+tiers:
+  mobile: {cpus: 0.5, memory: 512m, provider: cpu}
+  edge:   {cpus: 1,   memory: 1g,   provider: cpu}
+  cloud:  {cpus: 2,   memory: 4g,   provider: [cuda, cpu]}
+links: {mobile-edge: {bandwidth: 200mbit}, edge-cloud: {bandwidth: 10mbit}}
+strategies: [{operators: [identity, quantized], placements: [mobile, edge, cloud]}]
+experiment: {inputs: 30, select: random, seed: 1, rounds: 3, repetitions: 1, warmup: 1}
+"""
+
+
+def test_the_evidence_of_the_documentation_keeps_its_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was measured by the first protocol and with the first version of the quantization, which had one tool."""
+    monkeypatch.setattr(StaticPtq, "version", 1)
+    declared = StaticPtq.options
+    monkeypatch.setattr(StaticPtq, "options", lambda self: {k: v for k, v in declared(self).items() if k != "tool"})
+    (tmp_path / "strategies.yaml").write_text(EXAMPLE)
+    catalog = load_catalog(tmp_path / "strategies.yaml")
+    context, document = measured_context(CATALOGS.parent / "docs/example-evidence.json.gz", catalog, tmp_path)
     keyed = [key_strategy(context, strategy) for strategy in catalog.strategies()]
     assert {(item.latency_key, item.accuracy_key, item.artifact_key) for item in keyed} == {
         (row["latency_key"], row["accuracy_key"], row["artifact_key"]) for row in document["strategies"]

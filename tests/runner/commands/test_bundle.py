@@ -16,6 +16,7 @@ import pytest
 
 from runner.artifacts.store import CachedArtifact, CachedFile
 from runner.bundles import read_manifest
+from runner.bundles.bundle import tier_limits
 from runner.bundles.manifest import check_runs
 from runner.bundles.run import Bundle
 from runner.cli import app, run
@@ -227,6 +228,30 @@ def test_evidence_without_files_says_what_to_do(command: Command, tmp_path: Path
     assert done.code == 1
     assert "(imported from phone.csv) does not say which model files were measured" in done.said
     assert "runner fill-catalog" in done.said
+
+
+TIER = {"name": "edge", "provider": "cpu", "threads": 1, "cpus": 1.0, "memory_bytes": 2**30}
+
+
+@pytest.mark.parametrize(
+    "tiers",
+    [None, "edge", ["edge"], [{}], [{"name": ["edge"]}], [TIER | {"provider": "npu"}], [TIER | {"threads": "two"}]],
+)
+def test_conditions_from_elsewhere_may_say_anything_of_tiers(tiers: object) -> None:
+    """Another program may have written the stored conditions: what is not known in full is left out."""
+    assert tier_limits({"tiers": tiers}) == {}
+    assert tier_limits({"tiers": [3, TIER]}) == {"edge": TIER}
+
+
+def test_a_bundle_of_evidence_with_foreign_conditions_says_what_is_missing(bundled: Command, tmp_path: Path) -> None:
+    """Tiers without a provider ended in a stack trace."""
+    document = piece("fashion-resnet", ("identity@edge",))
+    conditions = [{"placement": ["edge"], "tiers": [{"name": "edge"}], "links": []}] * len(document["measurements"])
+    changed = [entry | {"conditions": said} for entry, said in zip(document["measurements"], conditions, strict=True)]
+    (tmp_path / "foreign.json").write_text(json.dumps(document | {"measurements": changed}))
+    assert bundled("import", "foreign.json", "-d", "foreign.db").code == 0
+    done = bundled("bundle", "fashion-resnet", "-o", "x", "-d", "foreign.db")
+    assert done.code == 1 and "(imported from foreign.json) does not say how its tiers ran" in done.said
 
 
 def test_a_part_that_is_not_there_names_those_that_are(whole: Path) -> None:
