@@ -35,8 +35,7 @@ demo: .venv/.installed  ## fill the catalog, print the leaderboard, ask the reco
 # hundreds of Python processes: without bytecode each would compile all that it imports.
 test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/.ready  ## run the tests
-	@$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder -m "not alone"; side_by_side=$$?; \
-	  $(BIN)/python -m pytest -m alone && exit $$side_by_side
+	@$(BIN)/python -m pytest --processes 5
 
 lint: .venv/.ready  ## ruff, mypy, import rules, names
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Docker and PostgreSQL: tests of either are skipped on a machine without it, never in CI.
 
-`make test` runs most tests in four processes side by side, one file in one process and all containers in the same one;
-then those marked `alone`, which measure or keep time.
+`make test` runs most tests in five processes (tests/side_by_side.py), one file in one process and all containers in the
+same one; then those marked `alone`, which measure or keep time.
 
 Two cores pay for every process that starts and for everything that is made twice. The cheap ways:
 
@@ -21,22 +21,23 @@ seconds belongs in `_LONG`.
 import gc
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import uuid4
 
 import psycopg
 import pytest
 from psycopg import sql
 from sqlalchemy.engine import make_url
-from xdist.scheduler import LoadFileScheduling
 
 from catalog.evidence.database import Database, open_database
 from runner.errors import EngineUnavailableError
 from runner.launchers.engine import Engine
+from tests.side_by_side import SideBySide
 
 _TESTS = Path(__file__).parent
 # What measures or keeps time: it would disturb what runs beside it, and be disturbed. Where that is a few tests of a
@@ -76,43 +77,29 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("backend", ["sqlite", server], indirect=True)
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave files out that hold nothing for the half of `make test` that runs: importing all of them takes seconds."""
-    halves = {"alone": False, "not alone": True}
-    if collection_path.suffix == ".py" and config.option.markexpr in halves and not _is_mixed(collection_path):
-        return _is_alone(collection_path) is halves[config.option.markexpr] or None
-    return None
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "run the tests in N processes, one file in one process (1, the default: in this one)"
+    parser.addoption("--processes", type=int, default=1, metavar="N", help=text)
 
 
-class _Rotated(pytest.Dir):
-    """The folder of all tests; each process begins to import at another place.
-
-    What is imported first is compiled, and stored for the others. They would all compile the same at the same time.
-    """
-
-    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
-        workers, nodes = self.config.workerinput, list(super().collect())  # type: ignore[attr-defined]
-        first = len(nodes) * int(workers["workerid"].removeprefix("gw")) // workers["workercount"]
-        return [*nodes[first:], *nodes[:first]]
+def pytest_configure(config: pytest.Config) -> None:
+    count = config.getoption("--processes")
+    if count > 1:
+        config.pluginmanager.register(SideBySide(count, _group, _is_alone, _prepare))
 
 
-def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    if path == _TESTS and hasattr(parent.config, "workerinput"):
-        return _Rotated.from_parent(parent, path=path)
-    return None
+def _group(item: pytest.Item) -> str:
+    """Return the file of a test; all that start containers are one group: their volumes are shared."""
+    return "containers" if _starts_containers(item.path) else str(item.path)
 
 
-class _OneFileInOneProcess(LoadFileScheduling):  # type: ignore[misc]
-    """Gives out whole files, and all that start containers to the same process: their volumes are shared."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        name: str = super()._split_scope(nodeid)
-        return "containers" if _starts_containers(self.config.rootpath / name) else name
+def _is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
-    return _OneFileInOneProcess(config, log) if config.getvalue("dist") == "loadfile" else None
+def _prepare() -> None:
+    """Make what most processes would otherwise make themselves."""
+    migrated_file()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -120,10 +107,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if missing := [name for name in (*_ALONE, *_LONG) if not (_TESTS / name).is_file()]:
         raise pytest.UsageError(f"tests/conftest.py lists files that are not there: {', '.join(missing)}")
     for item in items:
-        if _is_alone(item.path):
+        if item.path.is_relative_to(_TESTS) and item.path.relative_to(_TESTS).as_posix() in _ALONE:
             item.add_marker("alone")
-    # By name, too: all processes have to list the tests in the same order, and each collects them in another.
-    items.sort(key=lambda item: (_place(item.path), item.path))
+    items.sort(key=lambda item: (_is_alone(item), _place(item.path)))
     if os.environ.get("CI") == "true":
         return
     if any(item.get_closest_marker("docker") for item in items) and not engine_answers():
@@ -151,15 +137,6 @@ def _place(path: Path) -> int:
 @cache
 def _starts_containers(path: Path) -> bool:
     return "mark.docker" in path.read_text(encoding="utf-8")
-
-
-@cache
-def _is_mixed(path: Path) -> bool:
-    return path.name != "conftest.py" and "mark.alone" in path.read_text(encoding="utf-8")
-
-
-def _is_alone(path: Path) -> bool:
-    return path.is_relative_to(_TESTS) and path.relative_to(_TESTS).as_posix() in _ALONE
 
 
 def _skip(items: list[pytest.Item], mark: str, reason: str) -> None:
@@ -248,12 +225,21 @@ def backend(request: pytest.FixtureRequest) -> str:
     return str(getattr(request, "param", "sqlite"))
 
 
+@cache
+def migrated_file() -> bytes:
+    """Return an empty SQLite database at the newest schema."""
+    with tempfile.TemporaryDirectory() as folder:
+        database = Path(folder) / "evidence.db"
+        open_database(database, create=True).close()
+        return database.read_bytes()
+
+
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a migrated, empty database; a copy costs less than a migration."""
-    made = tmp_path_factory.mktemp("template") / "evidence.db"
-    open_database(made, create=True).close()
-    return made
+    template = tmp_path_factory.mktemp("template") / "evidence.db"
+    template.write_bytes(migrated_file())
+    return template
 
 
 class NewDatabase(Protocol):
