@@ -25,6 +25,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
@@ -98,7 +99,9 @@ def _is_alone(item: pytest.Item) -> bool:
 
 
 def _prepare() -> None:
-    """Make what most processes would otherwise make themselves."""
+    """Make and import what most processes, and the builds that they fork, would otherwise make and import."""
+    for module in ("onnxruntime.quantization", "scikit_posthocs", "scipy.special", "statsmodels.stats.multitest"):
+        import_module(module)
     migrated_file()
 
 
