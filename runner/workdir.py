@@ -12,11 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from catalog.regular_files import read_own
 from runner.errors import RunnerError
-from runner.launchers.owner import is_abandoned, owned_name
+from runner.launchers.owner import Owner, is_abandoned, owned_name
 
 _PREFIX = "building-"
 _TEMPORARY = "tierwise-trial-"
+# The directory of a tunnel to an engine, and the file in it that names its owner.
+TUNNEL_PREFIX, OWNER_FILE = "tierwise-ssh-", "owner"
+_OWNER_BYTES = 200
 
 
 @contextmanager
@@ -55,15 +59,23 @@ def temporary() -> Iterator[Path]:
 def sweep(workdir: Path) -> int:
     """Remove what killed runners left unfinished; return how many directories that were."""
     named = [path for path in workdir.glob(f"*/{_PREFIX}*") if is_abandoned(path.name, _PREFIX)]
-    for path in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
-        # Anyone may write there: what another user made is not this user's to remove.
-        if is_abandoned(path.name, _TEMPORARY) and path.lstat().st_uid == os.geteuid():
-            named.append(path)
+    temporaries = Path(tempfile.gettempdir())
+    left = [path for path in temporaries.glob(f"{_TEMPORARY}*") if is_abandoned(path.name, _TEMPORARY)]
+    left += [path for path in temporaries.glob(f"{TUNNEL_PREFIX}*") if _owner_is_dead(path)]
+    # Anyone may write there: what another user made is not this user's to remove.
+    named += [path for path in left if path.lstat().st_uid == os.geteuid()]
     # A link of such a name was not made here, and what it leads to is not removed.
-    left = [path for path in named if path.is_dir() and not path.is_symlink()]
-    for path in left:
+    directories = [path for path in named if path.is_dir() and not path.is_symlink()]
+    for path in directories:
         shutil.rmtree(path, ignore_errors=True)
-    return sum(not path.exists() for path in left)
+    return sum(not path.exists() for path in directories)
+
+
+def _owner_is_dead(directory: Path) -> bool:
+    """Return whether the file in a directory names an owner that has ended."""
+    content = read_own(directory / OWNER_FILE, at_most=_OWNER_BYTES)
+    owner = None if content is None else Owner.parse(content.decode(errors="replace"))
+    return owner is not None and owner.is_dead
 
 
 @contextmanager

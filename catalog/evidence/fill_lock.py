@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 import sys
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -103,13 +104,18 @@ def lock_of_testbed(url_or_path: str | Path, testbed: str) -> AbstractContextMan
     return _lock_for(url_or_path, _testbed(testbed))
 
 
-def fill_lock(url_or_path: str | Path) -> AbstractContextManager[object]:
+def fill_lock(url_or_path: str | Path) -> AbstractContextManager[Callable[[], None]]:
     """Hold the lock of a database's fill within the block.
 
     Parameters
     ----------
     url_or_path : str or Path
         As `open_database` takes it. A SQLite file that is missing is made, empty.
+
+    Yields
+    ------
+    callable
+        Called before each measurement, as that of `lock_of_testbed`.
 
     Raises
     ------
@@ -229,6 +235,8 @@ def _holds(description: Path, purpose: _Purpose) -> bool:
 def _server_lock(url_or_path: str | Path, purpose: _Purpose) -> Iterator[Callable[[], None]]:
     database = unchecked_server(url_or_path)
     connections: list[Connection] = []
+    # The environments of a fill are measured in threads, and a connection carries one statement at a time.
+    one_at_a_time = threading.Lock()
 
     def take() -> None:
         with database.translated():
@@ -247,12 +255,13 @@ def _server_lock(url_or_path: str | Path, purpose: _Purpose) -> Iterator[Callabl
             connection.close()
 
     def ensure() -> None:
-        try:
-            connections[-1].execute(text("SELECT 1"))
-        except (SQLAlchemyError, IndexError):
-            # The server ended the connection, and with it the lock.
-            release()
-            take()
+        with one_at_a_time:
+            try:
+                connections[-1].execute(text("SELECT 1"))
+            except (SQLAlchemyError, IndexError):
+                # The server ended the connection, and with it the lock.
+                release()
+                take()
 
     try:
         take()

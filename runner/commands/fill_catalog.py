@@ -1,5 +1,6 @@
 """The commands `fill-catalog`, which measures what is missing, and `clean`, which removes what a killed run left."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,6 @@ from catalog.console import labelled
 from catalog.declaration import Catalog, load_catalog
 from catalog.errors import CatalogError
 from catalog.evidence.database import Database, open_database
-from catalog.evidence.fill_lock import fill_lock
 from catalog.units import counted
 from runner.commands.fill_steps import (
     Filled,
@@ -45,7 +45,7 @@ from runner.commands.terminal import (
     out,
     print_json,
 )
-from runner.fleet.exclusive import exclusive_machines
+from runner.fleet.exclusive import exclusive_fill
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.keyed_strategy import RunContext
@@ -136,14 +136,20 @@ def _fill_here(declared: Catalog, base: Path, target: str, *, launcher: str, sca
     # The locks first: two fills of one database would repeat each other's work, two on one machine measure each other's
     # load.
     with (
-        fill_lock(target),
-        exclusive_machines(selection.launcher, settings.locks),
+        exclusive_fill(target, selection.launcher, settings.locks) as ensure,
         open_database(target, create=True) as opened,
     ):
-        return _fill(context, opened, selection, settings.workdir, scope)
+        return _fill(context, opened, selection, settings.workdir, scope, ensure)
 
 
-def _fill(context: RunContext, database: Database, selection: Selection, workdir: Path, scope: FillScope) -> Filled:
+def _fill(
+    context: RunContext,
+    database: Database,
+    selection: Selection,
+    workdir: Path,
+    scope: FillScope,
+    ensure: Callable[[], None],
+) -> Filled:
     """Clean what a killed run left, plan, measure; one setting of the catalog after the other."""
     clean_up(selection, workdir)
     filled = Filled(FillOutcome())
@@ -153,7 +159,8 @@ def _fill(context: RunContext, database: Database, selection: Selection, workdir
             # This builds the tier image, which takes long and which an empty plan does not need.
             selection.launcher.prepare()
         with Progress(err, planned.plan.estimate_s) as progress, StopRequest(progress).listening() as stop:
-            filler = Filler(setups_of(own), database, selection.launcher, planned.environment_id, progress)
+            setups, environment_id = setups_of(own), planned.environment_id
+            filler = Filler(setups, database, selection.launcher, environment_id, progress, ensure=ensure)
             filled.take(own, carry_out(filler, planned, stop, progress), filler.outcome, scope)
 
     fill_settings(context, database, selection, scope, filled, measure)

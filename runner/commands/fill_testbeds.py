@@ -185,7 +185,7 @@ def fill_testbeds(request: FleetRequest, target: str, arguments: str) -> list[Fi
     """Fill the catalog over testbeds and return what was done in each environment."""
     # Before anything is opened: most mistakes are in what was typed.
     check_testbeds(request.catalog, request.testbeds, one_machine=request.scheduler is None)
-    with fill_lock(target), open_database(target, create=True) as database, ExitStack() as stack:
+    with fill_lock(target) as ensure, open_database(target, create=True) as database, ExitStack() as stack:
         progress = Progress(err, 0.0)
         if request.scheduler is None:
             groups = stack.enter_context(_driven_here(request, database, target))
@@ -194,7 +194,7 @@ def fill_testbeds(request: FleetRequest, target: str, arguments: str) -> list[Fi
         for group in groups:
             err.print(f"environment {group.context.environment_key[:12]}…: {named(group.testbeds)}")
         try:
-            return _fill_groups(groups, database, progress, request.scope)
+            return _fill_groups(groups, database, progress, request.scope, ensure)
         except (RunnerError, CatalogError):
             err.print(
                 f"everything that was stored is kept; continue with: runner fill-catalog{arguments}", soft_wrap=True
@@ -306,11 +306,15 @@ def dask_module() -> ModuleType:
     return dask
 
 
-def _fill_groups(groups: Sequence[_Group], database: Database, progress: Progress, scope: FillScope) -> list[Filled]:
+def _fill_groups(
+    groups: Sequence[_Group], database: Database, progress: Progress, scope: FillScope, ensure: Callable[[], None]
+) -> list[Filled]:
     """Fill every environment, all at once, each by testbeds of its own."""
     with progress, StopRequest(progress).listening() as stop:
         fleet = FleetProgress(progress)
-        fills = [_GroupFill(group, database, scope, fleet.group(number), stop) for number, group in enumerate(groups)]
+        fills = [
+            _GroupFill(group, database, scope, fleet.group(number), stop, ensure) for number, group in enumerate(groups)
+        ]
         for fill in fills:
             fill.start()
         for fill in fills:
@@ -329,11 +333,17 @@ class _GroupFill(threading.Thread):
     """The fill of one environment in a thread of its own: it mostly waits for its testbeds."""
 
     def __init__(
-        self, group: _Group, database: Database, scope: FillScope, progress: GroupProgress, stop: StopRequest
+        self,
+        group: _Group,
+        database: Database,
+        scope: FillScope,
+        progress: GroupProgress,
+        stop: StopRequest,
+        ensure: Callable[[], None],
     ) -> None:
         super().__init__(name=f"fill-{group.context.environment_key[:12]}", daemon=True)
         self._group, self._database, self._scope = group, database, scope
-        self._progress, self._stop_request = progress, stop
+        self._progress, self._stop_request, self._ensure = progress, stop, ensure
         self.filled = Filled(FillOutcome())
         self.error: BaseException | None = None
 
@@ -351,6 +361,7 @@ class _GroupFill(threading.Thread):
             self._group.selection.launcher,
             planned.environment_id,
             self._progress,
+            ensure=self._ensure,
             crew=self._group.crew,
             progress=self._progress,
         )

@@ -5,7 +5,7 @@ the question has a budget of accuracy or the best by accuracy is asked for.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from catalog.analysis.subject import settings_of
 from catalog.console import labelled
 from catalog.declaration import Strategy
 from catalog.evidence.database import Database, open_database
-from catalog.evidence.fill_lock import fill_lock
 from catalog.evidence.loading import slo_evidence
 from catalog.evidence.reading import declared_subjects
 from catalog.evidence.soundness import sound_database
@@ -34,7 +33,7 @@ from runner.commands.question import QuestionOptions
 from runner.commands.question_catalog import CatalogSubject, OwnData, check_declared, find_subject, subject_name
 from runner.commands.terminal import RunnerSettings, err
 from runner.errors import RunnerError, SubjectError
-from runner.fleet.exclusive import exclusive_machines
+from runner.fleet.exclusive import exclusive_fill
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.keyed_strategy import RunContext
@@ -113,11 +112,10 @@ def measure_for(subject: CatalogSubject, options: QuestionOptions, database: str
     _check_environment(request, context)
     # The locks first: a fill beside it would measure this one's load.
     with (
-        fill_lock(database),
-        exclusive_machines(selection.launcher, settings.locks),
+        exclusive_fill(database, selection.launcher, settings.locks) as ensure,
         open_database(database, create=True) as opened,
     ):
-        question = _QuestionFill(context, opened, selection, request)
+        question = _QuestionFill(context, opened, selection, request, ensure)
         try:
             answer = question.run(wait_s)
         except KeyboardInterrupt:
@@ -144,9 +142,14 @@ class _QuestionFill:
     """The fill that one question needs."""
 
     def __init__(
-        self, context: RunContext, database: Database, selection: Selection, request: RecommendRequest
+        self,
+        context: RunContext,
+        database: Database,
+        selection: Selection,
+        request: RecommendRequest,
+        ensure: Callable[[], None],
     ) -> None:
-        self._context, self._database, self._selection = context, database, selection
+        self._context, self._database, self._selection, self._ensure = context, database, selection, ensure
         self._subject, self._request = request.subject, request
         with database.writing_session() as writing:
             self._environment_id = store_environment(writing, context, selection)
@@ -187,7 +190,8 @@ class _QuestionFill:
         begun = time.monotonic()
         setups = Setups(self._context, ArtifactStore(self._context.workdir / "artifacts"), self._context.workdir)
         with Progress(err, plan.estimate_s) as progress, StopRequest(progress).listening() as stop:
-            filler = Filler(setups, self._database, self._selection.launcher, self._environment_id, progress)
+            launcher, environment_id = self._selection.launcher, self._environment_id
+            filler = Filler(setups, self._database, launcher, environment_id, progress, ensure=self._ensure)
             filler.build(plan, stop)
             # Building shows which operators do not apply and which parts need an accuracy of their own.
             plan = update_plan(plan, self._context, sound_database(self._database))

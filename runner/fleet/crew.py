@@ -94,6 +94,8 @@ class FleetFiller(Filler):
         stop: StopRequest,
         in_time: "InTimeOfAny",
     ) -> None:
+        # Once for all: the rounds are guarded by the locks of their testbeds.
+        self.ensure()
         by_identity = {key.identity: task for key, task in tasks.items()}
         self.reported.clear()
 

@@ -133,6 +133,10 @@ class DescribedLauncher:
     def kept(self) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def reconnect(self) -> bool:
+        """Return False: its worker opens its connections itself."""
+        return False
+
     def clean(self, *, volumes: bool = False) -> int:
         """Remove nothing: the worker cleans up where it serves."""
         return 0

@@ -109,7 +109,6 @@ class RoundWorker:
             for task in block.tasks:
                 if not is_due(task):
                     break
-                self.ensure()
                 report(TaskStart(self.testbed, task.key, task.round))
                 ending, reason = self._measure(prepared, task, block.seed)
                 results.append(TaskResult(self.testbed, task.key, task.round, ending, reason))
@@ -161,7 +160,15 @@ class RoundWorker:
             environment_id = store_environment(writing, context, self.selection)
             writing.commit()
         setups = Setups(context, ArtifactStore(context.workdir / "artifacts"), context.workdir)
-        filler = Filler(setups, self.database, self.selection.launcher, environment_id, _Quiet(), testbed=self.testbed)
+        filler = Filler(
+            setups,
+            self.database,
+            self.selection.launcher,
+            environment_id,
+            _Quiet(),
+            testbed=self.testbed,
+            ensure=self.ensure,
+        )
         return _Prepared(
             context,
             filler,

@@ -179,6 +179,16 @@ class Launcher(Protocol):
         """Keep between the launches of the block what no tier uses alone; remove it at the end."""
         ...
 
+    def reconnect(self) -> bool:
+        """Open connections to engines again that were lost; return whether there were any.
+
+        Raises
+        ------
+        EngineUnavailableError
+            When one cannot be opened.
+        """
+        ...
+
     def clean(self, *, volumes: bool = False) -> int:
         """Remove what killed runs left behind and return the count; with `volumes`, cached files as well."""
         ...

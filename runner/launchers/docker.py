@@ -29,7 +29,7 @@ from runner.launchers.base import (
 )
 from runner.launchers.container import ROOT, DockerTier
 from runner.launchers.engine import ContainerSpec, Engine
-from runner.launchers.machine_lock import remove_stale_marker
+from runner.launchers.marker import remove_stale_marker
 from runner.launchers.owner import Owner
 from runner.launchers.process import thread_environment
 from runner.launchers.shaping import (
@@ -236,6 +236,17 @@ class DockerLauncher:
         if removal is not None:
             removal.result()
 
+    def reconnect(self) -> bool:
+        """Open a lost connection to the engine again, and remove what ended with it; return whether it was lost."""
+        if not self._engine.reconnect():
+            return False
+        # Their holders read the end of their input when the connection ended.
+        while self._networks:
+            _remove(self._networks.popitem()[1].remove)
+        # The tiers of the round that failed, which could not be removed then.
+        remove_labelled(self._engine, f"{OWNER_LABEL}={Owner.current()}")
+        return True
+
     def clean(self, *, volumes: bool = False) -> int:
         """Remove by label what dead runners left; with `volumes`, also cached models and inputs."""
         engine = self._engine
@@ -352,7 +363,8 @@ def _remove(remove: Callable[[], None]) -> None:
     try:
         remove()
     except EngineUnavailableError as error:
-        logger.warning("tiers could not be removed: %s", error)
+        # As text: a log that keeps its records would keep the error's frames, and with them sockets.
+        logger.warning("tiers could not be removed: %s", str(error))
 
 
 def launch_labels() -> dict[str, str]:

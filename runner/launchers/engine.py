@@ -215,6 +215,16 @@ class Attachment:
     def send(self, line: bytes) -> None:
         self._socket.sendall(line)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the container or the connection to it has ended; only before anything is read."""
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def lines(self) -> Iterator[bytes]:
         """Yield the lines of stdout, out of the engine's frames, until the container ends."""
         pending = b""
@@ -262,8 +272,9 @@ def _client(access: _EngineAccess) -> docker.DockerClient:
 class Engine:
     """One container engine, local or remote."""
 
-    def __init__(self, client: docker.DockerClient, *, url: str = "") -> None:
+    def __init__(self, client: docker.DockerClient, *, url: str = "", tunnel: SshTunnel | None = None) -> None:
         self._api: Any = client.api
+        self._tunnel = tunnel
         weakref.finalize(self, client.close)
         with translated("asking the engine what it is"):
             self.info: Mapping[str, Any] = client.info()
@@ -289,7 +300,7 @@ class Engine:
         with translated("connecting" if place == LOCAL else f"connecting to {place}"):
             access = _access(place)
             try:
-                engine = cls(_client(access), url="" if place == LOCAL else access.url)
+                engine = cls(_client(access), url="" if place == LOCAL else access.url, tunnel=access.tunnel)
             except BaseException:
                 if access.tunnel is not None:
                     access.tunnel.close()
@@ -297,6 +308,10 @@ class Engine:
         if access.tunnel is not None:
             weakref.finalize(engine, access.tunnel.close)
         return engine
+
+    def reconnect(self) -> bool:
+        """Open the tunnel to the engine again if it has ended; return whether it had."""
+        return self._tunnel is not None and self._tunnel.reopen()
 
     # -- images -------------------------------------------------------------------------------------------------
 

@@ -176,6 +176,10 @@ class TestbedLauncher:
                 if mount.name == name:
                     self._places[tier].discard(mount)
 
+    def reconnect(self) -> bool:
+        """Open lost connections to engines again; return whether there were any."""
+        return any(in_parallel(lambda engine: engine.launcher.reconnect(), self.engines()))
+
     def clean(self, *, volumes: bool = False) -> int:
         """Remove what dead runners left on every engine."""
         return sum(in_parallel(lambda launcher: launcher.clean(volumes=volumes), self.engine_launchers()))

@@ -184,6 +184,10 @@ class ProcessLauncher:
         """Do nothing: a link in user space belongs to its tiers."""
         return nullcontext()
 
+    def reconnect(self) -> bool:
+        """Return False: no connection can be lost within a machine."""
+        return False
+
     def clean(self, *, volumes: bool = False) -> int:
         """Kill what the directories of dead runners list, and remove those directories."""
         if not self._root.exists():

@@ -15,9 +15,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from runner.errors import EngineUnavailableError
+from runner.launchers.owner import Owner
+from runner.workdir import OWNER_FILE, TUNNEL_PREFIX
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
 _OPEN_S = 20
+_END_S = 2
 _READY, _NO_SOCKET = "tierwise-ready", "tierwise-no-socket"
 _OPTIONS = {
     "BatchMode": "yes",
@@ -45,15 +48,40 @@ class SshTunnel:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._directory = Path(tempfile.mkdtemp(prefix="tierwise-ssh-"))
+        # A short name, because that of a socket has 107 bytes at most; so its owner stands in a file.
+        self._directory = Path(tempfile.mkdtemp(prefix=TUNNEL_PREFIX))
+        owner = self._directory / OWNER_FILE
+        owner.touch(mode=0o600)
+        owner.write_text(str(Owner.current()))
         self.socket = self._directory / "docker.sock"
         self._log = self._directory / "log"
         try:
-            self._process = self._start()
-            self._wait_open()
+            self._open()
         except BaseException:
             self.close()
             raise
+
+    def reopen(self) -> bool:
+        """Open the tunnel again if its `ssh` has ended; return whether it had.
+
+        Raises
+        ------
+        EngineUnavailableError
+            When the host cannot be reached any more, with the reason.
+        """
+        try:
+            # The connections through a tunnel end a moment before its process.
+            self._process.wait(timeout=_END_S)
+        except subprocess.TimeoutExpired:
+            return False
+        self._end()
+        self.socket.unlink(missing_ok=True)
+        self._open()
+        return True
+
+    def _open(self) -> None:
+        self._process = self._start()
+        self._wait_open()
 
     def _start(self) -> subprocess.Popen[bytes]:
         parts = urlsplit(self._url)
@@ -110,6 +138,10 @@ class SshTunnel:
 
     def close(self) -> None:
         """End the tunnel."""
+        self._end()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _end(self) -> None:
         process = getattr(self, "_process", None)
         if process is not None:
             process.kill()
@@ -117,4 +149,3 @@ class SshTunnel:
             for stream in (process.stdin, process.stdout):
                 with suppress(OSError):
                     stream.close()
-        shutil.rmtree(self._directory, ignore_errors=True)

@@ -160,7 +160,8 @@ class Filler:
     """Executes a plan and stores each result at once: `build`, then `measure_until_narrow` with the updated plan.
 
     `unbuilt` holds the keys of the artifacts whose building failed, so that nothing is tried twice, `spoiled` the
-    rounds that were INVALID, and `testbed` is what rounds are stored with.
+    rounds that were INVALID, and `testbed` is what rounds are stored with. `ensure` is called before each measurement,
+    and raises an error where another runner has one of this fill's locks.
     """
 
     setups: Setups
@@ -172,6 +173,7 @@ class Filler:
     unbuilt: set[str] = field(default_factory=set)
     spoiled: list[MissingRound] = field(default_factory=list)
     testbed: str | None = None
+    ensure: Callable[[], None] = lambda: None
 
     def build(self, plan: Plan, stop: StopRequest) -> None:
         """Build what the missing evidence needs, each artifact once, and store the outcome.
@@ -215,6 +217,7 @@ class Filler:
 
     def judge_one(self, accuracy: MissingAccuracy) -> None:
         """Measure one accuracy and store it; its artifact is built if it is not there."""
+        self.ensure()
         with self._reporting(accuracy.keyed):
             if self._usable(accuracy.keyed, accuracy.keyed.judged.artifact_key):
                 self._judge(accuracy)
@@ -233,6 +236,7 @@ class Filler:
 
     def measure_round(self, task: MissingRound, position: int, seed: int) -> None:
         """Measure one strategy in one round and store it; its artifact is built if it is not there."""
+        self.ensure()
         with self._reporting(task.keyed):
             if self._usable(task.keyed, task.keyed.artifact_key):
                 self._measure(task, position, seed)
@@ -363,7 +367,7 @@ class Filler:
             writing.commit()
 
     def _judge(self, task: MissingAccuracy, *, again: bool = False) -> None:
-        """Measure one accuracy and store it, or why that failed; `again` is set after files were changed."""
+        """Measure one accuracy and store it, or why that failed; `again` is set at the second attempt."""
         strategy = task.keyed.strategy
         self.watcher.begin(f"{strategy.subject} · accuracy of {strategy.operator}", task.estimate_s)
         started, clock = utc_now(), time.monotonic()
@@ -396,6 +400,9 @@ class Filler:
                 metric=self.setups.context.subjects[strategy.subject].metric,
             )
             self._store_accuracy(failed)
+            if not again and self._is_connected_again(error):
+                self._judge(task, again=True)
+                return
             self._fail(f"{strategy.subject}/{strategy.operator}: accuracy: {describe(error)}")
             _stop_without_engine(error)
             return
@@ -437,7 +444,7 @@ class Filler:
         return show
 
     def _measure(self, task: MissingRound, position: int, seed: int, *, again: bool = False) -> None:
-        """Measure one strategy in one round and store it; `again` is set after files were changed."""
+        """Measure one strategy in one round and store it; `again` is set at the second attempt."""
         strategy, keyed = task.keyed.strategy, task.keyed
         label = f"{strategy.subject} · {strategy.operator}@{strategy.placement.name} · round {task.round}"
         self.watcher.begin(label, task.estimate_s)
@@ -458,6 +465,9 @@ class Filler:
                     self._measure(task, position, seed, again=True)
                 return
             self._store_measurement(records.failed(attempt, error, time.monotonic() - clock))
+            if not again and self._is_connected_again(error):
+                self._measure(task, position, seed, again=True)
+                return
             self._fail(f"{label}: {describe(error)}")
             _stop_without_engine(error)
             return
@@ -477,6 +487,20 @@ class Filler:
         if record.verdict == "DOUBTFUL":
             self.outcome.doubtful.append(f"{label}: {record.reason}")
         self.watcher.end(f"DOUBTFUL: {record.reason}" if record.verdict == "DOUBTFUL" else "ok")
+
+    def _is_connected_again(self, error: Exception) -> bool:
+        """Return whether a measurement failed because the connection to an engine was lost, which is open again now."""
+        if not isinstance(error, EngineUnavailableError):
+            return False
+        try:
+            if not self.launcher.reconnect():
+                return False
+        except EngineUnavailableError as refusal:
+            _stop_without_engine(refusal)
+        # The mark on an engine ends with the connection, and another runner may have begun since.
+        self.ensure()
+        self.watcher.end("the connection to the engine was lost and is open again; this is measured once more")
+        return True
 
     def _round(self, attempt: records.Attempt, clock: float) -> MeasurementRecord:
         """Measure a round and judge it; `clock` is the monotonic time at the start."""

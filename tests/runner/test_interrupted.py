@@ -9,23 +9,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
 from catalog.declaration import load_catalog
+from catalog.errors import DatabaseLockedError
 from catalog.evidence.database import open_database
+from catalog.evidence.fill_lock import fill_lock
 from runner.artifacts.store import ArtifactStore
 from runner.cli import app, run
 from runner.errors import EngineUnavailableError
 from runner.launchers.base import Deployment, LinkLimits, Mount, TierLimits
 from runner.launchers.process import ProcessLauncher
 from runner.launchers.select import Selection
+from runner.measuring import fill
+from runner.measuring.experiment import measure
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import Plan, make_plan
@@ -165,9 +170,15 @@ def test_a_tier_out_of_memory_is_stored_as_failed_with_its_reason(tmp_path: Path
 class Vanishing(ProcessLauncher):
     """A launcher whose engine is gone from a launch on, as Docker's can be."""
 
-    def __init__(self, root: Path, *, launches: int) -> None:
+    def __init__(self, root: Path, *, launches: int, reconnects: bool = False) -> None:
         super().__init__(root=root)
         self.left = launches
+        self.reconnects = reconnects
+
+    def reconnect(self) -> bool:
+        if self.reconnects:
+            self.left = 1
+        return self.reconnects
 
     @contextmanager
     def launch(
@@ -196,27 +207,104 @@ class Notes:
         self.ended.append(outcome)
 
 
-def test_an_engine_that_went_away_ends_the_fill_instead_of_failing_every_round(tmp_path: Path) -> None:
-    (tmp_path / "strategies.yaml").write_text(CATALOG.replace("repetitions: 8", "repetitions: 1"))
-    selection = Selection(Vanishing(tmp_path, launches=1), "for this test")
-    catalog, host = load_catalog(tmp_path / "strategies.yaml"), selection.launcher.host()
-    context = RunContext(catalog, tmp_path, "process", Scale.parse("1"), tmp_path, host=host)
-    with open_database(tmp_path / "evidence.db", create=True) as database:
+@dataclass(frozen=True)
+class FillOfRounds:
+    """A fill, its plan, and what it reported."""
+
+    filler: Filler
+    plan: Plan
+    notes: Notes
+
+    def measure(self, rounds: int) -> None:
+        """Measure so many rounds of the plan, without those that are stored."""
+        done = self.counts()[0][1] if self.counts() else 0
+        self.filler.measure(Plan(self.plan.declared, {}, (), self.plan.rounds[done:rounds]), StopRequest(self.notes))
+
+    def counts(self) -> list[tuple[Any, ...]]:
+        """Return the numbers of attempts by their ending."""
+        with self.filler.database.session() as reading:
+            rows = reading.execute(text("SELECT status, COUNT(*) FROM measurement GROUP BY 1 ORDER BY 1")).all()
+        return [tuple(row) for row in rows]
+
+
+@contextmanager
+def filling(folder: Path, launcher: Vanishing, ensure: Callable[[], None] = lambda: None) -> Iterator[FillOfRounds]:
+    """Yield a fill of a small model whose artifact is built."""
+    declare(folder, labels=True)
+    (folder / "strategies.yaml").write_text(SMALL.replace("repetitions: 8", "repetitions: 1"))
+    selection = Selection(launcher, "for this test")
+    catalog, host = load_catalog(folder / "strategies.yaml"), launcher.host()
+    context = RunContext(catalog, folder, "process", Scale.parse("1"), folder, host=host)
+    with open_database(folder / "evidence.db", create=True) as database:
         with database.session() as writing:
             environment_id = store_environment(writing, context, selection)
             plan = make_plan(context, database)
             sync_strategies(writing, plan, environment_id, context)
             writing.commit()
-        setups, notes = Setups(context, ArtifactStore(tmp_path / "artifacts"), tmp_path), Notes()
-        filler = Filler(setups, database, selection.launcher, environment_id, notes)
+        setups, notes = Setups(context, ArtifactStore(folder / "artifacts"), folder), Notes()
+        filler = Filler(setups, database, launcher, environment_id, notes, ensure=ensure)
         filler.build(plan, StopRequest(notes))
-        rounds = Plan(plan.declared, {}, (), plan.rounds)
+        yield FillOfRounds(filler, plan, notes)
+
+
+def test_an_engine_that_went_away_ends_the_fill_instead_of_failing_every_round(tmp_path: Path) -> None:
+    with filling(tmp_path, Vanishing(tmp_path, launches=1)) as started:
         with pytest.raises(EngineUnavailableError, match="everything measured so far is stored; continue when it"):
-            filler.measure(rounds, StopRequest(notes))
-        with database.session() as reading:
-            counts = reading.execute(text("SELECT status, COUNT(*) FROM measurement GROUP BY 1 ORDER BY 1")).all()
-    assert [tuple(row) for row in counts] == [("complete", 1), ("failed", 1)]
-    assert "the Docker engine does not answer" in notes.ended[-1]
+            started.measure(200)
+        assert started.counts() == [("complete", 1), ("failed", 1)]
+    assert "the Docker engine does not answer" in started.notes.ended[-1]
+
+
+def test_a_connection_that_was_lost_is_opened_again_and_the_round_is_measured_once_more(tmp_path: Path) -> None:
+    ensured: list[int] = []
+    launcher = Vanishing(tmp_path, launches=1, reconnects=True)
+    with filling(tmp_path, launcher, lambda: ensured.append(launcher.left)) as started:
+        started.measure(2)
+        assert started.counts() == [("complete", 2), ("failed", 1)]
+        # Before each round, and once more when the locks that ended with the connection can be had again.
+        assert ensured == [1, 0, 1]
+        assert started.filler.outcome.complete
+        # What is lost again at the second attempt is lost.
+        launcher.reconnects, launcher.left = False, 0
+        with pytest.raises(EngineUnavailableError):
+            started.measure(3)
+    assert "the connection to the engine was lost and is open again; this is measured once more" in started.notes.ended
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_fill_whose_lock_the_server_forgot_takes_it_again_or_ends(
+    taken: bool, postgres: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    name = postgres.migrated()
+    request.addfinalizer(lambda: postgres.drop(name))
+    url, others = postgres.url_of(name), contextlib.ExitStack()
+    request.addfinalizer(others.close)
+    declare(tmp_path)
+    refused: list[str] = []
+
+    def measure_and_cut(*arguments: Any, **options: Any) -> Any:
+        try:
+            fill_lock(url).__enter__()
+        except DatabaseLockedError as error:
+            refused.append(str(error))
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(ended, [name])
+        if taken:
+            others.enter_context(fill_lock(url))
+        return measure(*arguments, **options)
+
+    monkeypatch.setattr(fill, "measure", measure_and_cut)
+    filling = ["fill-catalog", "--launcher", "process", "-d", url, "--rounds", "1", "--json"]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(tmp_path), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run(lambda: app(filling))
+    said = " ".join(err.getvalue().split())
+    assert len(refused) == (1 if taken else 2) and "is filling it" in refused[-1]
+    assert code == taken and ("is filling it; allowed: one at a time" in said) == taken, said
+    with open_database(url, readonly=True) as database, database.session() as session:
+        assert session.execute(text("SELECT COUNT(*) FROM measurement")).scalar() == (1 if taken else 2)
 
 
 def test_a_runner_that_was_killed_leaves_nothing_running(directory: Path) -> None:

@@ -131,9 +131,9 @@ def test_a_command_imports_nothing_that_only_others_use(module: str, unused: tup
     assert printed.strip() == "[]"
 
 
-def test_without_a_scheduler_nothing_of_dask_is_imported() -> None:
+def test_without_a_scheduler_nothing_of_dask_is_imported_and_without_an_engine_nothing_of_docker() -> None:
     modules = [f"runner.commands.{name}" for name in ("fill_catalog", "fill_testbeds", "testbed")]
-    code = f"import sys, {', '.join(modules)}; print({{'dask', 'distributed', 'tornado'}} & set(sys.modules))"
+    code = f"import sys, {', '.join(modules)}; print({{'dask', 'distributed', 'docker'}} & set(sys.modules))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "set()"
 

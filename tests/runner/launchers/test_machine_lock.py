@@ -14,7 +14,8 @@ import pytest
 from runner.errors import EngineUnavailableError, MachineBusyError, RunnerError
 from runner.launchers.docker import DockerLauncher
 from runner.launchers.engine import Engine
-from runner.launchers.machine_lock import NAME, engine_marker, machine_lock, remove_stale_marker
+from runner.launchers.machine_lock import machine_lock
+from runner.launchers.marker import NAME, engine_marker, remove_stale_marker
 from runner.launchers.owner import Owner
 
 HOLDING = """

@@ -4,9 +4,12 @@ import gc
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,10 @@ from runner.errors import EngineUnavailableError
 from runner.launchers.base import TierLimits
 from runner.launchers.docker import DockerLauncher
 from runner.launchers.engine import Engine
+from runner.launchers.marker import engine_marker
+from runner.launchers.owner import Owner
+from runner.launchers.volumes import OWNER_LABEL
+from runner.workdir import sweep
 
 # Where Debian has it; it is in no user's PATH.
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -119,6 +126,55 @@ def test_a_tier_behind_ssh_answers_and_the_tunnel_ends_with_its_engine(client: S
 def _sockets() -> set[Path]:
     """Return the local ends of this process's tunnels."""
     return set(Path(os.environ.get("TMPDIR", "/tmp")).glob("tierwise-ssh-*/docker.sock"))
+
+
+def test_a_lost_connection_is_opened_again_and_nothing_is_left_of_what_ended_with_it(client: SshHost) -> None:
+    engine = Engine.connect(client.url())
+    launcher, tiers = DockerLauncher(engine), [TierLimits("mobile", 1.0, 256 << 20, 1)]
+    tunnel, label = engine._tunnel, f"{OWNER_LABEL}={Owner.current()}"
+    assert tunnel is not None and not launcher.reconnect()
+    with engine_marker(engine, image=launcher.image().tag) as ensure, launcher.kept():
+        with launcher.launch(tiers, [], {}):
+            ensure()
+        (marked,) = engine.list_containers("tierwise.marker")
+        with pytest.raises(EngineUnavailableError), launcher.launch(tiers, [], {}) as deployment:
+            os.kill(tunnel._process.pid, signal.SIGKILL)
+            deployment.tiers["mobile"].call({"cmd": "stats"}, deadline_s=20)
+        # Where the engine cannot be reached, the measurement that follows says so.
+        ensure()
+        assert launcher.reconnect()
+        assert engine.list_containers(label) == []
+        ensure()
+        (again,) = engine.list_containers("tierwise.marker")
+        assert again["Id"] != marked["Id"] and again["State"] == "running"
+        with launcher.launch(tiers, [], {}) as deployment:
+            assert deployment.tiers["mobile"].call({"cmd": "stats"}, deadline_s=20)["threads"] >= 1
+        client.configure(key="stranger")
+        os.kill(tunnel._process.pid, signal.SIGKILL)
+        with pytest.raises(EngineUnavailableError, match="Permission denied"):
+            launcher.reconnect()
+        client.configure()
+        assert launcher.reconnect()
+    assert engine.list_containers(label) == []
+    # The library leaks sockets that it could not connect.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+def test_the_tunnel_of_a_killed_runner_leaves_nothing(client: SshHost, tmp_path: Path) -> None:
+    script = (
+        "import sys; from runner.launchers.ssh_tunnel import SshTunnel\n"
+        "tunnel = SshTunnel(sys.argv[1]); print(tunnel.socket.parent, flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script, client.url()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as runner:
+        assert runner.stdout is not None
+        left = Path(runner.stdout.readline().strip())
+        sweep(tmp_path)
+        assert (left / "docker.sock").exists()
+        runner.kill()
+    assert sweep(tmp_path) >= 1 and not left.exists()
 
 
 def test_docker_host_may_name_ssh(client: SshHost, monkeypatch: pytest.MonkeyPatch) -> None:
