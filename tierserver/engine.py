@@ -61,8 +61,10 @@ class TensorInfo:
 
     def check(self, array: NDArray[Any]) -> None:
         """Refuse an array the graph cannot take."""
-        fits = len(array.shape) == len(self.shape) and all(
-            size in (-1, length) for size, length in zip(self.shape, array.shape, strict=True)
+        # ONNX Runtime reports an input without a declared shape, which takes anything, as one without axes.
+        fits = not self.shape or (
+            len(array.shape) == len(self.shape)
+            and all(size in (-1, length) for size, length in zip(self.shape, array.shape, strict=True))
         )
         if array.dtype != self.dtype or not fits:
             raise RequestError(

@@ -131,10 +131,23 @@ class PreprocessSpec(Declared):
     layout: Literal["nchw", "nhwc"] | None = None
 
 
+InputShape = Annotated[tuple[Annotated[int, Field(strict=True, ge=1)] | Text, ...], Field(max_length=16)]
+
+
+class InputSpec(Declared):
+    """Shapes of inputs for which the model's file declares none: `[any, 3, 224, 224]`, or by name if there are several.
+
+    A number is a length; any text stands for a length that is free.
+    """
+
+    shape: InputShape | Annotated[Mapping[Text, InputShape], Field(min_length=1)]
+
+
 class SubjectSpec(Declared):
     """A model under study, its task and the data it is judged on.
 
-    `output` says of task `any` what a first output [1, N] is: scores of classes, or values such as an embedding.
+    `input` gives the shapes of inputs for which the model's file declares none. `output` says of task `any` what a
+    first output [1, N] is: scores of classes, or values such as an embedding.
     """
 
     model: Text
@@ -144,6 +157,7 @@ class SubjectSpec(Declared):
         Annotated[Text, Tag("name")] | Annotated[DatasetFiles, Tag("files")], Discriminator(_dataset_kind)
     ]
     preprocess: PreprocessSpec | None = None
+    input: InputSpec | None = None
     output: Literal["scores", "values"] | None = None
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """Calibration inputs: ready tensors as the model takes them, from a subject's dataset or from files."""
 
+import contextlib
 import hashlib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from runner.graph.model_file import read_model
 from runner.graph.tensor_trial import counts_samples
 from runner.operators.base import in_order
 from runner.subjects.dataset import CalibrationFiles, Subject
-from runner.subjects.model_interface import ModelInput, read_inputs
+from runner.subjects.model_interface import ModelInput, guess_count, read_inputs
 from runner.subjects.tensors import SampleAxis, array_shape, default_axis, fits, one_sample, sample_count
 from tierserver.encoding import read_tensors
 from tierserver.errors import TierError
@@ -104,7 +105,24 @@ def read_calibration(path: Path, model: Path) -> Calibration:
         When there is nothing to read, or an array does not fit the model's input.
     """
     files = sorted(file for file in path.iterdir() if file.suffix in (".npz", ".npy")) if path.is_dir() else [path]
-    by_name = read_inputs(model, measured=False)
+    if not guess_count(model):
+        return _calibration(path, files, model, read_inputs(model, measured=False))
+    *likely, last = _likely_inputs(model, files)
+    for inputs in likely:
+        with contextlib.suppress(SubjectError):
+            return _calibration(path, files, model, inputs)
+    return _calibration(path, files, model, last)
+
+
+def _likely_inputs(model: Path, files: Sequence[Path]) -> list[tuple[ModelInput, ...]]:
+    """Return the guesses at inputs of open shape, those first that have as many axes as the arrays of the files."""
+    axes = {array.ndim for file in files for array in _arrays(file).values()}
+    guesses = [read_inputs(model, measured=False, guess=guess) for guess in range(guess_count(model))]
+    return sorted(guesses, key=lambda inputs: any(len(value.shape) not in axes for value in inputs))
+
+
+def _calibration(path: Path, files: Sequence[Path], model: Path, by_name: Sequence[ModelInput]) -> Calibration:
+    """Read files as inputs of a model; see `read_calibration`."""
     if len(by_name) > 1:
         return Calibration([sample for file in files for sample in _samples(file, by_name)], path.name)
     model_input = _ModelInput(by_name[0].name, by_name[0].dtype, by_name[0].shape)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,10 @@ from onnxruntime.capi import onnxruntime_pybind11_state as engine_state
 
 from catalog.output_distance import Agreement, OutputDistance
 from runner.errors import OperatorError
+from runner.graph.assumed_shapes import guessed_shapes, guesses
+from runner.graph.model_file import read_model
 from runner.graph.runtime import brief
+from runner.graph.shapes import input_dimensions
 
 # So many give the distance an interval; to compare bits a few suffice.
 TRIAL_INPUTS = 32
@@ -108,12 +111,26 @@ def try_model(model: Path, inputs: Sequence[ModelInputs]) -> Trial:
     if feeds and all(len(feed) == len(signature.inputs) for feed in feeds):
         return _bounded(session, model, feeds, "calibration")
     obstacle = "it takes no input"
-    for size in _sizes_to_try(signature):
-        try:
-            return _bounded(session, model, list(_random_feeds(signature, size)), "random")
-        except OperatorError as error:
-            obstacle = str(error)
+    for likely in _likely_signatures(signature, model):
+        for size in _sizes_to_try(likely):
+            try:
+                return _bounded(session, model, list(_random_feeds(likely, size)), "random")
+            except OperatorError as error:
+                obstacle = str(error)
     return Trial((), (), "random", obstacle)
+
+
+def _likely_signatures(signature: Signature, model: Path) -> Iterator[Signature]:
+    """Yield the signature with the shapes that inputs without a declared one may have."""
+    if all(value.shape for value in signature.inputs):
+        yield signature
+        return
+    graph = read_model(model).graph
+    certain = {value.name: input_dimensions(value) for value in graph.input}
+    for number in range(max(1, guesses(graph))):
+        shapes = {name: shape.dims for name, shape in guessed_shapes(graph, number).items()}
+        inputs = (replace(value, shape=shapes.get(value.name, certain[value.name] or ())) for value in signature.inputs)
+        yield Signature(tuple(inputs), signature.outputs)
 
 
 def _own_feed(signature: Signature, arrays: ModelInputs) -> Feeds:

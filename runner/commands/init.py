@@ -21,6 +21,7 @@ from runner.graph.analysis import analyse
 from runner.operators.registry import look_ahead
 from runner.subjects.dataset import Task
 from runner.subjects.folders import images_in
+from runner.subjects.model_interface import spelled
 from runner.subjects.own_model import Guess, guess_subject
 
 _CATALOG = """\
@@ -174,6 +175,10 @@ def _subject(model: OwnModel) -> list[str]:
             "    # An array for each input, named like it, of N samples:",
         ]
         lines += [f"    #   {_one_line(array)}" for array in guess.arrays]
+    if guess.shapes:
+        shapes = [f"{_quoted(name)}: {spelled(shape)}" for name, shape in guess.shapes.items()]
+        lines += ["    # Assumed, as the model ran on it; a word stands for any length:"]
+        lines += [f"    input: {{shape: {{{', '.join(shapes)}}}}}"]
     title, *judged = _JUDGED.get((guess.feeds, guess.task), ("",)) if unjudged else ("",)
     lines += [f"    # {title}"] if title else []
     lines += [f"    # {line.format(data=data)}" for line in judged]

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper
 from catalog.regular_files import open_regular
 from runner.confinement import memory_advice
 from runner.errors import ModelFileError, OperatorError
+from runner.graph.assumed_shapes import settle_inputs
 from runner.graph.node_order import sort_nodes, unify_domains
 from runner.graph.wire import LENGTH_DELIMITED, Field, Schema, WireError, fields, tagged, without_bulk
 
@@ -87,7 +88,8 @@ class ModelFile:
 
     `model` is complete but for the data of the `weights` and of the nodes in `stored_nodes` (by index in the graph);
     larger tensors inside nodes and functions that are stored in other files name location, offset and length there.
-    `external_data` says that some tensor, however small, was stored outside the file.
+    `external_data` says that some tensor, however small, was stored outside the file. `assumed_shapes` says of inputs
+    for which the file declares no shape where one was read; the graph has those that are certain.
     """
 
     path: Path
@@ -96,6 +98,7 @@ class ModelFile:
     external_data: bool = False
     weights: Mapping[str, Weight] = dataclasses.field(default_factory=dict)
     stored_nodes: Mapping[int, ByteRange] = dataclasses.field(default_factory=dict)
+    assumed_shapes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def graph(self) -> onnx.GraphProto:
@@ -152,11 +155,12 @@ def read_model(path: Path) -> ModelFile:
     external_data = outside is not None or any(map(is_external, model.graph.initializer))
     kept = _settle(path, model, weights)
     unify_domains(model.graph)
+    assumed = settle_inputs(model.graph)
     order = sort_nodes(model.graph)
     if order is not None:
         stored = {index: stored[former] for index, former in enumerate(order) if former in stored}
     external = (outside or 0) + sum(weight.size_bytes for weight in kept.values() if weight.external)
-    return ModelFile(path, model, path.stat().st_size + external, external_data, kept, stored)
+    return ModelFile(path, model, path.stat().st_size + external, external_data, kept, stored, assumed)
 
 
 def require_utf8(path: Path) -> None:
@@ -172,6 +176,7 @@ def complete_model(file: ModelFile) -> onnx.ModelProto:
     """Read the model with all its tensors in memory, wherever they are stored, and its nodes sorted."""
     model = onnx.load(file.path, load_external_data=False)
     unify_domains(model.graph)
+    settle_inputs(model.graph)
     sort_nodes(model.graph)
     for tensor in tensors_in(model):
         if is_external(tensor):

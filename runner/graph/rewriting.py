@@ -287,6 +287,9 @@ def _part(file: ModelFile, nodes: Sequence[onnx.NodeProto | ByteRange], used: se
     part.sparse_initializer.extend(tensor for tensor in graph.sparse_initializer if tensor.values.name in used)
     # Inputs stay even where nothing reads them any more: callers feed them by name.
     part.input.extend(value for value in graph.input if value.name not in sources or value.name in used)
+    for value in part.input:
+        if value.name in file.assumed_shapes:
+            value.type.tensor_type.ClearField("shape")
     part.output.extend(graph.output)
     part.value_info.extend(value for value in graph.value_info if value.name in used)
     part.quantization_annotation.extend(entry for entry in graph.quantization_annotation if entry.tensor_name in used)
@@ -320,7 +323,10 @@ def _value_info(structure: Structure, name: str) -> onnx.ValueInfoProto:
         # What crosses without a type is what a Shape or a Size gives, where the tensor before it is unknown.
         is_shape = structure.nodes[structure.producer[name]].op_type == "Shape"
         tensor_type = TensorType(TensorProto.INT64, (f"{name}.0",) if is_shape else ())
-    return helper.make_tensor_value_info(name, tensor_type.elem_type, tensor_type.dims)
+    # With a shape ONNX Runtime would optimise the parts otherwise than the whole, whose input has none; and where that
+    # of the input is a guess, a part must take whatever the part before it gives.
+    dims = None if structure.file.assumed_shapes else tensor_type.dims
+    return helper.make_tensor_value_info(name, tensor_type.elem_type, dims)
 
 
 def _has_anchor(structure: Structure, name: str) -> bool:

@@ -252,7 +252,9 @@ def read_structure(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -
     runs = _runs(file, _computed(live, roles, writes), types, sizes or {}, nodes=[nodes[index] for index in live])
     measured = measured_types(runs or ())
     types |= {name: shown for name, shown in measured.items() if name not in types or not types[name].is_known}
-    file = replace(file, model=corrected(file.model, types))
+    # Where the file declares no shape of an input, none is declared behind it either: see `rewriting`.
+    if not file.assumed_shapes:
+        file = replace(file, model=corrected(file.model, types))
     return Structure(
         file=file, nodes=nodes, reads=reads, writes=writes, roles=roles, live=live, inputs=inputs, outputs=outputs,
         producer=producer, consumers={name: tuple(users) for name, users in consumers.items()},

@@ -6,7 +6,7 @@ for a model may crash the engine. A trial that fails leaves the tensors unknown.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto
 
 from runner.errors import OperatorError
+from runner.graph.assumed_shapes import declare_shape, guessed_shapes, guesses
 from runner.graph.model_file import ModelFile
 from runner.graph.shapes import Dimension, TensorType, input_dimensions
 from runner.graph.writing import Part, write_part
@@ -54,12 +55,8 @@ def run_tensors(file: ModelFile, names: Sequence[str], *, sizes: Mapping[str, in
     tuple of TrialRun
         Two runs; fewer where the model does not run on what can be made up.
     """
-    inputs = _inputs(file)
-    if file.size_bytes > _LARGEST_BYTES or inputs is None:
+    if file.size_bytes > _LARGEST_BYTES:
         return ()
-    pinned = {
-        name: [sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in dims] for name, dims in inputs.items()
-    }
     with temporary() as folder:
         copy = folder / "model.onnx"
         try:
@@ -67,7 +64,15 @@ def run_tensors(file: ModelFile, names: Sequence[str], *, sizes: Mapping[str, in
         except OperatorError as error:  # a full disk, for one
             logger.debug("the trial run of %s shows no types: %s", file.path, error)
             return ()
-        answer = _ask("types", copy, pinned)
+        answer: dict[str, Any] = {}
+        for inputs in _likely_inputs(file):
+            pinned = {
+                name: [sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in dims]
+                for name, dims in inputs.items()
+            }
+            answer = _ask("types", copy, pinned)
+            if answer.get("runs"):
+                break
     kinds = answer.get("types", {})
     containers = {
         name: TensorType(TensorProto.UNDEFINED, None, container=True)
@@ -131,11 +136,24 @@ def counts_samples(file: ModelFile) -> bool | None:
 
 
 def _inputs(file: ModelFile) -> dict[str, tuple[Dimension, ...]] | None:
-    """Return the dimensions of each input; None where one declares no shape."""
+    """Return the dimensions of each input; None where those of one are neither declared nor certain."""
+    return None if guesses(file.graph) else next(_likely_inputs(file))
+
+
+def _likely_inputs(file: ModelFile) -> Iterator[dict[str, tuple[Dimension, ...]]]:
+    """Yield dimensions that the inputs may have: one choice where all are declared or certain."""
     stored = {tensor.name for tensor in file.graph.initializer}
-    inputs = {value.name: input_dimensions(value) for value in file.graph.input if value.name not in stored}
-    declared = {name: dims for name, dims in inputs.items() if dims is not None}
-    return declared if len(declared) == len(inputs) else None
+    declared = [value for value in file.graph.input if value.name not in stored]
+    for number in range(max(1, guesses(file.graph))):
+        guessed = guessed_shapes(file.graph, number)
+        inputs: dict[str, tuple[Dimension, ...]] = {}
+        for value in declared:
+            likely = onnx.ValueInfoProto()
+            likely.CopyFrom(value)
+            if value.name in guessed:
+                declare_shape(likely, guessed[value.name].dims)
+            inputs[value.name] = input_dimensions(likely) or ()
+        yield inputs
 
 
 def _ask(what: Literal["types", "stacking"], model: Path, inputs: Mapping[str, Sequence[Dimension]]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The inputs and outputs of a user's model, read from its file without its weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,9 @@ import numpy as np
 import onnx
 
 from catalog.declaration import PreprocessSpec
+from catalog.declaration.schema import InputSpec
 from runner.errors import ModelFileError, SubjectError
+from runner.graph.assumed_shapes import Shape, guessed_shapes, guesses
 from runner.graph.model_file import read_model
 from runner.graph.runtime import REMEDY, unserved_outputs
 from runner.graph.shapes import declared_size
@@ -22,18 +24,36 @@ from tierserver.messages import Preprocess
 
 @dataclass(frozen=True)
 class ModelInput:
-    """An input of a model; None for a free dimension."""
+    """An input of a model; None for a free dimension.
+
+    `assumed` says where the shape comes from if the file declares none; `chosen`, that neither does the graph fix it.
+    """
 
     name: str
     dtype: np.dtype[np.generic]
-    shape: tuple[int | None, ...]
+    shape: Shape
+    assumed: str = ""
+    chosen: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype} [{', '.join('?' if size is None else str(size) for size in self.shape)}]"
 
 
-def read_inputs(path: Path, *, measured: bool = True) -> tuple[ModelInput, ...]:
-    """Return the inputs of a model; without `measured`, also of one that tiers cannot serve for its outputs.
+def read_inputs(
+    path: Path, *, measured: bool = True, declared: InputSpec | None = None, guess: int | None = None
+) -> tuple[ModelInput, ...]:
+    """Return the inputs of a model.
+
+    Parameters
+    ----------
+    path
+        The model.
+    measured
+        Whether tiers must be able to serve its outputs.
+    declared
+        Shapes from the catalog for inputs that declare none.
+    guess
+        Which of the likely shapes to take for inputs whose shape is neither declared nor certain.
 
     Raises
     ------
@@ -41,12 +61,13 @@ def read_inputs(path: Path, *, measured: bool = True) -> tuple[ModelInput, ...]:
         For a file without a model, and for a model without tensor inputs or with outputs that no tier serves.
     """
     try:
-        graph = read_model(path).graph
+        file = read_model(path)
     except ModelFileError as error:
         raise SubjectError(
             f"{error}; allowed: an ONNX file that is whole, with external data (if any) in its own folder. "
             "Export the model again, or copy it again with its data files"
         ) from error
+    graph, reasons = file.graph, file.assumed_shapes
     if measured and (unserved := unserved_outputs(graph)):
         raise SubjectError(
             f"{path.name}: the output {unserved[0]}; allowed: models whose inputs and outputs are such tensors as "
@@ -54,18 +75,53 @@ def read_inputs(path: Path, *, measured: bool = True) -> tuple[ModelInput, ...]:
         )
     # Before IR version 4 of ONNX, initializers had to be listed among the inputs too.
     stored = {tensor.name for tensor in graph.initializer}
-    inputs = tuple(_model_input(value, path) for value in graph.input if value.name not in stored)
-    if not inputs:
+    values = [value for value in graph.input if value.name not in stored]
+    if not values:
         raise SubjectError(f"{path.name} has no inputs; allowed: a model with at least one. Export it with its input")
-    return inputs
-
-
-def _model_input(value: onnx.ValueInfoProto, path: Path) -> ModelInput:
-    tensor = value.type.tensor_type
-    if not value.type.HasField("tensor_type") or not tensor.HasField("shape"):
+    shapes = _declared_shapes(path, [value.name for value in values], declared)
+    if unnecessary := [name for name in shapes if name not in reasons]:
         raise SubjectError(
-            f"{path.name}: the input {value.name!r} has no declared tensor shape; allowed: tensors with a known number "
-            "of dimensions. Export the model with a declared input"
+            f"{path.name} declares the shape of {unnecessary[0]!r} itself; remove it from `input: shape`"
+        )
+    if guess is not None:
+        shapes = {name: shape.dims for name, shape in guessed_shapes(graph, guess).items()} | shapes
+    return tuple(_model_input(value, path, reasons.get(value.name, ""), shapes) for value in values)
+
+
+def guess_count(path: Path) -> int:
+    """Return how many guesses there are for inputs whose shape is neither declared nor certain; 0 without any."""
+    try:
+        return guesses(read_model(path).graph)
+    except ModelFileError:
+        return 0
+
+
+def _declared_shapes(path: Path, names: Sequence[str], declared: InputSpec | None) -> dict[str, Shape]:
+    """Return the declared shapes by input; raise SubjectError for those of inputs that there are not."""
+    if declared is None:
+        return {}
+    if not isinstance(declared.shape, Mapping):
+        if len(names) > 1:
+            listed = ", ".join(names)
+            raise SubjectError(
+                f"{path.name} has the inputs {listed}; give a shape for each: input: {{shape: {{NAME: …}}}}"
+            )
+        return {names[0]: _free(declared.shape)}
+    if unknown := [name for name in declared.shape if name not in names]:
+        raise SubjectError(f"input: shape names {unknown[0]!r}; allowed: the model's inputs {', '.join(names)}")
+    return {name: _free(shape) for name, shape in declared.shape.items()}
+
+
+def _free(sizes: Sequence[int | str]) -> Shape:
+    return tuple(size if isinstance(size, int) else None for size in sizes)
+
+
+def _model_input(value: onnx.ValueInfoProto, path: Path, reason: str, shapes: Mapping[str, Shape]) -> ModelInput:
+    tensor = value.type.tensor_type
+    if not value.type.HasField("tensor_type"):
+        raise SubjectError(
+            f"{path.name}: the input {value.name!r} is no tensor; allowed: tensors of numbers. "
+            "Export the model with such inputs"
         )
     try:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
@@ -77,7 +133,35 @@ def _model_input(value: onnx.ValueInfoProto, path: Path) -> ModelInput:
             f"{path.name}: the input {value.name!r} takes {kind}; allowed: numbers and booleans that numpy has. Export "
             "the model with such inputs: one that takes text, behind its tokenizer, with token numbers"
         )
-    return ModelInput(value.name, dtype, tuple(map(declared_size, tensor.shape.dim)))
+    shape = tuple(map(declared_size, tensor.shape.dim)) if tensor.HasField("shape") else None
+    chosen = shapes.get(value.name)
+    if shape is None and chosen is None:
+        raise SubjectError(
+            f"{path.name}: the input {value.name!r} declares no shape, and nothing that reads it fixes one; declare it "
+            "with the subject, such as input: {shape: [any, 16]}, or try: runner init --model FILE"
+        )
+    if shape is not None and chosen is not None and not _agrees(shape, chosen):
+        shown = ModelInput(value.name, dtype, shape)
+        raise SubjectError(f"input: shape is {spelled(chosen)}, and {reason}; allowed: what agrees with {shown}")
+    final = chosen if chosen is not None else shape or ()
+    return ModelInput(value.name, dtype, final, reason, chosen is not None)
+
+
+def _agrees(shape: Shape, chosen: Shape) -> bool:
+    return len(shape) == len(chosen) and all(
+        size is None or other in (None, size) for size, other in zip(shape, chosen, strict=True)
+    )
+
+
+def spelled(shape: Shape) -> str:
+    """Return a shape as the catalog spells it.
+
+    Examples
+    --------
+    >>> spelled((None, 16))
+    '[any, 16]'
+    """
+    return f"[{', '.join('any' if size is None else str(size) for size in shape)}]"
 
 
 _RESIZE = {"stretch": "stretch", "crop": "shorter_side_crop", "pad": "pad"}

@@ -11,6 +11,7 @@ import numpy as np
 
 from catalog.declaration import PreprocessSpec, SubjectSpec
 from runner.errors import SubjectError
+from runner.graph.assumed_shapes import Shape
 from runner.graph.model_digest import model_sha256
 from runner.graph.model_file import read_model
 from runner.graph.tensor_trial import counts_samples
@@ -22,6 +23,7 @@ from runner.subjects.model_interface import (
     AS_THEY_ARE,
     ModelInput,
     blank_image,
+    guess_count,
     image_settings,
     judging,
     needed_classes,
@@ -109,7 +111,7 @@ def own_subject(name: str, spec: SubjectSpec, *, base: Path, kept: Path, labels_
         # Never read: the source says first that the model is missing.
         nothing = FolderDataset(Images(base), judged=False)
         return Subject(name, spec.task, path, 0, {}, {}, nothing, source=MissingFile(path))
-    inputs = read_inputs(path)
+    inputs = read_inputs(path, declared=spec.input)
     if spec.dataset.tensors is not None:
         return _of_tensors(name, spec, path, inputs, base=base, kept=kept, labels_apart=labels_apart)
     return _of_images(name, spec, path, inputs, base=base, kept=kept, labels_apart=labels_apart)
@@ -268,6 +270,8 @@ class Guess:
         The shapes of arrays of N samples, in words, if the inputs are tensors.
     axes
         The axes of samples to declare, by input: those that the inputs' own shapes do not show.
+    shapes
+        The shapes to declare, by input: those that the model ran on, where neither the file nor the graph fixes one.
     """
 
     task: Task
@@ -279,6 +283,7 @@ class Guess:
     reason: str = ""
     arrays: tuple[str, ...] = ()
     axes: Mapping[str, SampleAxis] = field(default_factory=dict)
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
 
 
 def guess_subject(path: Path, *, kept: Path, data: Path | None = None) -> Guess:
@@ -299,7 +304,39 @@ def guess_subject(path: Path, *, kept: Path, data: Path | None = None) -> Guess:
     SubjectError
         For a file that is not a model, one that this machine's runtime does not run, or data that do not fit it.
     """
-    inputs = read_inputs(path)
+    guesses = guess_count(path)
+    if not guesses:
+        return _guess_with(path, read_inputs(path), kept, data)
+    obstacle: SubjectError | None = None
+    likely = [read_inputs(path, guess=number) for number in range(guesses)]
+    if data is not None and data.is_file():
+        likely.sort(key=lambda inputs: _has_new_axes(TensorDataset(data, inputs)))
+    for inputs in likely:
+        try:
+            guess = _guess_with(path, inputs, kept, data)
+        except SubjectError as error:
+            obstacle = obstacle or error
+            continue
+        # Without an output the model did not run on this shape.
+        if guess.gives:
+            return guess
+    raise SubjectError(
+        f"{path.name} has an input without a declared shape and runs on none of the shapes that are usual"
+        f"{f' ({obstacle})' if obstacle else ''}; give one input of the right shape as --data FILE.npz, or write a "
+        "catalog with input: {shape: [any, 16]}"
+    )
+
+
+def _has_new_axes(dataset: TensorDataset) -> bool:
+    """Return whether arrays have an axis more than these inputs, or do not fit them: other shapes are likelier."""
+    try:
+        return "new" in dataset.axes.values()
+    except SubjectError:
+        return True
+
+
+def _guess_with(path: Path, inputs: tuple[ModelInput, ...], kept: Path, data: Path | None) -> Guess:
+    """Run a model with these inputs once; see `guess_subject`."""
     if data is not None and data.is_file():
         dataset = TensorDataset(data, inputs)
         return _tensor_guess(path, inputs, _try_sample(path, dataset, kept), dataset.axes)
@@ -313,7 +350,8 @@ def guess_subject(path: Path, *, kept: Path, data: Path | None = None) -> Guess:
         return _tensor_guess(path, inputs, _try_blanks(path, inputs, kept), _first_axes(path, inputs))
     size, settings, output = _try_pictures(path, inputs, settings, sizes, kept)
     plane = f"{settings.layout}, {settings.color}, {settings.height} x {settings.width}"
-    return _guess(path, output, "images", (f"{inputs[0]} ({plane})",), size)
+    guess = _guess(path, output, "images", (f"{_described(inputs[0])} ({plane})",), size)
+    return replace(guess, shapes=_chosen(inputs))
 
 
 def _guess(
@@ -341,7 +379,19 @@ def _tensor_guess(
         if axes.get(model_input.name, usual_axis(model_input)) != usual_axis(model_input)
     }
     arrays = tuple(array_shape(model_input, axes.get(model_input.name)) for model_input in inputs)
-    return replace(_guess(path, output, "tensors", tuple(map(str, inputs))), arrays=arrays, axes=unusual)
+    takes = tuple(map(_described, inputs))
+    return replace(_guess(path, output, "tensors", takes), arrays=arrays, axes=unusual, shapes=_chosen(inputs))
+
+
+def _described(model_input: ModelInput) -> str:
+    """Return an input in words, with what was assumed of it."""
+    assumed = f" (the file declares no shape: {model_input.assumed})" if model_input.assumed else ""
+    return f"{model_input}{assumed}"
+
+
+def _chosen(inputs: Sequence[ModelInput]) -> Mapping[str, Shape]:
+    """Return the shapes to declare in the catalog."""
+    return {model_input.name: model_input.shape for model_input in inputs if model_input.chosen}
 
 
 def _first_axes(path: Path, inputs: tuple[ModelInput, ...]) -> Mapping[str, SampleAxis]:

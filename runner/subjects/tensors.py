@@ -275,8 +275,11 @@ class TensorDataset:
             for name, axis in self.declared.items()
             if axis != default_axis(by_name[name], self._arrays[name])
         }
+        # A shape that was declared decides as well whether the first axis of an array counts samples.
+        chosen = {value.name: value.shape for value in self.inputs if value.chosen}
         # Nothing where there are none, so that keys of data sets without declarations stay as they are.
-        return json.dumps(unusual, sort_keys=True).encode() if unusual else b""
+        shown = [unusual, chosen] if chosen else unusual
+        return json.dumps(shown, sort_keys=True).encode() if unusual or chosen else b""
 
     def _axis(self, model_input: ModelInput, array: NDArray[np.generic]) -> SampleAxis:
         declared = self.declared.get(model_input.name)
