@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from catalog.keys import artifact_key
-from runner.artifacts.calibration import first_inputs, subject_calibration
+from runner.artifacts.calibration import subject_calibration
 from runner.artifacts.store import ArtifactStore
 from runner.graph.model_digest import model_sha256
 from runner.host import this_host, versions
@@ -112,7 +112,9 @@ def _compare(model: str, store: ArtifactStore, *, rounds: int, accuracy: bool) -
         for variant in variants:
             variant.accuracy_pct = score(variant.path, items, family)[metric]
     print(f"{subject.name}: latency", file=sys.stderr)
-    _time(variants, first_inputs(subject_calibration(subject)(8)), rounds)
+    # The embedded models have one input, which is an array.
+    inputs = [sample for sample in subject_calibration(subject)(8) if not isinstance(sample, tuple)]
+    _time(variants, inputs, rounds)
     return [variant.row(subject.name, variants[0]) for variant in variants]
 
 

@@ -4,18 +4,16 @@ Replays stored evidence: a round of a race is every third input, by size, of a s
 part of the stored rounds stand for later rounds, so that rounds beyond those that were measured are other inputs in the
 same starts. Compared with the full fill over the grid of `benchmarks.regret`: the choice, the status, samples and time.
 
-Then simulates races with stopping, whose truth is known: how often anything that is said to be proven, at any look, is
-wrong, and what the answers lose.
+Then simulates races and extended plans, whose truth is known (`benchmarks.simulated_races`).
 Evidence: `runner import catalogs/embedded-evidence.json.gz -d EVIDENCE.db`.
 """
 
 import argparse
 import math
-import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -23,97 +21,25 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.race_run import FIRST_LOOK, RaceRun, run_race
 from benchmarks.regret import subjects_of
-from benchmarks.regret_studies import (
-    LATENCY_FACTORS,
-    MAX_DROPS_PP,
-    PERCENTILE,
-    SPREADS,
-    Study,
-    harsh_studies,
-    question,
-    simulated_studies,
-)
+from benchmarks.regret_studies import LATENCY_FACTORS, MAX_DROPS_PP, PERCENTILE, question
+from benchmarks.simulated_races import extended, simulated
 from catalog.evidence.strategy_evidence import StrategyEvidence
-from catalog.statistics.looks import LEAVING_LOOKS, LOOKS, look_of, looks
+from catalog.statistics.looks import LEAVING_LOOKS, LOOKS, look_of
 from recommender.evidence.loading import AccuracyBounds, candidate_of
 from recommender.ranking import Budgets, Candidate, LatencyBudget, RankedAnswer, Status, estimate, recommend
-from recommender.ranking.candidates import on_rounds
-from recommender.ranking.prospects import loss
-from recommender.ranking.racing import RaceQuestion, RaceState, race_state
+from recommender.ranking.prospects import objective_loss, risk
+from recommender.ranking.racing import RaceQuestion, RaceState
 
 REPOSITORY = Path(__file__).parents[1]
 FIGURE = REPOSITORY / "docs/race.svg"
-# Of a strategy: the declared plan of a raced catalog.
-FIRST_LOOK = 3
 PARTS = 3
 # The declared targets of catalogs/embedded.yaml.
 TARGETS = (
     RaceQuestion("interactive", Budgets((LatencyBudget(90, 0.1),), max_accuracy_drop_pp=1.0)),
     RaceQuestion("batch", Budgets((LatencyBudget(90, 1.0),), max_accuracy_drop_pp=0.5)),
 )
-
-
-@dataclass(frozen=True, eq=False)
-class RaceRun:
-    """A race that is over, or ran out of rounds.
-
-    Attributes
-    ----------
-    candidates : sequence of Candidate
-        In the order of the strategies.
-    rounds : sequence of int
-        Of each.
-    states : sequence of RaceState
-        After every look, leaving looks included.
-    """
-
-    candidates: Sequence[Candidate]
-    rounds: Sequence[int]
-    states: Sequence[RaceState]
-
-
-def run_race(
-    measured: Callable[[int, int], Candidate],
-    strategies: int,
-    questions: Sequence[RaceQuestion],
-    *,
-    most: int,
-    seconds: Callable[[int], float] = lambda _: 1.0,
-) -> RaceRun:
-    """Run a race as a fill does.
-
-    Parameters
-    ----------
-    measured : callable
-        From the place of a strategy and a number of rounds to the candidate with so many.
-    strategies : int
-    questions : sequence of RaceQuestion
-    most : int
-        Rounds of a strategy, however undecided it is.
-    seconds : callable
-        From the place of a strategy to what a round of it takes.
-    """
-    rounds, states = [1] * strategies, []
-    while True:
-        candidates = [measured(place, count) for place, count in enumerate(rounds)]
-        places = {candidate: place for place, candidate in enumerate(candidates)}
-        spent = {candidate: seconds(place) for candidate, place in places.items()}
-        states.append(race_state(candidates, questions, seconds_per_round=spent))
-        chosen = [places[candidate] for candidate in states[-1].next if candidate.rounds < most]
-        if not chosen:
-            return RaceRun(candidates, rounds, states)
-        # The strategy with the fewest rounds catches up first: strategies are decided about at the same looks.
-        stop = min(_next_stop(rounds[place]) for place in chosen)
-        for place in chosen:
-            rounds[place] = min(max(rounds[place], stop), most)
-
-
-def _next_stop(rounds: int) -> int:
-    leaving = next((stop for stop in LEAVING_LOOKS if stop > rounds), None)
-    if leaving is not None:
-        return leaving
-    return next(look.rounds for look in looks(FIRST_LOOK) if look.rounds > rounds)
 
 
 # Stored evidence, replayed
@@ -237,7 +163,7 @@ def loss_of(answer: RankedAnswer, candidate: Candidate) -> float:
         if prospect.candidate is candidate:
             return prospect.loss
     miss = next(near_miss for near_miss in answer.near_misses if near_miss.estimate.candidate is candidate)
-    return loss(miss.estimate, answer.budgets, miss.probability)
+    return objective_loss(miss.estimate, answer.budgets.objective) + risk(miss.probability, answer.budgets)
 
 
 def compared(replay: Replay, run: RaceRun) -> Counter[str]:
@@ -402,105 +328,8 @@ def _fate(state: RaceState, candidate: Candidate) -> Fate:
     return Fate("slower than others as accurate: out of every question so far", "#9aa5b1")
 
 
-# Simulated races
-
-
-@dataclass(frozen=True)
-class SimulatedRace:
-    """What a simulated race came to; `regret` is against the fastest that truly keeps the budgets, by its log."""
-
-    wrong: bool
-    wrong_infeasible: bool
-    status: Status | None
-    infeasible: Status | None
-    broken: bool
-    regret: float
-    rounds: int
-    longest: int
-
-
-def simulated_race(study: Study, budgets: Budgets, *, most: int) -> SimulatedRace:
-    """Race a study whose truth is known; what is said at any look counts as said."""
-    made: dict[tuple[int, int], Candidate] = {}
-
-    def measured(place: int, count: int) -> Candidate:
-        if (place, count) not in made:
-            look = look_of(count, FIRST_LOOK)
-            part = on_rounds(study.candidates[place], range(1, count + 1))
-            made[place, count] = replace(
-                part, rounds_declared=FIRST_LOOK, looks=look.number, error_share=look.error_share
-            )
-        return made[place, count]
-
-    run = run_race(measured, len(study.candidates), [RaceQuestion("asked", budgets)], most=most)
-    keeping = [truth.latency_s for truth in study.truths if truth.holds(budgets)]
-    answers = [state.contests[0].answer for state in run.states]
-    holds = {(part.operator, part.placement): truth for part, truth in zip(run.candidates, study.truths, strict=True)}
-    proven = [prospect for answer in answers for prospect in _proven(answer)]
-    last = answers[-1].recommendation
-    truth = holds[last.candidate.operator, last.candidate.placement] if last is not None else None
-    return SimulatedRace(
-        wrong=any(not holds[prospect.operator, prospect.placement].holds(budgets) for prospect in proven),
-        wrong_infeasible=bool(keeping) and any(answer.infeasible is Status.PROVEN for answer in answers),
-        status=last.status if last is not None else None,
-        infeasible=answers[-1].infeasible,
-        broken=truth is not None and not truth.holds(budgets),
-        regret=max(math.log(truth.latency_s / min(keeping)), 0.0) if truth is not None and keeping else 0.0,
-        rounds=sum(run.rounds),
-        longest=max(run.rounds),
-    )
-
-
-def _proven(answer: RankedAnswer) -> Iterator[Candidate]:
-    placed = (*([answer.recommendation] if answer.recommendation else []), *answer.within)
-    return (prospect.candidate for prospect in placed if prospect.status is Status.PROVEN)
-
-
-def simulated(races: int, *, most: int) -> None:
-    """Print how races of simulated strategies end, their budgets near the fastest; the last row has none that holds."""
-    columns = (
-        "proven and wrong",
-        "infeasible and wrong",
-        "proven",
-        "broken",
-        "regret: mean",
-        "p95",
-        "rounds",
-        "longest",
-    )
-    print(f"\n| {races} races each | {' | '.join(columns)} |\n|---|" + "--:|" * len(columns))
-    for seed, (name, spread) in enumerate(SPREADS.items(), start=101):
-        rng = np.random.default_rng(seed)
-        drawn = simulated_studies(spread, races, seed=seed, rounds=most)
-        _print_simulated(name, [simulated_race(study, _near(study, rng), most=most) for study in drawn])
-    harsh = harsh_studies(races, seed=109, rounds=most)
-    _print_simulated("harsh", [simulated_race(study, question(0.99, None), most=most) for study in harsh])
-
-
-def _near(study: Study, rng: np.random.Generator) -> Budgets:
-    drop_pp = MAX_DROPS_PP[rng.integers(len(MAX_DROPS_PP))]
-    fastest_s = min(truth.latency_s for truth in study.truths)
-    return question(fastest_s * float(np.exp(rng.uniform(-0.1, 0.6))), drop_pp)
-
-
-def _print_simulated(name: str, races: Sequence[SimulatedRace]) -> None:
-    answered = [race for race in races if race.status is not None]
-    regrets = [race.regret for race in answered] or [0.0]
-    cells = [
-        f"{statistics.mean(race.wrong for race in races):.1%}",
-        f"{statistics.mean(race.wrong_infeasible for race in races):.1%}",
-        f"{statistics.mean(Status.PROVEN in (race.status, race.infeasible) for race in races):.0%}",
-        f"{statistics.mean(race.broken for race in races):.1%}",
-        f"{statistics.mean(regrets):.1%}",
-        f"{float(np.percentile(regrets, 95)):.1%}",
-        f"{statistics.mean(race.rounds for race in races):.0f}",
-        f"{statistics.mean(race.longest for race in races):.1f}",
-    ]
-    print(f"| {name} | {' | '.join(cells)} |", flush=True)
-
-
 def main() -> None:
-    """Print both tables."""
+    """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("database", help="with evidence whose rounds drew their inputs")
     parser.add_argument("--replays", type=int, default=5, help="of each subject")
@@ -519,6 +348,7 @@ def main() -> None:
         replayed(options.database, options.replays, verbose=options.verbose)
     if options.races:
         simulated(options.races, most=options.most)
+        extended(options.races)
     print(f"\n{time.process_time() - started:.0f} s of CPU")
 
 
