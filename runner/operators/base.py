@@ -5,7 +5,8 @@ checked without the libraries that the passes need.
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -25,8 +26,33 @@ def in_order(inputs: CalibrationInput) -> tuple[NDArray[np.generic], ...]:
     return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
+_LONG_WORD = re.compile(r"\S{61,}")
+_MOST_LISTED = 8
+
+
 class PassRefusal(OperatorError):
-    """The model does not allow this pass: the strategy is inapplicable, not failed."""
+    """The model does not allow this pass: the strategy is inapplicable, not failed.
+
+    Names of hundreds of characters, as converters make them, are shortened in the middle.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(_LONG_WORD.sub(lambda word: f"{word[0][:30]}…{word[0][-29:]}", text))
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names between commas; of many, the first and the last few and how many there are.
+
+    Examples
+    --------
+    >>> listed("abc"), listed("abcdefghijkl")
+    ('a, b, c', 'a, b, c, d, …, i, j, k, l (12 in all)')
+    """
+    every = list(names)
+    if len(every) <= _MOST_LISTED:
+        return ", ".join(every)
+    half = _MOST_LISTED // 2
+    return ", ".join([*every[:half], "…", *every[-half:]]) + f" ({len(every)} in all)"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from runner.graph.model_file import read_model
 from runner.graph.rewriting import NotRewirable, skip, with_identity
 from runner.graph.structure import Structure, read_structure
 from runner.graph.writing import Part, stored_bytes, write_part
-from runner.operators.base import AppliedPass, Context, EarlyExitOptions, PassRefusal
+from runner.operators.base import AppliedPass, Context, EarlyExitOptions, PassRefusal, listed
 
 # The paper finds that exits which save less than 7 % are not worth their loss; below this share the pass warns.
 _WORTHWHILE_SHARE = 0.05
@@ -92,7 +92,7 @@ def choose_exit(analysis: GraphAnalysis, blocks: int) -> Exit:
         raise PassRefusal(f"no two consecutive identical branching sub-graphs: {_alternatives(analysis)}")
     # Runs are listed from the output backwards: the first is the last of the model.
     run = analysis.runs[0]
-    names = ", ".join(block.name for block in run.blocks)
+    names = listed(block.name for block in run.blocks)
     if len(run.blocks) < blocks:
         raise PassRefusal(
             f"early_exit: {blocks} blocks were requested and the last run of identical sub-graphs has "
@@ -104,7 +104,7 @@ def choose_exit(analysis: GraphAnalysis, blocks: int) -> Exit:
         raise PassRefusal(f"a shape computed inside the last run of identical sub-graphs ({names}) is used outside it")
     if not chosen.weight_bytes:
         # Weights that the rest of the model uses too stay in the file whatever is skipped.
-        skipped = ", ".join(block.name for block in chosen.blocks)
+        skipped = listed(block.name for block in chosen.blocks)
         raise PassRefusal(f"skipping {skipped} would save nothing: the rest of the model uses the same weights")
     return chosen
 
@@ -113,8 +113,8 @@ def _alternatives(analysis: GraphAnalysis) -> str:
     """Describe the structure of a model that has no run."""
     count = len(analysis.sub_graphs)
     if len(analysis.inputs) != 1:
-        listed = ", ".join(tensor.name for tensor in analysis.inputs) or "none"
-        inputs = f"; the model has {len(analysis.inputs)} inputs ({listed}), which may hide the borders of sub-graphs"
+        names = listed(tensor.name for tensor in analysis.inputs) or "none"
+        inputs = f"; the model has {len(analysis.inputs)} inputs ({names}), which may hide the borders of sub-graphs"
     else:
         inputs = ""
     if not count:
@@ -134,7 +134,7 @@ def _alternatives(analysis: GraphAnalysis) -> str:
 
 def _shortened(structure: Structure, chosen: Exit) -> Part:
     """Return the graph without the blocks; refuse if it cannot be rewired."""
-    names = ", ".join(block.name for block in chosen.blocks)
+    names = listed(block.name for block in chosen.blocks)
     try:
         return skip(structure, entry=chosen.entry.name, result=chosen.result.name)
     except NotRewirable as error:
@@ -153,7 +153,7 @@ def _reference(structure: Structure, chosen: Exit, path: Path) -> Path | None:
 def _details(analysis: GraphAnalysis, chosen: Exit, part: Part, size_bytes: int) -> Mapping[str, object]:
     saved = analysis.size_bytes - size_bytes
     share = saved / analysis.size_bytes
-    names = ", ".join(block.name for block in chosen.blocks)
+    names = listed(block.name for block in chosen.blocks)
     early = f"skipping {names} saves {100 * share:.1f} % of the model's bytes: the last repeated run lies early in it"
     return {
         "skipped": [

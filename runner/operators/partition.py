@@ -12,7 +12,7 @@ from runner.graph.model_file import read_model
 from runner.graph.rewriting import NotRewirable, split
 from runner.graph.structure import read_structure
 from runner.graph.writing import stored_bytes, write_part
-from runner.operators.base import AppliedPass, Context, PartitionOptions, PassRefusal
+from runner.operators.base import AppliedPass, Context, PartitionOptions, PassRefusal, listed
 
 # Beyond this the other part holds less than a fifth, and one tier carries the model nearly alone.
 _LARGEST_SHARE = 4 / 5
@@ -181,7 +181,7 @@ def _unknown(analysis: GraphAnalysis, before: str = "") -> str:
 
 
 def _names(tensors: Sequence[GraphTensor]) -> str:
-    return ", ".join(tensor.name for tensor in tensors)
+    return listed(tensor.name for tensor in tensors)
 
 
 def _listed(cut: Cut) -> str:
