@@ -4,7 +4,7 @@ Neither `[red]` nor `:fire:` in a text means anything here, so that no caller ha
 a style are `rich.text.Text`. What may not reach a terminal is left out here and nowhere else (`catalog.printable`).
 """
 
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import rich.console
 from rich.console import ConsoleOptions, RenderableType
@@ -13,6 +13,9 @@ from rich.segment import Segment
 from rich.text import Text
 
 from catalog.printable import UNPRINTABLE, printable, substitute
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 class Console(rich.console.Console):
@@ -70,3 +73,29 @@ def labelled(label: str, style: str, text: str) -> Text:
     """
     # Before rich takes single control characters out, by which the end of a sequence is known.
     return Text.assemble((label, style), f" {printable(text)}")
+
+
+def open_table(*headings: str, title: str | None = None, edges: bool = True) -> "Table":
+    """Return a table without lines between its columns, as all commands print them.
+
+    Parameters
+    ----------
+    *headings : str
+        Columns on the left; the caller adds the others.
+    title : str, optional
+    edges : bool
+        Whether an empty line stands before and after it.
+    """
+    # Imported here: a command that prints no table does not pay for it.
+    from rich import box
+    from rich.table import Table
+
+    return Table(
+        *headings,
+        title=None if title is None else Text(title),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,  # lines would take the width that the longest names need
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=edges,
+    )

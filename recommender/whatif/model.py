@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.evidence.link_samples import LinkedSamples, LinkedStrategy, LinkRate
-from catalog.statistics.intervals import PercentileInterval
+from catalog.statistics.intervals import PercentileInterval, percentile_estimate
 from catalog.statistics.link_fit import LinkFit, SharedBytes, fit_links, shared_bytes
+from catalog.statistics.samples import Samples
 
 # Payload of a TCP segment with timestamps on Ethernet (MTU 1500), and its frame as a token bucket counts it.
 _SEGMENT_BYTES = 1448
@@ -132,14 +133,14 @@ def _from_setting(
     strategy: LinkedStrategy, samples: LinkedSamples, requested: Mapping[str, LinkRate], percentile: float, slope: float
 ) -> ShiftedSamples:
     if not set(requested) & set(strategy.links):
-        estimate = _percentile(samples.latency_s, samples.round, percentile)
+        estimate = _percentile(samples, samples.latency_s, percentile)
         return ShiftedSamples(estimate, estimate, samples.latency_s, samples, 0.0, 0.0, percentile)
     old = _rates(strategy, samples)
     new = {link: _achieved(requested[link], samples, link) if link in requested else rate for link, rate in old.items()}
     moved = slope * (wire_s(strategy, samples, new) - wire_s(strategy, samples, old))
     # Evidence at odds with its own probes must not end below zero.
     latency = np.maximum(samples.latency_s + moved, _LEAST_SHARE * samples.latency_s)
-    estimate = _percentile(latency, samples.round, percentile)
+    estimate = _percentile(samples, latency, percentile)
     shift = float(np.abs(moved).mean())
     # In proportion to what was exchanged, so a prediction at the measured rate has no error of the model.
     margin = math.log1p((_WIRE_SHARE * shift + _HANDLING_S * (shift > 0)) / estimate)
@@ -162,12 +163,15 @@ def _achieved(requested: LinkRate, samples: LinkedSamples, link: str) -> LinkRat
     )
 
 
-def _percentile(latency_s: NDArray[np.float64], number: NDArray[np.int64], percentile: float) -> float:
-    """Take the percentile within each round, then the geometric mean over rounds."""
-    logs = [
-        math.log(np.percentile(latency_s[number == round_number], percentile)) for round_number in np.unique(number)
-    ]
-    return math.exp(float(np.mean(logs)))
+def _percentile(samples: LinkedSamples, latency_s: NDArray[np.float64], percentile: float) -> float:
+    """Take the percentile within each round, then the geometric mean over rounds, as every other answer does."""
+    if samples.design is None:
+        logs, number = np.log(latency_s), samples.round
+        by_round = [np.percentile(logs[number == round_number], percentile) for round_number in np.unique(number)]
+        return math.exp(float(np.mean(by_round)))
+    # Drawn inputs stand for unequal shares of the pool, which a plain percentile would ignore.
+    drawn = Samples.from_arrays(latency_s, samples.round, samples.input_index, design=samples.design)
+    return percentile_estimate(drawn, percentile)
 
 
 def merged(
@@ -224,7 +228,7 @@ def _shared(strategy: LinkedStrategy, percentile: float) -> tuple[SharedBytes | 
 def _fit(strategy: LinkedStrategy, percentile: float, shared: Sequence[SharedBytes | None] = ()) -> LinkFit | None:
     settings = [_rates(strategy, samples) for samples in strategy.evidence]
     rates = np.array([[setting[link].up_bit_per_s for link in strategy.links] for setting in settings])
-    measured = [_percentile(samples.latency_s, samples.round, percentile) for samples in strategy.evidence]
+    measured = [_percentile(samples, samples.latency_s, percentile) for samples in strategy.evidence]
     return fit_links(rates, np.array(measured), overlapping=len(strategy.hops) < len(strategy.links), shared=shared)
 
 
@@ -257,7 +261,7 @@ def checked(strategy: LinkedStrategy, percentile: float) -> CrossCheck:
     for index, left_out in enumerate(strategy.evidence):
         others = replace(strategy, evidence=strategy.evidence[:index] + strategy.evidence[index + 1 :])
         requested = {link: left_out.declared.get(link, rate) for link, rate in _rates(strategy, left_out).items()}
-        measured = _percentile(left_out.latency_s, left_out.round, percentile)
+        measured = _percentile(left_out, left_out.latency_s, percentile)
         predicted = merged(others, requested, percentile, fitted_slope(others))
         errors.append(abs(predicted.estimate_s / measured - 1))
         if predicted.model_margin > 0:

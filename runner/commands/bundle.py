@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from catalog.console import labelled
+from catalog.console import labelled, open_table
 from catalog.declaration import load_catalog
 from catalog.evidence.database import open_database
 from catalog.evidence.soundness import sound_database
@@ -131,7 +131,7 @@ def _verified(directory: Path, *, as_json: bool) -> None:
 
 def _table(made: Manifest, output: Path) -> Table:
     title = f"{output}: {made.subject}, {made.operator} on {made.placement}"
-    table = Table("part", "file", "tier", "provider", title=title, title_justify="left", pad_edge=False)
+    table = open_table("part", "file", "tier", "provider", title=title)
     for name in ("threads", "size"):
         table.add_column(name, justify="right")
     table.add_column("sha256")

@@ -4,10 +4,9 @@ from collections import Counter
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.table import Table
-from rich.text import Text
 
+from catalog.console import open_table
 from catalog.evidence.database import open_database
 from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.soundness import sound_database
@@ -60,7 +59,7 @@ def _print(pairing: Pairing) -> None:
 def _table(pairing: Pairing) -> Table:
     differs = ", ".join(f"{name} {a} → {b}" for name, (a, b) in pairing.differs.items())
     title = f"{pairing.subject} · {f'other environments: {differs}' if differs else 'the same environment'}"
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = open_table(title=title)
     for name in ("operator", "placement"):
         table.add_column(name, no_wrap=True)
     for name in ("median B", "× A", "p90 B", "× A", "interval", "pp"):

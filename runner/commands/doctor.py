@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
+from catalog.console import open_table
 from catalog.declaration import Catalog, TestbedSpec, TierPlace, TierSpec
 from catalog.declaration.testbeds import LOCAL
 from catalog.units import duration, rate, size
@@ -154,7 +154,7 @@ def _show_testbed(name: str, catalog: Path | None, *, as_json: bool) -> None:
     if as_json:
         print_json([{"tier": row.tier, "what": row.what, "found": row.state, "advice": row.advice} for row in checks])
     else:
-        table = Table("tier or link", "what", "found", "what to do", pad_edge=False)
+        table = open_table("tier or link", "what", "found", "what to do")
         for row in checks:
             table.add_row(*(Text(cell) for cell in (row.tier, row.what, row.state, row.advice or "–")))
         out.print(table)
@@ -165,7 +165,7 @@ def _show(checks: Sequence[MachineCheck], *, as_json: bool) -> None:
     if as_json:
         print_json([{"what": check.what, "found": check.state, "advice": check.advice} for check in checks])
         return
-    table = Table("what", "found", "what to do", pad_edge=False)
+    table = open_table("what", "found", "what to do")
     for check in checks:
         table.add_row(*(Text(cell) for cell in (check.what, check.state, check.advice or "–")))
     out.print(table)

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from catalog.console import Console, labelled
+from catalog.console import Console, labelled, open_table
 from catalog.declaration import Catalog, load_catalog
 from catalog.output_distance import OutputDistance, output_distance
 from catalog.units import size
@@ -232,7 +232,7 @@ def _gain_json(exit_: Exit) -> dict[str, Any]:
 def _files_table(manifest: Mapping[str, Any], output: Path) -> Table:
     whole = manifest["model"]["size_bytes"]
     title = f"{output}: {size(manifest['size_bytes'])} of {size(whole)}; {_shown(manifest)}"
-    table = Table("part", "file", "size", "sha256", title=title, title_justify="left", pad_edge=False)
+    table = open_table("part", "file", "size", "sha256", title=title)
     for file in manifest["files"]:
         table.add_row(file["part"], file["file"], size(file["size_bytes"]), file["sha256"])
     return table

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from catalog.console import open_table
 from catalog.declaration import load_catalog
 from catalog.evidence.database import open_database
 from catalog.units import counted, duration
@@ -107,7 +108,7 @@ def _run(
 def _table(result: AaResult) -> Table:
     counts = ((result.names, "name"), (result.rounds, "round"), (result.inputs, "input"))
     title = f"A/A test of {result.strategy}: {', '.join(counted(*count) for count in counts)}"
-    table = Table(title=title, title_justify="left", pad_edge=False)
+    table = open_table(title=title)
     for heading in ("analysis", "pairs", "called different", "share", "nominal"):
         table.add_column(heading, justify="left" if heading == "analysis" else "right")
     rows = (

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from catalog.console import open_table
 from catalog.errors import UnitError
 from catalog.evidence.database import open_database
 from catalog.evidence.user_sql import QueryLimits, QueryResult, printable, read_query
@@ -92,7 +93,7 @@ def unique_names(columns: Sequence[str]) -> list[str]:
 
 
 def _table(result: QueryResult) -> Table:
-    table = Table(pad_edge=False)
+    table = open_table(edges=False)
     for index, name in enumerate(result.columns):
         numeric = all(isinstance(row[index], int | float | None) for row in result.rows[:_SHOWN])
         table.add_column(Text(name), justify="right" if numeric and result.rows else "left", overflow="fold")

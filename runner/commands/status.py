@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 from sqlmodel import Session
 
+from catalog.console import open_table
 from catalog.evidence import reading
 from catalog.evidence.database import open_database
 from catalog.evidence.soundness import sound_database
@@ -86,7 +87,7 @@ _COVERAGE = ("subject", "launcher", "scale", "strategies", "with_evidence", "rou
 
 def _coverage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = [*_COVERAGE, *(["setting"] if any("setting" in row for row in rows) else [])]
-    table = Table(*(name.replace("_", " ") for name in columns), pad_edge=False)
+    table = open_table(*(name.replace("_", " ") for name in columns))
     for row in rows:
         table.add_row(*(str(row.get(name, "")) for name in columns))
     return table

@@ -6,8 +6,8 @@ from contextlib import ExitStack
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
+from catalog.console import open_table
 from catalog.evidence.database import open_database, shown_location
 from catalog.evidence.fill_lock import identity_of
 from runner.commands.fill_steps import clean_up
@@ -97,7 +97,7 @@ def list_testbeds(scheduler: SchedulerOption, as_json: JsonOption = False) -> No
     if not rows:
         out.print(f"no worker serves a testbed at {scheduler}; start one: runner testbed serve NAME --scheduler …")
         return
-    table = Table(pad_edge=False)
+    table = open_table()
     for heading in ("testbed", "served by", "tiers on", "stores into"):
         table.add_column(heading)
     for row in rows:

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from catalog.console import open_table
 from catalog.units import duration, parse_bit_rate, rate
 from recommender.answer.wording import output_warnings
 from recommender.evidence.snapshots import Snapshots
@@ -135,7 +136,7 @@ def _print(subject: str, curves: Curves, rates: Sequence[float], answers: Sequen
 
 def _table(subject: str, curves: Curves, rates: Sequence[float], answers: Sequence[WhatIf]) -> Table:
     title = f"{subject}: predicted p{curves.percentile:g} latency against {curves.link}"
-    table = Table(title=title, title_justify="left", pad_edge=False)
+    table = open_table(title=title)
     table.add_column("strategy", no_wrap=True)
     for bit_per_s in rates:
         table.add_column(rate(bit_per_s), justify="right")

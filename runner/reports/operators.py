@@ -6,6 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from catalog.console import open_table
 from catalog.units import counted, size
 from runner.graph.analysis import Cut, Exit, GraphAnalysis, GraphTensor
 from runner.operators.registry import Prospects
@@ -49,11 +50,11 @@ def _summary(analysis: GraphAnalysis) -> Table:
 
 
 def _runs(analysis: GraphAnalysis) -> Table:
-    table = Table("blocks", "from", "to", "each takes and gives", "size", title="Repeated runs, the last first")
+    table = open_table("blocks", "from", "to", "each takes and gives", "size", title="Repeated runs, the last first")
     for run in analysis.runs:
         first, last = run.blocks[0].name, run.blocks[-1].name
         table.add_row(str(len(run.blocks)), first, last, tensor_text(run.tensor), size(run.size_bytes))
-    return _styled(table)
+    return table
 
 
 def _exits(analysis: GraphAnalysis) -> Table:
@@ -61,11 +62,11 @@ def _exits(analysis: GraphAnalysis) -> Table:
     last = [exit_ for exit_ in analysis.exits if exit_.run is analysis.runs[0]]
     others = len(analysis.exits) - len(last[:_EXITS_SHOWN])
     note = f" ({others} more: --json)" if others else ""
-    table = Table("blocks", "skipped", "saved", "share", title=f"Exits in the last run{note}")
+    table = open_table("blocks", "skipped", "saved", "share", title=f"Exits in the last run{note}")
     for exit_ in last[:_EXITS_SHOWN]:
         names = _names(exit_)
         table.add_row(str(exit_.count), names, size(exit_.saved_bytes), f"{100 * exit_.saved_share:.1f} %")
-    return _styled(table)
+    return table
 
 
 def _names(exit_: Exit) -> str:
@@ -79,7 +80,7 @@ def _cuts(analysis: GraphAnalysis) -> Table:
     paper = [cut for cut in analysis.cuts if cut.paper][:_CUTS_SHOWN]
     others = [cut for cut in analysis.cuts if not cut.paper][:_CUTS_SHOWN]
     title = f"Best of {len(analysis.cuts)} cuts (all: --json)"
-    table = Table("cut", "head", "tail", "difference", "where", "crosses the link", "bytes", title=title)
+    table = open_table("cut", "head", "tail", "difference", "where", "crosses the link", "bytes", title=title)
     for kind, cuts in (("paper", paper), ("any", others)):
         for cut in cuts:
             table.add_row(
@@ -91,7 +92,7 @@ def _cuts(analysis: GraphAnalysis) -> Table:
                 "\n".join(tensor_text(tensor) for tensor in (*cut.tensors, *cut.side)),
                 size(cut.crossing_bytes),
             )
-    return _styled(table)
+    return table
 
 
 def where_text(analysis: GraphAnalysis, cut: Cut) -> str:
@@ -100,7 +101,7 @@ def where_text(analysis: GraphAnalysis, cut: Cut) -> str:
 
 
 def _prospects(analysis: GraphAnalysis, prospects: Prospects) -> Table:
-    table = Table("pass", "", "what it would do, or why not", title="Passes")
+    table = open_table("pass", "", "what it would do, or why not", title="Passes")
     texts = {
         "static_ptq": f"{_counted(prospects.quantizable)}, given calibration inputs",
         "early_exit": _exit_text(prospects.exit),
@@ -110,7 +111,7 @@ def _prospects(analysis: GraphAnalysis, prospects: Prospects) -> Table:
         refusal = prospects.refusals.get(name)
         mark = Text("yes", "green") if refusal is None else Text("no", "yellow")
         table.add_row(name, mark, text if refusal is None else refusal)
-    return _styled(table)
+    return table
 
 
 def _counted(kinds: Counter[str]) -> str:
@@ -134,8 +135,3 @@ def _cut_text(analysis: GraphAnalysis, cut: Cut | None) -> str:
     # A dimension that the model leaves free leaves the bytes open too.
     crossing = free if cut.crossing_bytes is None else f"({size(cut.crossing_bytes)}) cross the link"
     return f"cut {where_text(analysis, cut)}: {sizes}; {tensors} {crossing}"
-
-
-def _styled(table: Table) -> Table:
-    table.title_justify, table.pad_edge = "left", False
-    return table

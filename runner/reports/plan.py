@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from catalog.console import open_table
 from catalog.units import counted, waiting, waiting_range
 from runner.measuring.plan import MissingAccuracy, MissingRound, Plan
 from runner.reports.status import grouped_messages
@@ -35,7 +35,7 @@ class _OperatorTasks:
 
 def plan_table(plan: Plan) -> Table:
     """Return a row per operator of each subject, and their sum."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = open_table()
     table.add_column("subject", overflow="fold")
     table.add_column("operator", overflow="fold")
     time = "time" if plan.race_time is None else "time at most"

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from catalog.console import open_table
 from catalog.units import duration, rate
 from catalog.validity.findings import Finding, amount
 from recommender.answer.wording import how_sure, percentile_name
@@ -19,13 +19,7 @@ from runner.reports.ranking import folded
 
 def links_table(links: Sequence[Mapping[str, Any]]) -> Table:
     """Return a row per link, direction and environment."""
-    table = Table(
-        title="links of the evidence that counts",
-        title_justify="left",
-        pad_edge=False,
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+    table = open_table(title="links of the evidence that counts")
     for heading in ("link", "direction", "launcher"):
         table.add_column(heading, no_wrap=True)
     for heading in ("declared", "measured", "least", "most", "RTT", "probes"):
@@ -122,7 +116,7 @@ _STYLES = {"VALID": "", "DOUBTFUL": "yellow", "INVALID": "red"}
 
 def rules_table(summaries: Sequence[RuleSummary]) -> Table:
     """Return a row per rule: the number of measurements by verdict, and its worst figure."""
-    table = Table(title="rules", title_justify="left", pad_edge=False, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = open_table(title="rules")
     table.add_column("rule", no_wrap=True)
     for heading in ("valid", "doubtful", "invalid", "limit", "worst"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -146,7 +140,7 @@ def rules_table(summaries: Sequence[RuleSummary]) -> Table:
 
 def broken_table(judged: Sequence[JudgedMeasurement]) -> Table:
     """Return a row per measurement that is not valid, with every rule it breaks."""
-    table = Table(title="not valid", title_justify="left", pad_edge=False)
+    table = open_table(title="not valid")
     table.add_column("measurement", overflow="fold")
     table.add_column("verdict", no_wrap=True)
     table.add_column("why: figure, limit")

@@ -9,6 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from catalog.statistics.input_draw import SampleDesign
+from catalog.statistics.intervals import percentile_estimate
+from catalog.statistics.samples import Samples
 from recommender.whatif import (
     LinkedSamples,
     LinkedStrategy,
@@ -71,9 +74,10 @@ def predicted(parts: LinkedStrategy, rates: Mapping[str, LinkRate], percentile: 
 @given(st.floats(0.1, 1000), st.floats(0.1, 1000), st.sampled_from([50.0, 90.0]))
 def test_one_setting_predicts_another_exactly(source: float, target: float, percentile: float) -> None:
     measured = setting(target)
-    by_round = [np.percentile(measured.latency_s[measured.round == number], percentile) for number in range(ROUNDS)]
+    logs = np.log(measured.latency_s)
+    by_round = [np.percentile(logs[measured.round == number], percentile) for number in range(ROUNDS)]
     result = estimate_s(strategy(setting(source)), {"edge-cloud": both(target)}, percentile)
-    assert result == pytest.approx(math.exp(np.mean(np.log(by_round))), rel=1e-6)
+    assert result == pytest.approx(math.exp(np.mean(by_round)), rel=1e-6)
 
 
 def test_the_share_of_the_declared_rate_that_a_link_carries_is_kept() -> None:
@@ -94,6 +98,19 @@ def test_what_was_asked_as_measured_is_a_measured_number() -> None:
 
 def test_a_link_off_the_way_changes_nothing() -> None:
     assert predicted(local(0.1), {"edge-cloud": both(1)}).predicted is False
+
+
+@pytest.mark.parametrize("drawn", [False, True], ids=["all-inputs", "drawn-inputs"])
+def test_a_number_that_no_link_changes_is_the_one_of_every_other_answer(drawn: bool) -> None:
+    rounds, inputs = (index.ravel() for index in np.indices((ROUNDS, INPUTS)))
+    latency = np.random.default_rng(3).lognormal(-3, 0.5, rounds.size)
+    # The slowest tenth of the pool is sent in every round, and stands for little.
+    weights = np.where(inputs < 3, 0.01, 0.97 / (INPUTS - 3))
+    design = SampleDesign(weights, np.zeros(rounds.size, dtype=np.bool_)) if drawn else None
+    samples = LinkedSamples(latency + 0.5 * (inputs < 3), rounds, inputs, {}, {}, {}, {}, design=design)
+    result = predicted(LinkedStrategy("identity", "mobile", (), (samples,)), {"edge-cloud": both(1)})
+    measured = Samples.from_arrays(samples.latency_s, rounds, inputs, design=design)
+    assert result.estimate_s == pytest.approx(percentile_estimate(measured, 90.0), rel=1e-12)
 
 
 def test_several_settings_fit_the_slope_and_check_it() -> None:
