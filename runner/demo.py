@@ -65,8 +65,8 @@ def main() -> int:
 
 def _fastest_s(database: str, subject: str) -> float:
     """Return the fastest p90 of the subject, so that both questions fit the machine of the demo."""
-    with open_database(database, readonly=True) as opened, sound_database(opened).session() as session:
-        return min(float(row["p90_latency_s"]) for row in leaderboard(session, subject=subject))
+    with open_database(database, readonly=True) as opened, sound_database(opened).reading() as reader:
+        return min(float(row["p90_latency_s"]) for row in leaderboard(reader, subject=subject))
 
 
 def _question(max_latency_s: float) -> list[str]:

@@ -12,7 +12,7 @@ from catalog.analysis.subject import (
     disagreement,
     evidence_key,
 )
-from catalog.evidence.stored_rows import analysis_stored
+from catalog.evidence.lookups import analysis_stored
 
 __all__ = [
     "AnalysisSettings",

@@ -4,9 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
-
-from sqlmodel import Session
+from typing import TYPE_CHECKING, Any
 
 from catalog.analysis.subject import (
     AnalysisSettings,
@@ -21,14 +19,20 @@ from catalog.analysis.subject import (
 from catalog.evidence.allowed import utc_now, utc_text
 from catalog.evidence.database import Database
 from catalog.evidence.loading import strategy_evidence
+from catalog.evidence.lookups import analysis_stored
 from catalog.evidence.soundness import sound_database
-from catalog.evidence.stored_rows import AnalysisRows, analysis_stored, replace_analysis
 from catalog.evidence.strategy_evidence import StrategyEvidence
-from catalog.evidence.tables import AnalysisDrop, AnalysisFamily, AnalysisPair, AnalysisStrategy
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
 
 
-def store_analysis(session: Session, result: SubjectResult) -> int:
+def store_analysis(session: "Session", result: SubjectResult) -> int:
     """Store a result and forget the older ones of this subject, environment and percentile; returns its id."""
+    # Imported here: results that are stored already are analysed again for those who read them.
+    from catalog.evidence.stored_rows import AnalysisRows, replace_analysis
+    from catalog.evidence.tables import AnalysisDrop, AnalysisFamily, AnalysisPair, AnalysisStrategy
+
     analysis = {
         "subject": result.subject,
         "environment_id": result.environment.id,
@@ -164,7 +168,7 @@ def store_missing(
     groups = _groups(stored_evidence(database) if evidence is None else evidence)
     for position, members in enumerate(groups):
         progress(position / len(groups))
-        with database.session() as reading:
+        with database.reading() as reading:
             stored = analysis_stored(reading, evidence_key(members, settings))
         if stored:
             continue
@@ -180,7 +184,7 @@ def store_missing(
 def stored_evidence(database: Database, subject: str | None = None) -> Sequence[StrategyEvidence]:
     """Read the evidence of all subjects, or of one, that analyses rest on."""
     # Rows that another program wrote wrongly are left out and end no analysis.
-    with sound_database(database).session() as reading:
+    with sound_database(database).reading() as reading:
         return strategy_evidence(reading, subject=subject)
 
 
@@ -194,6 +198,9 @@ def _groups(evidence: Sequence[StrategyEvidence]) -> list[list[StrategyEvidence]
 def _store(database: Database, result: SubjectResult) -> None:
     if database.readonly:
         return
+    with database.reading() as reading:
+        if analysis_stored(reading, result.evidence_key):
+            return
     # Another process may have stored it meanwhile, or be about to: writers go one after another.
     with database.writing_session() as writing:
         if not analysis_stored(writing, result.evidence_key):

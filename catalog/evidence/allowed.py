@@ -10,11 +10,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum, auto
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, StringConstraints
-from sqlalchemy import JSON, BigInteger, String
-from sqlmodel import Field as ColumnField
 
 from catalog.analysis_options import Adjustment
 
@@ -118,13 +117,24 @@ class _FirstWrong(FailFast):
 # The first wrong value of a list says enough; a problem of each of millions would fill the memory.
 FIRST_WRONG = _FirstWrong()
 
-# How a table stores a value whose Python type does not tell: a limit of length is ours, not the database's.
-_TEXT_COLUMN: Any = ColumnField(sa_type=String)
-_BIG_COLUMN: Any = ColumnField(sa_type=BigInteger)
-_JSON_COLUMN: Any = ColumnField(sa_type=JSON(none_as_null=True))
+
+class ColumnKind(Enum):
+    """How a table stores a value whose Python type does not tell; `tables.py` has the database's own types.
+
+    Marks and not those types, because what reads evidence takes the forms of this module and needs no mapper: to import
+    it takes longer than to answer a question.
+    """
+
+    # A limit of length is ours, not the database's.
+    TEXT = auto()
+    BIG = auto()
+    JSON = auto()
+
+
+_TEXT_COLUMN, _BIG_COLUMN, _JSON_COLUMN = ColumnKind.TEXT, ColumnKind.BIG, ColumnKind.JSON
 # A dataclass's `field(default_factory=dict)` leaves no attribute from which a table or an entry could take its default.
-_OBJECT_COLUMN: Any = ColumnField(sa_type=JSON(none_as_null=True), default_factory=dict)
-_LIST_COLUMN: Any = ColumnField(sa_type=JSON(none_as_null=True), default_factory=list)
+_OBJECT: Any = Field(default_factory=dict)
+_LIST: Any = Field(default_factory=list)
 
 # Names are printed in tables and typed on command lines: no blanks, no control characters, no markup.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=255), _TEXT_COLUMN]
@@ -133,7 +143,8 @@ Label = Annotated[str, StringConstraints(pattern=r"^[^\[\]\x00-\x1f\x7f]*$", max
 Scale = Annotated[
     str,
     StringConstraints(pattern=r"^[^\[\]\x00-\x1f\x7f]*$", max_length=500),
-    ColumnField(sa_type=String, description="1, or the common factor of an emulation such as 1/8"),
+    Field(description="1, or the common factor of an emulation such as 1/8"),
+    _TEXT_COLUMN,
 ]
 Text = Annotated[str, StringConstraints(max_length=100_000), AfterValidator(_printable), _TEXT_COLUMN]
 # A column's type is looked up at the top of an annotation, not inside `Text | None`.
@@ -181,14 +192,13 @@ Number = Annotated[float, Field(ge=-1e300, le=1e300, allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Json = Annotated[dict[str, Any], AfterValidator(_bounded)]
 JsonList = Annotated[list[Any], AfterValidator(_bounded)]
-JsonObject = Annotated[Json, _OBJECT_COLUMN]
+JsonObject = Annotated[Json, _OBJECT, _JSON_COLUMN]
 OptionalJson = Annotated[Json | None, _JSON_COLUMN]
 OptionalJsonObjects = Annotated[Annotated[list[Json], FIRST_WRONG] | None, _JSON_COLUMN]
 ClassCounts = Annotated[
     dict[ClassNumber, Summed] | None,
-    ColumnField(
-        sa_type=JSON(none_as_null=True), description="Of how many items (of masks: pixels) each class is the truth"
-    ),
+    Field(description="Of how many items (of masks: pixels) each class is the truth"),
+    _JSON_COLUMN,
 ]
 
 
@@ -310,11 +320,11 @@ def _different(values: Sequence[str]) -> Sequence[str]:
 
 
 Passes = Annotated[list[Annotated[Json, _formed(_Pass)]], FIRST_WRONG, _JSON_COLUMN]
-ArtifactFiles = Annotated[list[Annotated[Json, _formed(_ArtifactFile)]], FIRST_WRONG, _LIST_COLUMN]
-ArtifactDetails = Annotated[Json, _formed(_ArtifactDetails), _OBJECT_COLUMN]
-EnvironmentDetails = Annotated[Json, _formed(_EnvironmentDetails), _OBJECT_COLUMN]
-Conditions = Annotated[Json, _formed(_Conditions), _OBJECT_COLUMN]
-Protocol = Annotated[Json, _formed(_Protocol), _OBJECT_COLUMN]
+ArtifactFiles = Annotated[list[Annotated[Json, _formed(_ArtifactFile)]], FIRST_WRONG, _LIST, _JSON_COLUMN]
+ArtifactDetails = Annotated[Json, _formed(_ArtifactDetails), _OBJECT, _JSON_COLUMN]
+EnvironmentDetails = Annotated[Json, _formed(_EnvironmentDetails), _OBJECT, _JSON_COLUMN]
+Conditions = Annotated[Json, _formed(_Conditions), _OBJECT, _JSON_COLUMN]
+Protocol = Annotated[Json, _formed(_Protocol), _OBJECT, _JSON_COLUMN]
 Tiers = Annotated[list[Name], FIRST_WRONG, Field(min_length=1, max_length=64), AfterValidator(_different), _JSON_COLUMN]
 SloLatency = Annotated[dict[str, Annotated[float, Field(gt=0, le=_MAX_S)]], AfterValidator(_percentiles), _JSON_COLUMN]
 SloAccuracy = Annotated[dict[str, float], _formed(_SloAccuracy), _JSON_COLUMN]

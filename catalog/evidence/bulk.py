@@ -14,10 +14,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 
 from catalog.errors import DuplicateEvidenceError
+from catalog.evidence.queries import ACCURACY_COUNTS, MEASUREMENT_COUNTS
 from catalog.evidence.records import ClassPixels, ItemHits, LinkBytes, PartTimes, SampleBase
 from catalog.evidence.tables import (
-    ACCURACY_COUNTS,
-    MEASUREMENT_COUNTS,
     Accuracy,
     AccuracyClassItem,
     AccuracyItem,

@@ -1,31 +1,23 @@
-"""Opening the evidence: SQLite by path, anything else by URL; created, upgraded or refused with what to do."""
+"""Opening the evidence: SQLite by path, anything else by URL; created, upgraded or refused with what to do.
+
+SQLAlchemy (`engines.py`) is imported where something is written or a server is spoken to, and not to read a file.
+"""
 
 import importlib.resources
-import json
 import re
 import sqlite3
-import time
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
-from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, inspect, text
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import (
-    ArgumentError,
-    DBAPIError,
-    IntegrityError,
-    NoSuchModuleError,
-    OperationalError,
-    SQLAlchemyError,
-)
-from sqlmodel import Session
-
 from catalog.errors import (
+    CatalogError,
     DatabaseError,
     DatabaseLockedError,
     DatabaseMissingError,
@@ -34,16 +26,17 @@ from catalog.errors import (
     DatabaseTooOldError,
     NotADatabaseError,
 )
+from catalog.evidence.queries import FileReader, Reader
 from catalog.regular_files import require_regular
 
 if TYPE_CHECKING:
     from alembic.config import Config
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.engine import URL
+    from sqlmodel import Session
 
 _NUMBERED = re.compile(r"(\d{4})_\w+\.py")
-_BUSY_TIMEOUT_S = 10.0
-_RETRY_EVERY_S = 0.02
-# A host that swallows packets would hold a question for minutes; in whole seconds, as libpq takes it.
-_CONNECT_TIMEOUT_S = 10
+BUSY_TIMEOUT_S = 10.0
 _FILL = "`runner fill-catalog` creates and fills one, --database names another"
 
 _NOT_OPENED = (
@@ -85,23 +78,70 @@ _TRANSLATIONS: Mapping[str, tuple[type[DatabaseError], str]] = {
 
 @dataclass(frozen=True)
 class Database:
-    """An opened database of evidence, at the schema this version knows."""
+    """An opened database of evidence, at the schema this version knows: an SQLite file, or a server by its URL.
 
-    engine: Engine
+    `shadows` are statements that each connection begins with; `left_out` says what they hide.
+    """
+
     location: str
     readonly: bool
+    file: Path | None = None
+    url: "URL | None" = None
+    create: bool = False
     left_out: tuple[str, ...] = ()
+    shadows: tuple[str, ...] = ()
     _sound: list["Database"] = field(default_factory=list, repr=False, compare=False)
+
+    @cached_property
+    def engine(self) -> "Engine":
+        """The engine of SQLAlchemy, made at its first use: what reads a file does without it."""
+        from catalog.evidence.engines import server_engine, sqlite_engine
+
+        if self.file is not None:
+            return sqlite_engine(self.file, self._mode, self.shadows)
+        assert self.url is not None
+        return server_engine(self.url, self.location, readonly=self.readonly, shadows=self.shadows)
+
+    @property
+    def _mode(self) -> str:
+        return "ro" if self.readonly else "rwc" if self.create else "rw"
 
     def replace_sound(self, sound: "Database") -> None:
         """Keep the database that leaves unsound rows out, to be closed with this one; the former is closed."""
         # One at a time: each holds connections of its own.
         while self._sound:
-            self._sound.pop().engine.dispose()
+            self._sound.pop().dispose()
         self._sound.append(sound)
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
+    def reading(self) -> Iterator[Reader]:
+        """Open one transaction that only reads, and sees the evidence of one moment.
+
+        Raises
+        ------
+        DatabaseError
+            As `session` does.
+        """
+        if self.file is None:
+            with self.session() as session:
+                # READ COMMITTED, PostgreSQL's default, would let every statement see a moment of its own.
+                session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+                yield session
+            return
+        with self.translated(), closing(self.file_connection()) as connection:
+            connection.execute("BEGIN")
+            yield FileReader(connection)
+
+    def file_connection(self) -> sqlite3.Connection:
+        """Return a connection of the driver to the file, which the caller closes."""
+        assert self.file is not None
+        connection = file_connection(self.file, "ro" if self.readonly else "rw")
+        for statement in self.shadows:
+            connection.execute(statement)
+        return connection
+
+    @contextmanager
+    def session(self) -> Iterator["Session"]:
         """Open one unit of work: the caller commits it; what is not committed is rolled back at the end.
 
         Raises
@@ -109,15 +149,19 @@ class Database:
         DatabaseError
             When the database is locked for longer than the busy timeout, read-only, damaged or full.
         """
+        from sqlmodel import Session
+
         with self.translated(), Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
-    def writing_session(self) -> Iterator[Session]:
+    def writing_session(self) -> Iterator["Session"]:
         """Open a unit of work as `session` does, which survives cells that another program wrote and are no text.
 
         Writers go one after another, on a server as SQLite has it: what one looks up, none adds before it has written.
         """
+        from catalog.evidence.engines import odd_text_allowed
+
         # IMMEDIATE: several runners store in one file, and one that has read first would be refused without waiting.
         with (
             self.session() as session,
@@ -128,27 +172,30 @@ class Database:
 
     def translated(self) -> AbstractContextManager[None]:
         """Turn what the driver says within the block into DatabaseError."""
-        return _translated(self.location, self.engine.url)
+        return _translated(self.location, self.url)
 
     def close(self) -> None:
         """Give back all connections; what was written is then in the file itself."""
         for sound in self._sound:
-            sound.engine.dispose()
-        if not self.readonly and self.engine.dialect.name == "sqlite":
-            self._empty_log()
-        self.engine.dispose()
+            sound.dispose()
+        if not self.readonly and self.file is not None:
+            self._empty_log(self.file)
+        self.dispose()
 
-    def _empty_log(self) -> None:
+    def dispose(self) -> None:
+        """Give back the connections of the engine, where one was made."""
+        if "engine" in vars(self):
+            self.engine.dispose()
+
+    def _empty_log(self, file: Path) -> None:
         """Move the write-ahead log into the file; where others read it just now, the log stays for the next writer.
 
         SQLite does so when the last connection closes. A service keeps one open: beside it, a file that is copied over
         this one would get the pages of the former log.
         """
-        with suppress(SQLAlchemyError, sqlite3.Error), self.engine.connect() as connection:
-            driver: Any = connection.connection.driver_connection
-            driver.rollback()
-            driver.execute("PRAGMA busy_timeout = 0")
-            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        with suppress(sqlite3.Error), closing(file_connection(file, "rw")) as connection:
+            connection.execute("PRAGMA busy_timeout = 0")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def __enter__(self) -> "Database":
         return self
@@ -187,31 +234,26 @@ def open_database(url_or_path: str | Path, *, create: bool = False, readonly: bo
     explicitly, so that schema changes and savepoints are transactional too. Nothing is written into a file that turns
     out to be something else.
     """
-    url = _parse_url(url_or_path)
-    location = shown_location(url_or_path)
     path = database_file(url_or_path)
     if path is not None:
-        location = str(path)
         fresh = _check_file(path, create=create and not readonly)
-        if not fresh:
-            # Looked at read-only first: switching to WAL would already write into a file that is something else.
-            _check_once(_sqlite_engine(path, "ro"), location, create=create, readonly=readonly)
-        engine = _sqlite_engine(path, "ro" if readonly else "rwc" if create else "rw")
+        database = Database(str(path), readonly, file=path, create=create)
+        # Looked at read-only first: switching to WAL would already write into a file that is something else.
+        revision = None if fresh else _check(_file_schema(path), str(path), create=create, readonly=readonly)
     else:
-        engine = _server_engine(url, location, readonly=readonly)
-        try:
-            _check(engine, location, create=create, readonly=readonly)
-        except BaseException:
-            # Nobody else knows the connection that the check has opened.
-            engine.dispose()
-            raise
-    if not readonly:
-        try:
-            _upgrade(engine, location)
-        except BaseException:
-            engine.dispose()
-            raise
-    return Database(engine, location, readonly)
+        location = shown_location(url_or_path)
+        database = Database(location, readonly, url=_parse_url(url_or_path))
+    try:
+        if path is None:
+            revision = _check(_server_schema(database), database.location, create=create, readonly=readonly)
+        # Mostly nothing is to do, and opening must not wait for a fill.
+        if not readonly and revision != newest_revision():
+            _upgrade(database)
+    except BaseException:
+        # Nobody else knows the connection that the check has opened.
+        database.dispose()
+        raise
+    return database
 
 
 def database_file(url_or_path: str | Path) -> Path | None:
@@ -232,10 +274,13 @@ def database_file(url_or_path: str | Path) -> Path | None:
     >>> database_file("postgresql://host/tierwise") is None
     True
     """
-    url = _parse_url(url_or_path)
-    if url.get_backend_name() != "sqlite":
-        return None
-    name = url.database or ""
+    if _is_path(url_or_path):
+        name = str(url_or_path)
+    else:
+        url = _parse_url(url_or_path)
+        if url.get_backend_name() != "sqlite":
+            return None
+        name = url.database or ""
     if name.startswith("file:") and not isinstance(url_or_path, Path):
         uri = urlsplit(name)
         if uri.netloc not in ("", "localhost"):
@@ -244,11 +289,17 @@ def database_file(url_or_path: str | Path) -> Path | None:
     return Path(name).expanduser().resolve()
 
 
-def _parse_url(url_or_path: str | Path) -> URL:
-    if isinstance(url_or_path, Path) or "://" not in url_or_path or url_or_path.startswith("file:"):
-        return URL.create("sqlite", database=str(url_or_path))
+def _is_path(url_or_path: str | Path) -> bool:
+    """Tell whether a location is a path or a URI of SQLite, which need no library to be read."""
+    return isinstance(url_or_path, Path) or "://" not in url_or_path or url_or_path.startswith("file:")
+
+
+def _parse_url(url_or_path: str | Path) -> "URL":
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
     try:
-        url = make_url(url_or_path)
+        url = make_url(str(url_or_path))
     except (ArgumentError, ValueError):  # a port that is not a number is a ValueError
         message = "this is neither a path nor a database URL such as sqlite:///tierwise.db or postgresql://host/name"
         # Not chained: the error repeats the URL with its password.
@@ -278,14 +329,15 @@ def shown_location(url_or_path: str | Path) -> str:
     return f"{scheme}://{name}{colon and ':***'}{at}{place}{''.join(hidden)}"
 
 
-def _secrets(url: URL) -> set[str]:
+def _secrets(url: "URL") -> set[str]:
     """Return what must not appear in a message, as written and as URLs spell it."""
     values = [url.password, *(value for name, value in url.query.items() if _SECRET_OPTION.search(name))]
     plain = {str(value) for value in values if value}
     return plain | {quote(value, safe="") for value in plain} | {quote_plus(value) for value in plain}
 
 
-def _hidden(message: str, url: URL | None) -> str:
+def hidden(message: str, url: "URL | None") -> str:
+    """Return a message without the secrets of a URL."""
     # The longest first: a secret that is part of another would leave the rest of it readable.
     for secret in sorted(_secrets(url) if url is not None else (), key=len, reverse=True):
         message = message.replace(secret, "***")
@@ -317,37 +369,16 @@ def refuse_other_files(path: Path) -> bool:
     return True
 
 
-def _sqlite_engine(path: Path, mode: str) -> Engine:
-    """Create an engine over `path`; connections are made here because the mode can only be given in SQLite's URI."""
-
-    def connect() -> sqlite3.Connection:
-        uri = f"{path.as_uri()}?mode={mode}"
-        # The pool lends a connection to one thread at a time, which need not be the one that opened it.
-        return sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
-
-    # The URL names no file, and SQLAlchemy's default for that is the pool of databases in memory.
-    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, json_deserializer=_json_or_text)
-
-    @event.listens_for(engine, "connect")
-    def set_pragmas(connection: sqlite3.Connection, record: object) -> None:
-        # The driver's own transactions would commit before DDL and leave out SELECT; begin() below replaces them.
-        connection.isolation_level = None
-        # Off by default, and set for each connection.
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.create_function("is_utf8", 1, _is_utf8, deterministic=True)
-        connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
-        if mode != "ro":
-            _use_write_ahead_log(connection)
-            # With WAL, a power failure may then lose the last commit and cannot damage the file.
-            connection.execute("PRAGMA synchronous = NORMAL")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        # IMMEDIATE takes the write lock at once: one that has read first may be refused it without waiting.
-        immediate = connection.get_execution_options().get("tierwise_immediate", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
-    return engine
+def file_connection(path: Path, mode: str) -> sqlite3.Connection:
+    """Open a file with SQLite's own driver; the mode (ro, rw, rwc) can only be given in a URI."""
+    # A pool lends a connection to one thread at a time, which need not be the one that opened it.
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode={mode}", uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False
+    )
+    # The driver's own transactions would commit before DDL and leave out SELECT; ours begin explicitly.
+    connection.isolation_level = None
+    connection.create_function("is_utf8", 1, _is_utf8, deterministic=True)
+    return connection
 
 
 def _is_utf8(value: bytes) -> bool:
@@ -359,111 +390,58 @@ def _is_utf8(value: bytes) -> bool:
     return True
 
 
-@contextmanager
-def odd_text_allowed(connection: Connection) -> Iterator[None]:
-    """Read bytes that are no UTF-8 as lone surrogates within the block, so that one such cell ends no query."""
-    driver = connection.connection.driver_connection
-    if not isinstance(driver, sqlite3.Connection):  # a server refuses such text itself
-        yield
-        return
-    former = driver.text_factory
-    driver.text_factory = lambda value: value.decode(errors="surrogateescape")
-    try:
-        yield
-    finally:
-        driver.text_factory = former
-
-
-def _json_or_text(text: Any) -> Any:
-    """Return what a JSON column holds; the text itself where it is malformed, so that one bad cell ends no query."""
-    try:
-        return json.loads(text)
-    except (ValueError, TypeError, RecursionError):
-        return text
-
-
-def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
-    """Switch to WAL; SQLite does not wait for its busy timeout here, so that two who create a file at once must."""
-    deadline = time.monotonic() + _BUSY_TIMEOUT_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(_RETRY_EVERY_S)
-
-
-def data_version(connection: Any) -> int:
+def data_version(connection: sqlite3.Connection) -> int:
     """Return SQLite's number that changes when another connection has written; it costs some microseconds."""
-    cursor = connection.cursor()
-    try:
-        return int(cursor.execute("PRAGMA data_version").fetchone()[0])
-    finally:
-        cursor.close()
-
-
-def sqlite_engine(location: str) -> Engine:
-    """Create another engine over a file that is only read."""
-    return _sqlite_engine(Path(location), "ro")
+    return int(connection.execute("PRAGMA data_version").fetchone()[0])
 
 
 def unchecked_server(url_or_path: str | Path) -> Database:
     """Return a server's database as it is, for what comes before it is checked and upgraded: its lock."""
-    location = shown_location(url_or_path)
-    return Database(_server_engine(_parse_url(url_or_path), location, readonly=False), location, readonly=False)
+    database = Database(shown_location(url_or_path), readonly=False, url=_parse_url(url_or_path))
+    # Made here, where a missing driver or a wrong option of the URL is expected.
+    _ = database.engine
+    return database
 
 
-def server_engine(url: URL, location: str) -> Engine:
-    """Create another engine over a server's database that is only read."""
-    return _server_engine(url, location, readonly=True)
+@dataclass(frozen=True)
+class _Schema:
+    """The tables of a database, and the revision of its schema where one is stored."""
+
+    tables: frozenset[str]
+    revision: str | None
 
 
-def _server_engine(url: URL, location: str, *, readonly: bool) -> Engine:
-    options: dict[str, Any] = {"execution_options": {"postgresql_readonly": True}} if readonly else {}
-    if url.drivername == "postgresql+psycopg" and "connect_timeout" not in url.query:
-        options["connect_args"] = {"connect_timeout": _CONNECT_TIMEOUT_S}
-    try:
-        # A server may have been restarted since the connection was last used.
-        engine = create_engine(url, pool_pre_ping=True, **options)
-    except (NoSuchModuleError, ModuleNotFoundError) as error:
-        message = f"no driver for it ({error}); for PostgreSQL: pip install 'tierwise[postgres]'"
-        raise DatabaseError(location, message) from error
-    except (ArgumentError, TypeError, ValueError) as error:
-        raise DatabaseError(location, f"an option of its URL is wrong: {_hidden(str(error), url)}") from None
-    if url.drivername == "postgresql+psycopg":
-        event.listen(engine, "connect", _read_decimals_as_floats)
-    return engine
+_REVISION = "SELECT version_num FROM alembic_version"
 
 
-def _read_decimals_as_floats(connection: Any, record: object) -> None:
-    """Convert decimals: PostgreSQL returns sums and averages of integers as decimals, which do not mix with floats."""
-    from psycopg.types.numeric import FloatLoader
-
-    connection.adapters.register_loader("numeric", FloatLoader)
-
-
-def _check_once(engine: Engine, location: str, *, create: bool, readonly: bool) -> None:
-    try:
-        _check(engine, location, create=create, readonly=readonly)
-    finally:
-        engine.dispose()
+def _file_schema(path: Path) -> _Schema:
+    with _translated(str(path)), closing(file_connection(path, "ro")) as connection:
+        query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
+        tables = frozenset(name for (name,) in connection.execute(query))
+        row = connection.execute(_REVISION).fetchone() if "alembic_version" in tables else None
+    return _Schema(tables, None if row is None or row[0] is None else str(row[0]))
 
 
-def _check(engine: Engine, location: str, *, create: bool, readonly: bool) -> None:
-    """Refuse what cannot be used, before anything is written."""
-    with _translated(location, engine.url), engine.connect() as connection:
-        tables = set(inspect(connection).get_table_names())
-        revision = _revision(connection) if "alembic_version" in tables else None
-    if not tables:
+def _server_schema(database: Database) -> _Schema:
+    from sqlalchemy import inspect
+
+    engine = database.engine
+    with database.translated(), engine.connect() as connection:
+        tables = frozenset(inspect(connection).get_table_names())
+        return _Schema(tables, _revision(connection) if "alembic_version" in tables else None)
+
+
+def _check(schema: _Schema, location: str, *, create: bool, readonly: bool) -> str | None:
+    """Refuse what cannot be used, before anything is written; return the revision of what can."""
+    if not schema.tables:
         if create and not readonly:
-            return
+            return None
         raise DatabaseMissingError(location, f"there is nothing in it yet; {_FILL}")
-    if revision is None or "measurement" not in tables:
+    revision = schema.revision
+    if revision is None or "measurement" not in schema.tables:
         raise NotADatabaseError(location, f"this database belongs to something else; {_FILL}")
     if revision == newest_revision():
-        return
+        return revision
     # Imported here, as below: Alembic takes a quarter of the time in which a question is answered.
     from alembic.script import ScriptDirectory
 
@@ -480,32 +458,40 @@ def _check(engine: Engine, location: str, *, create: bool, readonly: bool) -> No
             f"an earlier version of Tierwise wrote it (schema {revision}, needed {scripts.get_current_head()}); "
             "`runner plan` upgrades it, evidence is kept",
         )
+    return revision
 
 
-def _upgrade(engine: Engine, location: str) -> None:
+def _upgrade(database: Database) -> None:
     """Bring the schema to the newest revision in one transaction; two processes at once wait for each other."""
+    from sqlalchemy import inspect
+
     head = newest_revision()
-    with _translated(location, engine.url):
-        with engine.connect() as connection:
-            # Looked at without the write lock: mostly nothing is to do, and opening must not wait for a fill.
+    with database.translated():
+        with database.engine.connect() as connection:
+            # Looked at without the write lock: another process may have done it meanwhile.
             if inspect(connection).has_table("alembic_version") and _revision(connection) == head:
                 return
         from alembic import command
 
-        with engine.connect().execution_options(tierwise_immediate=True) as connection, connection.begin():
+        with (
+            database.engine.connect().execution_options(tierwise_immediate=True) as connection,
+            connection.begin(),
+        ):
             _wait_for_others(connection, "upgrade")
             config = _alembic()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
 
-def _wait_for_others(connection: Connection, purpose: Literal["upgrade", "write"]) -> None:
+def _wait_for_others(connection: "Connection", purpose: Literal["upgrade", "write"]) -> None:
     """Hold a lock of the server until the transaction ends; SQLite's transaction holds one of its own.
 
     A lock is of the whole database. Holders are waited for as long as SQLite waits.
     """
     if connection.dialect.name == "postgresql":
-        wait = {"wait": f"{round(_BUSY_TIMEOUT_S * 1000)}ms"}
+        from sqlalchemy import text
+
+        wait = {"wait": f"{round(BUSY_TIMEOUT_S * 1000)}ms"}
         connection.execute(text("SELECT set_config('lock_timeout', :wait, true)"), wait)
         connection.execute(text("SELECT pg_advisory_xact_lock(:space, :purpose)"), advisory_lock(purpose))
 
@@ -521,8 +507,8 @@ def newest_revision() -> str:
     return max(match[1] for name in names if (match := _NUMBERED.fullmatch(name)))
 
 
-def _revision(connection: Connection) -> str | None:
-    version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+def _revision(connection: "Connection") -> str | None:
+    version = connection.exec_driver_sql(_REVISION).scalar()
     return None if version is None else str(version)
 
 
@@ -535,22 +521,55 @@ def _alembic() -> "Config":
     return config
 
 
+def driver_errors() -> tuple[type[Exception], ...]:
+    """Return what a database's driver raises, and SQLAlchemy where this process uses it."""
+    if "sqlalchemy.exc" not in sys.modules:
+        return (sqlite3.Error,)
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (SQLAlchemyError, sqlite3.Error)
+
+
+def reading_errors() -> tuple[type[Exception], ...]:
+    """Return what reading the evidence may raise: errors of ours, and those of the driver that no block translated."""
+    return (CatalogError, *driver_errors())
+
+
 @contextmanager
-def _translated(location: str, url: URL | None = None) -> Iterator[None]:
+def _translated(location: str, url: "URL | None" = None) -> Iterator[None]:
     """Turn what the driver says into our errors, without the secrets of `url` that it may repeat."""
     try:
         yield
-    # Callers tell a duplicate by it.
-    except IntegrityError:
-        raise
-    except (DBAPIError, sqlite3.Error) as error:
-        said = _hidden(str(error.orig if isinstance(error, DBAPIError) else error), url)
-        # Chained, the driver's error would bring its own text back into a log.
-        cause = error if url is None or not _secrets(url) else None
-        for part, (kind, message) in _TRANSLATIONS.items():
-            if part in said:
-                raise kind(location, message) from cause
-        unreachable = isinstance(error, OperationalError) and url is not None
-        raise DatabaseError(location, f"{'cannot be reached' if unreachable else 'refuses'}: {said}") from cause
+    except driver_errors() as error:
+        said = getattr(error, "orig", error)
+        # Callers tell a duplicate by it; what is no refusal of the driver is a fault of ours.
+        if (said is not error and _is_duplicate(error)) or not _is_refusal(error):
+            raise
+        raise _explained(error, hidden(str(said), url), location, url) from (
+            # Chained, the driver's error would bring its own text back into a log.
+            error if url is None or not _secrets(url) else None
+        )
     except PermissionError as error:
         raise DatabaseReadOnlyError(location, f"its directory cannot be made: {error.strerror}") from error
+
+
+def _explained(error: Exception, said: str, location: str, url: "URL | None") -> DatabaseError:
+    for part, (kind, message) in _TRANSLATIONS.items():
+        if part in said:
+            return kind(location, message)
+    unreachable = url is not None and type(error).__name__ == "OperationalError"
+    return DatabaseError(location, f"{'cannot be reached' if unreachable else 'refuses'}: {said}")
+
+
+def _is_refusal(error: Exception) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return True
+    from sqlalchemy.exc import DBAPIError
+
+    return isinstance(error, DBAPIError)
+
+
+def _is_duplicate(error: Exception) -> bool:
+    from sqlalchemy.exc import IntegrityError
+
+    return isinstance(error, IntegrityError)

@@ -4,16 +4,12 @@ SQLite adds floats with a compensation or without one, as its version goes; Post
 it meets the rows. So a value is split into two whole numbers, whose sums are exact.
 """
 
-from sqlalchemy import text
-from sqlalchemy.sql.elements import TextClause
-from sqlmodel import Session
-
 # Of a part below one: 12 digits below the first number, which has 6 or none after the point.
 _FRACTION = "1e12"
 
 
 def exact_sum(value: str, *, scale: str = "1e6") -> str:
-    """Return SQL for the sum of a column of floats, NULL where all are; `in_dialect` finishes it.
+    """Return SQL for the sum of a column of floats, NULL where all are; `queries.py` finishes it by `in_dialect`.
 
     Parameters
     ----------
@@ -43,8 +39,3 @@ def exact_mean(value: str, *, scale: str = "1e6") -> str:
 def in_dialect(query: str, dialect: str) -> str:
     """Return a query with what `exact_sum` left open: SQLite's cast cuts digits off, that of others rounds."""
     return query.replace("TRUNC(", "(") if dialect == "sqlite" else query
-
-
-def exact_text(session: Session, query: str) -> TextClause:
-    """Return a query with exact sums for the database of a session."""
-    return text(in_dialect(query, session.connection().dialect.name))

@@ -134,7 +134,7 @@ def fill_lock(url_or_path: str | Path) -> AbstractContextManager[Callable[[], No
 
 def identity_of(database: Database) -> str:
     """Return what two processes can compare to see that they opened the same database, however each names it."""
-    file = None if database.engine.dialect.name != "sqlite" else Path(database.location)
+    file = database.file
     if file is not None:
         # A file system that two machines mount has no locks that SQLite could trust: another machine is another file.
         return f"{socket.gethostname()}:{':'.join(map(str, _identity(file)))}"

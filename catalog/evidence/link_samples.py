@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import text
-from sqlmodel import Session
 
 from catalog.evidence.pools import StoredDesigns
-from catalog.evidence.tables import MEASUREMENT_COUNTS
+from catalog.evidence.queries import MEASUREMENT_COUNTS, Reader, fetch, fetch_named
 from catalog.setting import setting_of
 from catalog.statistics.families import client_tier, condition_chains
 from catalog.statistics.input_draw import SampleDesign
@@ -156,13 +154,13 @@ WHERE measurement_id IN {_OF_SUBJECT}
 _SAME_BYTES = 0.01
 
 
-def linked_strategies(session: Session, subject: str, environment_id: int) -> tuple[LinkedStrategy, ...]:
+def linked_strategies(reader: Reader, subject: str, environment_id: int) -> tuple[LinkedStrategy, ...]:
     """Return every applicable declared strategy of a subject in an environment, with all settings of its links.
 
     Measurements under other links than those declared now are taken in where everything else is the same: tiers,
     protocol, inputs, and the bytes sent.
     """
-    reading = _Reading(session, {"subject": subject, "environment": environment_id})
+    reading = _Reading(reader, {"subject": subject, "environment": environment_id})
     strategies = [reading.strategy(row) for row in reading.rows(_STRATEGIES) if row["status"] != "inapplicable"]
     inferred = [strategy for strategy in strategies if strategy.inferred]
     return tuple(
@@ -178,9 +176,9 @@ def _share(one: LinkedStrategy, other: LinkedStrategy) -> bool:
     return bool(one.loads.items() & other.loads.items())
 
 
-def _settings_of(session: Session, environment_id: int) -> list[int]:
+def _settings_of(reader: Reader, environment_id: int) -> list[int]:
     """Return the environments that are settings of one: links and limits of tiers differ between them, nothing else."""
-    rows = session.execute(text("SELECT id, imported_file_id, details FROM environment")).all()
+    rows = fetch(reader, "SELECT id, imported_file_id, details FROM environment")
     plain = {identity: (file_id, _json(details)) for identity, file_id, details in rows}
     keys = {
         # Settings of one file are those of one machine; another file may claim the same.
@@ -195,15 +193,15 @@ def _settings_of(session: Session, environment_id: int) -> list[int]:
 class _Reading:
     """The rows of one subject and environment, fetched set-wise once."""
 
-    def __init__(self, session: Session, values: Mapping[str, Any]) -> None:
-        self._session, self._values = session, values
+    def __init__(self, reader: Reader, values: Mapping[str, Any]) -> None:
+        self._reader, self._values = reader, values
         # Numbers of rows, which may stand in a statement as they are.
-        self._environments = ", ".join(map(str, _settings_of(session, values["environment"])))
+        self._environments = ", ".join(map(str, _settings_of(reader, values["environment"])))
         self._measurements: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         for row in self.rows(_MEASUREMENTS):
             row["conditions"], row["protocol"] = _json(row["conditions"]), _json(row["protocol"])
             self._measurements[row["operator"], row["placement"]].append(row)
-        self._designs = StoredDesigns(session)
+        self._designs = StoredDesigns(reader)
         self._samples: dict[int, list[tuple[int, str, float, str | None]]] = defaultdict(list)
         for row in self.rows(_SAMPLES):
             sample = (row["id"], row["input_id"], row["latency_s"], row["stratum"])
@@ -226,8 +224,7 @@ class _Reading:
         return client_tier(placements, [chain for row in measurements for chain in condition_chains(row["conditions"])])
 
     def rows(self, query: str) -> list[dict[str, Any]]:
-        statement = text(query.replace("{environments}", self._environments))
-        return [dict(row) for row in self._session.execute(statement, self._values).mappings()]
+        return fetch_named(self._reader, query.replace("{environments}", self._environments), **self._values)
 
     def strategy(self, declared: Mapping[str, Any]) -> LinkedStrategy:
         name = declared["operator"], declared["placement"]

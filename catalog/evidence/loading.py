@@ -5,17 +5,15 @@ Tens of thousands of samples load in a fraction of a second; no query runs per s
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import CursorResult, select, text
-from sqlmodel import Session
 
 from catalog.evidence.pools import DesignedSample, StoredDesigns
+from catalog.evidence.queries import ACCURACY_COUNTS, MEASUREMENT_COUNTS, Reader, fetch, fetch_stored, stream
 from catalog.evidence.records import ArtifactFile, FileBase, values_of
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,
@@ -24,28 +22,14 @@ from catalog.evidence.strategy_evidence import (
     RoundEvidence,
     SloEvidence,
     StrategyEvidence,
+    file_labels,
     in_canonical_order,
     tier_use,
     verdict_counts,
 )
-from catalog.evidence.tables import (
-    ACCURACY_COUNTS,
-    MEASUREMENT_COUNTS,
-    Accuracy,
-    Artifact,
-    Environment,
-    ImportedFile,
-    Measurement,
-    Slo,
-    Strategy,
-    column,
-    file_labels,
-    select_table,
-)
 from catalog.statistics.families import client_tier, condition_chains, tier_order
 from catalog.statistics.samples import Samples, wide_rounds
 
-_ROWS_AT_ONCE = 5000
 # The cast gives PostgreSQL the type of a parameter that is only compared with NULL.
 _DECLARED_KEYS = (
     "SELECT {column} FROM strategy WHERE declared AND (subject = :subject OR CAST(:subject AS TEXT) IS NULL)"
@@ -74,13 +58,13 @@ ReadAccuracies = dict[tuple[int | None, str, str], AccuracyEvidence]
 
 
 def strategy_evidence(
-    session: Session, *, subject: str | None = None, read: ReadAccuracies | None = None
+    reader: Reader, *, subject: str | None = None, read: ReadAccuracies | None = None
 ) -> tuple[StrategyEvidence, ...]:
     """Load every declared strategy with its evidence.
 
     Parameters
     ----------
-    session : Session
+    reader : Reader
     subject : str, optional
         Only this subject.
     read : dict, optional
@@ -97,10 +81,10 @@ def strategy_evidence(
     -----
     Only complete, not INVALID measurements and complete accuracies count.
     """
-    declared = _declared(session, subject)
+    declared = _declared(reader, subject)
     if not declared:
         return ()
-    loaded = _LoadedEvidence(session, declared, subject, {} if read is None else read)
+    loaded = _LoadedEvidence(reader, declared, subject, {} if read is None else read)
     groups: dict[tuple[int, str], list[StrategyEvidence]] = {}
     for row in declared:
         groups.setdefault((row.environment_id, row.subject), []).append(loaded.assemble(row))
@@ -118,12 +102,12 @@ class StrategyLatencies:
     latency_s: NDArray[np.float64]
 
 
-def strategy_latencies(session: Session, *, subject: str | None = None) -> tuple[StrategyLatencies, ...]:
+def strategy_latencies(reader: Reader, *, subject: str | None = None) -> tuple[StrategyLatencies, ...]:
     """Load what `strategy_evidence` says of the latencies alone: the items of accuracies are most of what it reads.
 
     Parameters
     ----------
-    session : Session
+    reader : Reader
     subject : str, optional
         Only this subject.
 
@@ -132,8 +116,8 @@ def strategy_latencies(session: Session, *, subject: str | None = None) -> tuple
     tuple of StrategyLatencies
         Of every declared strategy with samples.
     """
-    series = _load_series(session, subject)
-    environments = {row.id: row.key for row in session.execute(select_table(Environment))}
+    series = _load_series(reader, subject)
+    environments = {row.id: row.key for row in fetch(reader, "SELECT id, key FROM environment")}
     return tuple(
         StrategyLatencies(
             row.subject,
@@ -142,35 +126,33 @@ def strategy_latencies(session: Session, *, subject: str | None = None) -> tuple
             row.placement,
             np.array(series[row.latency_key].latency_s, dtype=np.float64),
         )
-        for row in _declared(session, subject)
+        for row in _declared(reader, subject)
         if row.latency_key in series and series[row.latency_key].latency_s
     )
 
 
-def stored_samples(session: Session, latency_key: str) -> Samples | None:
+def stored_samples(reader: Reader, latency_key: str) -> Samples | None:
     """Return the samples that count for a latency key, declared or not; None where there are none.
 
     Rounds over far fewer inputs than the others are left out, as in `strategy_evidence`.
     """
     of_key = f"WHERE measurement_id IN (SELECT id FROM measurement WHERE {_OF_KEY})"
     queries = (_MEASUREMENTS.format(keys=":key"), _SAMPLES.format(condition=of_key))
-    series = _series_by_key(session, *queries, {"key": latency_key}).get(latency_key)
+    series = _series_by_key(reader, *queries, {"key": latency_key}).get(latency_key)
     if series is None or not series.latency_s:
         return None
     index = {name: position for position, name in enumerate(sorted(set(series.input_ids)))}
     inputs = np.array([index[name] for name in series.input_ids], dtype=np.int64)
-    design = StoredDesigns(session).of(series.designed)
+    design = StoredDesigns(reader).of(series.designed)
     return Samples.from_arrays(series.latency_s, np.array(series.round, dtype=np.int64), inputs, design=design)
 
 
-def _declared(session: Session, subject: str | None) -> Sequence[Any]:
-    query = select_table(Strategy).where(column(Strategy, "declared"))
-    if subject is not None:
-        query = query.where(column(Strategy, "subject") == subject)
-    return session.execute(query.order_by(column(Strategy, "environment_id"), column(Strategy, "id"))).all()
+def _declared(reader: Reader, subject: str | None) -> Sequence[Any]:
+    condition = "WHERE declared" if subject is None else "WHERE declared AND subject = :subject"
+    return fetch_stored(reader, "strategy", f"{condition} ORDER BY environment_id, id", subject=subject)
 
 
-def slo_evidence(session: Session) -> tuple[SloEvidence, ...]:
+def slo_evidence(reader: Reader) -> tuple[SloEvidence, ...]:
     """Return the targets as declared at the last fill."""
     return tuple(
         SloEvidence(
@@ -180,7 +162,7 @@ def slo_evidence(session: Session) -> tuple[SloEvidence, ...]:
             max_drop_pp=row.accuracy.get("max_drop_pp"),
             min_pct=row.accuracy.get("min_pct"),
         )
-        for row in session.execute(select_table(Slo).order_by(column(Slo, "name")))
+        for row in sorted(fetch_stored(reader, "slo"), key=lambda target: str(target.name))
     )
 
 
@@ -228,21 +210,21 @@ class _Series:
 class _LoadedEvidence:
     """Everything fetched at once, and what assembles one strategy of it."""
 
-    def __init__(self, session: Session, declared: Sequence[Any], subject: str | None, read: ReadAccuracies) -> None:
+    def __init__(self, reader: Reader, declared: Sequence[Any], subject: str | None, read: ReadAccuracies) -> None:
         self._declared = declared
-        self._series = _load_series(session, subject)
-        self._designs = StoredDesigns(session)
-        self._conditions = _load_conditions(session, self._series.values())
-        self._sent = _load_sent(session, self._series, subject)
-        self._accuracies = _load_accuracies(session, {row.accuracy_key for row in declared}, read)
-        self._tiers = _load_tiers(session)
-        self._origins = _load_origins(session)
-        self._environments = _load_environments(session, self._origins)
-        self._accuracy_files = _load_accuracy_files(session)
-        self._artifacts = {row.key: row for row in session.execute(select_table(Artifact))}
+        self._series = _load_series(reader, subject)
+        self._designs = StoredDesigns(reader)
+        self._conditions = _load_conditions(reader, self._series.values())
+        self._sent = _load_sent(reader, self._series, subject)
+        self._accuracies = _load_accuracies(reader, {row.accuracy_key for row in declared}, read)
+        self._tiers = _load_tiers(reader)
+        self._origins = _load_origins(reader)
+        self._environments = _load_environments(reader, self._origins)
+        self._accuracy_files = _load_accuracy_files(reader)
+        self._artifacts = {row.key: row for row in fetch_stored(reader, "artifact")}
         self._inputs = self._shared_inputs()
-        self._tier_use = tier_use(session)
-        self._verdicts = verdict_counts(session)
+        self._tier_use = tier_use(reader)
+        self._verdicts = verdict_counts(reader)
 
     def assemble(self, row: Any) -> StrategyEvidence:
         """Return one strategy's evidence."""
@@ -327,59 +309,58 @@ class _Tiers:
     client: str | None
 
 
-def _load_tiers(session: Session) -> dict[int, _Tiers]:
+def _load_tiers(reader: Reader) -> dict[int, _Tiers]:
     """Load the tiers by environment, over all subjects: they must not depend on which subjects are read."""
     placements: dict[int, list[Sequence[str]]] = defaultdict(list)
     chains: dict[int, list[Sequence[str]]] = defaultdict(list)
-    for environment_id, tiers in session.execute(select(column(Strategy, "environment_id"), column(Strategy, "tiers"))):
-        placements[environment_id].append(tuple(tiers))
-    rows = select(column(Measurement, "environment_id"), column(Measurement, "conditions"))
-    for environment_id, conditions in session.execute(rows):
-        chains[environment_id] += condition_chains(conditions)
+    for row in fetch_stored(reader, "strategy", columns=("environment_id", "tiers")):
+        placements[row.environment_id].append(tuple(row.tiers))
+    for row in fetch_stored(reader, "measurement", columns=("environment_id", "conditions")):
+        chains[row.environment_id] += condition_chains(row.conditions)
     # As sets, because thousands of measurements repeat a few chains.
     statements = {key: (set(placed), set(chains[key])) for key, placed in placements.items()}
     return {key: _Tiers(tier_order(*facts), client_tier(*facts)) for key, facts in statements.items()}
 
 
-def _load_origins(session: Session) -> dict[int, Origin]:
-    files: Sequence[Any] = session.execute(select_table(ImportedFile)).all()
+def _load_origins(reader: Reader) -> dict[int, Origin]:
+    files = fetch_stored(reader, "imported_file")
     labels = file_labels(files)
     return {row.id: Origin(**values_of(row, FileBase) | {"name": labels[row.id]}, id=row.id) for row in files}
 
 
-def _load_accuracy_files(session: Session) -> dict[str, set[int]]:
+def _load_accuracy_files(reader: Reader) -> dict[str, set[int]]:
     """Load by accuracy key the files that brought it."""
-    query = select(column(Accuracy, "key"), column(Accuracy, "imported_file_id")).where(text(ACCURACY_COUNTS))
+    query = f"SELECT key, imported_file_id FROM accuracy WHERE {ACCURACY_COUNTS}"
     files: dict[str, set[int]] = defaultdict(set)
-    for key, file_id in session.execute(query):
+    for key, file_id in fetch(reader, query):
         files[key] |= set() if file_id is None else {file_id}
     return files
 
 
-def _load_environments(session: Session, origins: Mapping[int, Origin]) -> dict[int, EnvironmentEvidence]:
+def _load_environments(reader: Reader, origins: Mapping[int, Origin]) -> dict[int, EnvironmentEvidence]:
     environments = {}
-    for row in session.execute(select_table(Environment)):
+    for row in fetch_stored(reader, "environment"):
         origin = origins.get(row.imported_file_id)
-        values = {name: value for name, value in row._mapping.items() if name != "imported_file_id"}
+        values = {name: value for name, value in vars(row).items() if name != "imported_file_id"}
         evidence = EnvironmentEvidence(**values, origin=origin)
         environments[evidence.id] = evidence
     return environments
 
 
-def _load_series(session: Session, subject: str | None) -> dict[str, _Series]:
+def _load_series(reader: Reader, subject: str | None) -> dict[str, _Series]:
     """Load the samples of declared strategies by latency key, in order of round and sequence."""
     query = _SAMPLES.format(condition="" if subject is None else _SAMPLES_OF_SUBJECT)
     keys = _DECLARED_KEYS.format(column="latency_key")
-    return _series_by_key(session, _MEASUREMENTS.format(keys=keys), query, {"subject": subject})
+    return _series_by_key(reader, _MEASUREMENTS.format(keys=keys), query, {"subject": subject})
 
 
 def _series_by_key(
-    session: Session, measurements_query: str, samples_query: str, values: Mapping[str, Any]
+    reader: Reader, measurements_query: str, samples_query: str, values: Mapping[str, Any]
 ) -> dict[str, _Series]:
-    measurements = session.execute(text(measurements_query), values).all()
+    measurements = fetch(reader, measurements_query, **values)
     samples: dict[int, list[Any]] = {row.id: [] for row in measurements}
     # A query without a condition takes no parameter.
-    for row in _rows(session, samples_query, values if ":" in samples_query else {}):
+    for row in stream(reader, samples_query, **(values if ":" in samples_query else {})):
         # The query returns the samples of measurements that do not count as well.
         if row[1] in samples:
             samples[row[1]].append(row)
@@ -387,17 +368,6 @@ def _series_by_key(
     for measurement in _wide(measurements, samples):
         series_by_key[measurement.latency_key].append(measurement, samples[measurement.id])
     return dict(series_by_key)
-
-
-def _rows(session: Session, query: str, values: Mapping[str, object]) -> Iterator[Any]:
-    """Yield the rows of a query as the driver has them, fetched by the thousand.
-
-    A row with names, or fetched alone, takes longer to make than all that is done with it.
-    """
-    result = cast(CursorResult[Any], session.execute(text(query), values))
-    with closing(result):
-        while rows := result.cursor.fetchmany(_ROWS_AT_ONCE):
-            yield from rows
 
 
 def _wide(measurements: Sequence[Any], samples: Mapping[int, Sequence[Any]]) -> Iterator[Any]:
@@ -413,15 +383,15 @@ def _wide(measurements: Sequence[Any], samples: Mapping[int, Sequence[Any]]) -> 
         yield from (row for row in members if row.round in wide)
 
 
-def _load_conditions(session: Session, series: Iterable[_Series]) -> dict[int | None, Mapping[str, Any]]:
+def _load_conditions(reader: Reader, series: Iterable[_Series]) -> dict[int | None, Mapping[str, Any]]:
     """Load the conditions of one measurement per key; they are in the key, so all rounds share them."""
     first_measurements = {one_series.first_measurement for one_series in series}
-    rows = session.execute(select(column(Measurement, "id"), column(Measurement, "conditions")))
-    return {identity: conditions for identity, conditions in rows if identity in first_measurements}
+    rows = fetch_stored(reader, "measurement", columns=("id", "conditions"))
+    return {row.id: row.conditions for row in rows if row.id in first_measurements}
 
 
 def _load_sent(
-    session: Session, series_by_key: Mapping[str, _Series], subject: str | None
+    reader: Reader, series_by_key: Mapping[str, _Series], subject: str | None
 ) -> dict[str, dict[str, NDArray[np.int64]]]:
     """Load bytes sent by latency key and link, aligned with the samples; zero where a sample did not use the link."""
     place = {
@@ -431,7 +401,7 @@ def _load_sent(
     }
     sent: dict[str, dict[str, NDArray[np.int64]]] = {}
     query = _SENT.format(of_subject="" if subject is None else _SENT_OF_SUBJECT)
-    for sample_id, link, sent_bytes in _rows(session, query, {} if subject is None else {"subject": subject}):
+    for sample_id, link, sent_bytes in stream(reader, query, **({} if subject is None else {"subject": subject})):
         # Of a measurement that does not count, or of a round that `_wide` left out.
         if sample_id not in place:
             continue
@@ -443,14 +413,14 @@ def _load_sent(
     return sent
 
 
-def _load_accuracies(session: Session, keys: set[str], read: ReadAccuracies) -> dict[str, AccuracyEvidence]:
+def _load_accuracies(reader: Reader, keys: set[str], read: ReadAccuracies) -> dict[str, AccuracyEvidence]:
     """Load complete accuracies with their items."""
-    complete = session.execute(select_table(Accuracy).where(text(ACCURACY_COUNTS)))
+    complete = fetch_stored(reader, "accuracy", f"WHERE {ACCURACY_COUNTS}")
     rows = [row for row in complete if row.key in keys]
     new = [row for row in rows if _place(row) not in read]
-    hits = _grouped(session, "SELECT item_id, top1, top5 FROM accuracy_item", new)
+    hits = _grouped(reader, "SELECT item_id, top1, top5 FROM accuracy_item", new)
     query = "SELECT item_id, class_id, intersection_px, union_px FROM accuracy_class_item"
-    pixels = _grouped(session, query, new)
+    pixels = _grouped(reader, query, new)
     read |= {_place(row): _accuracy(row, hits[row.id], pixels[row.id]) for row in new}
     # A service keeps `read` for as long as it runs: without this it would only grow.
     for unused in read.keys() - {_place(row) for row in rows}:
@@ -463,10 +433,10 @@ def _place(row: Any) -> tuple[int | None, str, str]:
     return row.id, row.key, row.finished_at
 
 
-def _grouped(session: Session, query: str, accuracies: Sequence[Any]) -> dict[int | None, list[Any]]:
+def _grouped(reader: Reader, query: str, accuracies: Sequence[Any]) -> dict[int | None, list[Any]]:
     grouped: dict[int | None, list[Any]] = defaultdict(list)
     for row in accuracies:
-        items = _rows(session, f"{query} WHERE accuracy_id = :id", {"id": row.id})
+        items = stream(reader, f"{query} WHERE accuracy_id = :id", id=row.id)
         # Sorted here: databases order texts each in their own way.
         grouped[row.id] = sorted(items)
     return grouped

@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select, text
-from sqlmodel import Session
 
-from catalog.evidence.tables import Measurement, column
+from catalog.evidence.queries import Reader, fetch, fetch_stored
 from catalog.statistics.input_draw import SampleDesign
 
 _SIZES = "SELECT input_id, size FROM pool_input WHERE pool_id IN (SELECT id FROM input_pool WHERE key = :key)"
@@ -32,8 +30,8 @@ DesignedSample = tuple[int, str, str | None]
 class StoredDesigns:
     """The designs of all measurements, read when the first one that has any is needed."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
         self._sizes: dict[str, StoredSizes] = {}
 
     def of(self, samples: Sequence[DesignedSample]) -> SampleDesign | None:
@@ -78,10 +76,9 @@ class StoredDesigns:
     @cached_property
     def _measurements(self) -> Mapping[int, tuple[str, Mapping[str, Any]]]:
         """The pool's key and the protocol of each measurement that names a pool."""
-        names = ("id", "pool_key", "protocol")
-        query = select(*(column(Measurement, name) for name in names))
-        rows = self._session.execute(query.where(column(Measurement, "pool_key").is_not(None)))
-        return {identity: (key, protocol or {}) for identity, key, protocol in rows}
+        columns = ("id", "pool_key", "protocol")
+        rows = fetch_stored(self._reader, "measurement", "WHERE pool_key IS NOT NULL", columns=columns)
+        return {row.id: (row.pool_key, row.protocol or {}) for row in rows}
 
     @cached_property
     def _strata(self) -> Mapping[int, Mapping[str, Mapping[str, int]]]:
@@ -93,7 +90,7 @@ class StoredDesigns:
 
     def _pool_sizes(self, key: str) -> StoredSizes:
         if key not in self._sizes:
-            rows = self._session.execute(text(_SIZES), {"key": key})
+            rows = fetch(self._reader, _SIZES, key=key)
             by_id = {input_id: int(size) for input_id, size in rows}
             self._sizes[key] = StoredSizes(by_id, np.sort(np.array(list(by_id.values()), dtype=np.float64)))
         return self._sizes[key]

@@ -541,6 +541,16 @@ class AnalysisRecord(AnalysisOptions):
     seed: Count = 1
 
 
+@dataclass(frozen=True)
+class LatencyExtent:
+    """How many samples a measurement has, and the least, mean and most seconds of one; None without samples."""
+
+    samples: int
+    min_s: float | None
+    mean_s: float | None
+    max_s: float | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class LastMeasurement(OutcomeBase):
     """The most recent attempt at a strategy, for `plan` to say why it is missing and how long it takes."""

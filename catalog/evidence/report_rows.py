@@ -10,19 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import text
-from sqlmodel import Session
-
-from catalog.evidence.exact_sums import exact_mean, exact_sum, exact_text
+from catalog.evidence.exact_sums import exact_mean, exact_sum
+from catalog.evidence.queries import MEASUREMENT_COUNTS, Reader, fetch, fetch_named
 from catalog.evidence.strategy_evidence import StrategyEvidence
-from catalog.evidence.tables import MEASUREMENT_COUNTS
 
 
-def tier_costs(session: Session, *, subject: str | None = None) -> Sequence[Mapping[str, Any]]:
+def tier_costs(reader: Reader, *, subject: str | None = None) -> Sequence[Mapping[str, Any]]:
     """Return rows of the view `tier_costs`: what each strategy costs each tier of its route."""
     where = "" if subject is None else "WHERE subject = :subject"
     query = f"SELECT * FROM tier_costs {where} ORDER BY subject, environment, operator, placement, tier"
-    return _rows(session, query, **({} if subject is None else {"subject": subject}))
+    return _rows(reader, query, **({} if subject is None else {"subject": subject}))
 
 
 # Directions descend, so that `up` stands before `down`.
@@ -47,19 +44,19 @@ WHERE m.environment_id = :environment AND m.status = 'complete' AND t.provider <
 """
 
 
-def link_checks(session: Session, environment_key: str) -> tuple[Mapping[str, Any], ...]:
+def link_checks(reader: Reader, environment_key: str) -> tuple[Mapping[str, Any], ...]:
     """Return per link and direction how far the probed rates were from the declared one, and whether it is real."""
-    return _rows(session, _LINK_CHECKS, environment=environment_key)
+    return _rows(reader, _LINK_CHECKS, environment=environment_key)
 
 
-def round_verdicts(session: Session, environment_id: int) -> tuple[Mapping[str, Any], ...]:
+def round_verdicts(reader: Reader, environment_id: int) -> tuple[Mapping[str, Any], ...]:
     """Return every attempt at a declared strategy with its verdict and what else ran on the host."""
-    return _rows(session, _ROUND_VERDICTS, environment=environment_id)
+    return _rows(reader, _ROUND_VERDICTS, environment=environment_id)
 
 
-def tier_limits(session: Session, environment_id: int) -> tuple[Mapping[str, Any], ...]:
+def tier_limits(reader: Reader, environment_id: int) -> tuple[Mapping[str, Any], ...]:
     """Return the limits that each computing tier had, the smallest tier first."""
-    return _rows(session, _TIER_LIMITS, environment=environment_id)
+    return _rows(reader, _TIER_LIMITS, environment=environment_id)
 
 
 _PROTOCOLS = f"""
@@ -72,12 +69,12 @@ JOIN measurement m ON m.pool_key = i.key WHERE m.environment_id = :environment A
 """
 
 
-def input_sizes(session: Session, environment_id: int) -> Mapping[str, Mapping[str, int]]:
+def input_sizes(reader: Reader, environment_id: int) -> Mapping[str, Mapping[str, int]]:
     """Return the bytes of every input, as sent, by subject and input id; without subjects of which none is known."""
     sizes: dict[str, dict[str, int]] = defaultdict(dict)
-    for subject, input_id, size in session.execute(text(_POOLS), {"environment": environment_id}):
+    for subject, input_id, size in fetch(reader, _POOLS, environment=environment_id):
         sizes[subject][input_id] = int(size)
-    for subject, _, protocol in _protocols(session, environment_id):
+    for subject, _, protocol in _protocols(reader, environment_id):
         stated = protocol.get("input_bytes")
         # Evidence from elsewhere may hold anything in its protocol.
         if isinstance(stated, Mapping):
@@ -85,11 +82,11 @@ def input_sizes(session: Session, environment_id: int) -> Mapping[str, Mapping[s
     return {subject: by_id for subject, by_id in sizes.items() if by_id}
 
 
-def provider_nodes(session: Session, environment_id: int) -> Mapping[str, Mapping[str, Mapping[str, int]]]:
+def provider_nodes(reader: Reader, environment_id: int) -> Mapping[str, Mapping[str, Mapping[str, int]]]:
     """Return by latency key and tier how many nodes each execution provider got, of the newest round that says so."""
     return {
         key: nodes
-        for _, key, protocol in _protocols(session, environment_id)
+        for _, key, protocol in _protocols(reader, environment_id)
         if (nodes := _counts_by_tier(protocol.get("provider_nodes")))
     }
 
@@ -105,15 +102,15 @@ def _counts_by_tier(stated: object) -> Mapping[str, Mapping[str, int]]:
     }
 
 
-def _protocols(session: Session, environment_id: int) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    for subject, key, protocol in session.execute(text(_PROTOCOLS), {"environment": environment_id}):
+def _protocols(reader: Reader, environment_id: int) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    for subject, key, protocol in fetch(reader, _PROTOCOLS, environment=environment_id):
         # SQLite keeps JSON as text.
         content = json.loads(protocol) if isinstance(protocol, str) else protocol
         yield subject, key, content if isinstance(content, Mapping) else {}
 
 
-def _rows(session: Session, query: str, **values: object) -> tuple[Mapping[str, Any], ...]:
-    return tuple(dict(row) for row in session.execute(exact_text(session, query), values).mappings())
+def _rows(reader: Reader, query: str, **values: object) -> tuple[Mapping[str, Any], ...]:
+    return tuple(fetch_named(reader, query, **values))
 
 
 _COUNTING = (
@@ -186,27 +183,27 @@ class Breakdown:
         return self.transmission_s - sum(link.wire_s for link in self.links)
 
 
-def mean_breakdowns(session: Session, evidence: Sequence[StrategyEvidence]) -> Mapping[str, Breakdown]:
+def mean_breakdowns(reader: Reader, evidence: Sequence[StrategyEvidence]) -> Mapping[str, Breakdown]:
     """Return means over all samples of the rounds that `evidence` has, by latency key."""
     rounds = {(strategy.latency_key, row.round) for strategy in evidence for row in strategy.rounds}
     wholes: dict[str, list[tuple[float, ...]]] = defaultdict(list)
-    for key, number, *sums in session.execute(exact_text(session, _WHOLE)):
+    for key, number, *sums in fetch(reader, _WHOLE):
         if (key, number) in rounds:
             wholes[key].append(tuple(sums))
     parts: dict[str, dict[str, list[tuple[float, ...]]]] = defaultdict(lambda: defaultdict(list))
-    for key, number, tier, *sums in session.execute(exact_text(session, _PARTS)):
+    for key, number, tier, *sums in fetch(reader, _PARTS):
         if (key, number) in rounds:
             parts[key][tier].append(tuple(sums))
-    wires = _wires(session, rounds)
+    wires = _wires(reader, rounds)
     order = {strategy.latency_key: strategy.tiers for strategy in evidence}
     return {key: _breakdown(rows, parts[key], order[key], wires[key]) for key, rows in wholes.items()}
 
 
-def _wires(session: Session, rounds: Set[tuple[str, int]]) -> Mapping[str, Mapping[str, float]]:
+def _wires(reader: Reader, rounds: Set[tuple[str, int]]) -> Mapping[str, Mapping[str, float]]:
     """Return the seconds that a strategy's bytes take on each link at its probed rates; unprobed ones are left out."""
-    rates = {(key, link, way): rate for key, link, way, rate in session.execute(exact_text(session, _RATES))}
+    rates = {(key, link, way): rate for key, link, way, rate in fetch(reader, _RATES)}
     wires: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for key, number, link, sent, received in session.execute(text(_BYTES)):
+    for key, number, link, sent, received in fetch(reader, _BYTES):
         up, down = (rates.get((key, link, way)) for way in ("up", "down"))
         if (key, number) in rounds and up and down:
             # Bits of requests at the rate up, of answers at the rate down.

@@ -1,21 +1,19 @@
 """Rows as they stand, by table, by content key or by the imported file that brought them.
 
-For exports, imports, bundles and the answers about one key. Each function works inside the caller's transaction; the
+For exports and imports. Each function works inside the caller's transaction; the
 caller commits.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from sqlalchemy import delete, func, insert, text, update
 from sqlmodel import Session, select
 
-from catalog.evidence.exact_sums import exact_mean, exact_text
 from catalog.evidence.records import ClassPixels, ItemHits, LinkBytes, PartTimes, PoolInputRecord
 from catalog.evidence.tables import (
-    MEASUREMENT_COUNTS,
     Accuracy,
     Analysis,
     AnalysisSlo,
@@ -23,13 +21,9 @@ from catalog.evidence.tables import (
     EvidenceTable,
     ImportedFile,
     InputPool,
-    LinkProbe,
     Measurement,
-    PoolInputRow,
     RaceDeparture,
     Slo,
-    Strategy,
-    TierRun,
     column,
 )
 
@@ -83,27 +77,6 @@ def delete_rows(session: Session, table: type[EvidenceTable], **values: object) 
     return int(deleted.rowcount)
 
 
-def analysis_stored(session: Session, evidence_key: str) -> bool:
-    """Tell whether there is an analysis that rests on exactly this evidence."""
-    return bool(stored_values(session, Analysis, "id", evidence_key=evidence_key))
-
-
-def imported_unanalysed(session: Session) -> bool:
-    """Tell whether imported latencies lack an analysis: those of a large import are analysed by the first reader."""
-    measured = column(Measurement, "latency_key") == column(Strategy, "latency_key")
-    analysed = (column(Analysis, "environment_id") == column(Strategy, "environment_id")) & (
-        column(Analysis, "subject") == column(Strategy, "subject")
-    )
-    query = (
-        select(column(Strategy, "id"))
-        .join(Environment, column(Environment, "id") == column(Strategy, "environment_id"))
-        .where(column(Environment, "imported_file_id").is_not(None), column(Strategy, "declared"))
-        .where(select(column(Measurement, "id")).where(measured, text(MEASUREMENT_COUNTS)).exists())
-        .where(~select(column(Analysis, "id")).where(analysed).exists())
-    )
-    return session.execute(query.limit(1)).first() is not None
-
-
 def delete_analyses(session: Session, environment_id: int, subject: str) -> None:
     """Delete the analyses of a subject in an environment, which other evidence rests on now."""
     delete_rows(session, Analysis, environment_id=environment_id, subject=subject)
@@ -148,18 +121,6 @@ def parts_by_measurement(session: Session) -> ChildRows:
 def links_by_measurement(session: Session) -> ChildRows:
     """Return per measurement the sample's id and the fields of `LinkBytes`, by link and in the order of the samples."""
     return _grouped(session, _below_samples("sample_link", LinkBytes, "link"))
-
-
-def measured_pool(session: Session, latency_key: str) -> dict[str, int]:
-    """Return the size of each input of the pool that rounds under a key drew from; nothing where none is stored."""
-    named = select(column(Measurement, "pool_key")).where(column(Measurement, "latency_key") == latency_key)
-    of_pool = column(InputPool, "key").in_(named)
-    joined = column(InputPool, "id") == column(PoolInputRow, "pool_id")
-    query = (
-        select(column(PoolInputRow, "input_id"), column(PoolInputRow, "size")).join(InputPool, joined).where(of_pool)
-    )
-    sizes: dict[str, int] = dict(session.execute(query).all())
-    return sizes
 
 
 def inputs_by_pool(session: Session) -> ChildRows:
@@ -237,50 +198,6 @@ def contributing_files(session: Session, environment_id: int) -> list[int]:
     return sorted(files & stored_values(session, ImportedFile, "id"))
 
 
-@dataclass(frozen=True)
-class LatencyExtent:
-    """How many samples a measurement has, and the least, mean and most seconds of one; None without samples."""
-
-    samples: int
-    min_s: float | None
-    mean_s: float | None
-    max_s: float | None
-
-
-def environment_key(session: Session, environment_id: int) -> str:
-    """Return the key of an environment that is there."""
-    return str(
-        session.exec(select(column(Environment, "key")).where(column(Environment, "id") == environment_id)).one()
-    )
-
-
-def stored_strategy(session: Session, subject: str, operator: str, placement: str, environment: str) -> Strategy | None:
-    """Return a strategy's row in the environment of that key, declared now or not."""
-    query = (
-        select(Strategy)
-        .join(Environment, column(Environment, "id") == column(Strategy, "environment_id"))
-        .where(column(Strategy, "subject") == subject, column(Strategy, "operator") == operator)
-        .where(column(Strategy, "placement") == placement, column(Environment, "key") == environment)
-    )
-    # One at most: the four names are unique together.
-    return session.exec(query).first()
-
-
-def has_measurement(session: Session, latency_key: str) -> bool:
-    """Tell whether anything was measured under a key, whatever its outcome."""
-    return (
-        session.exec(select(column(Measurement, "id")).where(column(Measurement, "latency_key") == latency_key)).first()
-        is not None
-    )
-
-
-def has_accuracy(session: Session, accuracy_key: str) -> bool:
-    """Tell whether an accuracy was attempted under a key, whatever its outcome."""
-    return (
-        session.exec(select(column(Accuracy, "id")).where(column(Accuracy, "key") == accuracy_key)).first() is not None
-    )
-
-
 def attempted_keys(session: Session) -> set[tuple[str, int]]:
     """Return the keys under which anything was attempted, each with the environment of an attempt."""
     keys: set[tuple[str, int]] = set()
@@ -288,52 +205,3 @@ def attempted_keys(session: Session) -> set[tuple[str, int]]:
         rows = session.execute(select(column(table, name), column(table, "environment_id")).distinct())
         keys |= {(key, environment_id) for key, environment_id in rows}
     return keys
-
-
-def measurements_under(session: Session, latency_key: str) -> Sequence[Measurement]:
-    """Return every attempt under a key, by round and in the order they were made."""
-    query = select(Measurement).where(column(Measurement, "latency_key") == latency_key)
-    return session.exec(query.order_by(column(Measurement, "round"), column(Measurement, "id"))).all()
-
-
-def input_orders(session: Session, latency_key: str) -> tuple[tuple[str, ...], ...]:
-    """Return each order of input ids that was sent under a key, once."""
-    protocols = session.exec(
-        select(column(Measurement, "protocol")).where(column(Measurement, "latency_key") == latency_key)
-    ).all()
-    # Imported rows have a protocol without input ids.
-    return tuple(dict.fromkeys(tuple(protocol.get("input_ids", ())) for protocol in protocols))
-
-
-def input_rules(session: Session, latency_key: str) -> tuple[dict[str, object], ...]:
-    """Return the rules by which rounds under a key drew their inputs; none where all rounds send the same."""
-    protocols = session.exec(
-        select(column(Measurement, "protocol")).where(column(Measurement, "latency_key") == latency_key)
-    ).all()
-    rules = [{name: protocol.get(name) for name in ("select", "inputs", "tail")} for protocol in protocols]
-    return tuple(rule for index, rule in enumerate(rules) if rule["select"] and rule not in rules[:index])
-
-
-def latency_extent(session: Session, measurement_id: int | None) -> LatencyExtent:
-    """Return how many samples a measurement has and between what they lie."""
-    mean = exact_mean("latency_s")
-    query = f"SELECT COUNT(*), MIN(latency_s), {mean}, MAX(latency_s) FROM sample WHERE measurement_id = :measurement"
-    return LatencyExtent(*session.execute(exact_text(session, query), {"measurement": measurement_id}).one())
-
-
-def tier_runs_of(session: Session, measurement_id: int | None) -> Sequence[TierRun]:
-    """Return the tiers of a measurement."""
-    return session.exec(select(TierRun).where(column(TierRun, "measurement_id") == measurement_id)).all()
-
-
-def link_probes_of(session: Session, measurement_id: int | None) -> Sequence[LinkProbe]:
-    """Return the link probes of a measurement."""
-    return session.exec(select(LinkProbe).where(column(LinkProbe, "measurement_id") == measurement_id)).all()
-
-
-def newest_accuracy(session: Session, accuracy_key: str) -> Accuracy | None:
-    """Return the latest attempt under a key: an earlier one may have failed."""
-    # By the number, because the clock may have been set back.
-    return session.exec(
-        select(Accuracy).where(column(Accuracy, "key") == accuracy_key).order_by(column(Accuracy, "id").desc())
-    ).first()

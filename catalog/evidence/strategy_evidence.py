@@ -1,17 +1,16 @@
 """The evidence as arrays, per declared strategy: what ranking and statistics start from, and of which environment."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import text
-from sqlmodel import Session
 
-from catalog.evidence.allowed import AccuracyDemand
-from catalog.evidence.exact_sums import exact_sum, exact_text
+from catalog.evidence.allowed import AccuracyDemand, printable
+from catalog.evidence.exact_sums import exact_sum
+from catalog.evidence.queries import MEASUREMENT_COUNTS, Reader, fetch
 from catalog.evidence.records import (
     AccuracyScores,
     ArtifactFile,
@@ -25,7 +24,6 @@ from catalog.evidence.records import (
     SloName,
     StrategyBase,
 )
-from catalog.evidence.tables import MEASUREMENT_COUNTS
 from catalog.graph_size import GraphSize, graph_size
 from catalog.output_distance import OutputDistance, output_distance
 from catalog.setting import Setting, setting_of
@@ -54,6 +52,28 @@ ORDER BY latency_key, verdict
 """
 
 
+def file_labels(files: Iterable[Any]) -> dict[int, str]:
+    """Name imported files so that no two are called alike.
+
+    Parameters
+    ----------
+    files : iterable of rows of `imported_file`
+        All that are stored.
+
+    Returns
+    -------
+    dict of int to str
+        By the file's id: its name, with the start of its SHA-256 where another imported file has the same name.
+    """
+    stored = [file for file in files if file.id is not None]
+    names = Counter(file.name for file in stored)
+    return {
+        file.id: printable(str(file.name) if names[file.name] == 1 else f"{file.name} (SHA-256 {file.sha256!s:.12}…)")
+        for file in stored
+        if file.id is not None
+    }
+
+
 @dataclass(frozen=True)
 class TierUse:
     """A tier's share in a strategy, over the rounds that count.
@@ -71,12 +91,12 @@ class TierUse:
     cpu_s: float | None
 
 
-def tier_use(session: Session) -> Mapping[str, Mapping[str, TierUse]]:
+def tier_use(reader: Reader) -> Mapping[str, Mapping[str, TierUse]]:
     """Load what every tier of every strategy used.
 
     Parameters
     ----------
-    session : Session
+    reader : Reader
 
     Returns
     -------
@@ -84,7 +104,7 @@ def tier_use(session: Session) -> Mapping[str, Mapping[str, TierUse]]:
         Tiers that only relay are there too.
     """
     uses: dict[str, dict[str, TierUse]] = defaultdict(dict)
-    for key, tier, cgroup_bytes, resident_bytes, cpu_s, inferences in session.execute(exact_text(session, _USE)):
+    for key, tier, cgroup_bytes, resident_bytes, cpu_s, inferences in fetch(reader, _USE):
         # Linux before 5.19 has no memory.peak, nor has the root cgroup: the first may be missing.
         peaks = [int(peak) for peak in (cgroup_bytes, resident_bytes) if peak is not None]
         # PostgreSQL sums whole numbers to decimals, which are read as floats.
@@ -93,10 +113,10 @@ def tier_use(session: Session) -> Mapping[str, Mapping[str, TierUse]]:
     return uses
 
 
-def verdict_counts(session: Session) -> Mapping[str, Mapping[str, int]]:
+def verdict_counts(reader: Reader) -> Mapping[str, Mapping[str, int]]:
     """Count the completed rounds of each latency key that are VALID, DOUBTFUL and INVALID; repeated ones too."""
     counts: dict[str, dict[str, int]] = defaultdict(dict)
-    for key, verdict, count in session.execute(text(_VERDICTS)):
+    for key, verdict, count in fetch(reader, _VERDICTS):
         counts[key][verdict] = count
     return counts
 

@@ -7,28 +7,28 @@ condition of a partial index is declared for SQLite's dialect alone: naming anot
 A class of `records.py` is frozen and a row is not, which mypy refuses although the row's own `__setattr__` comes first.
 """
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 from pydantic import ConfigDict
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Column,
     ForeignKey,
     Index,
     Integer,
     MetaData,
     PrimaryKeyConstraint,
-    Select,
+    String,
     Table,
     UniqueConstraint,
-    select,
     text,
 )
 from sqlmodel import Field, SQLModel
 
-from catalog.evidence.allowed import printable
+from catalog.evidence.allowed import ColumnKind
+from catalog.evidence.queries import ACCURACY_COUNTS, MEASUREMENT_COUNTS
 from catalog.evidence.records import (
     AccuracyBase,
     AnalysisRecord,
@@ -61,9 +61,12 @@ NAMES = MetaData(
     }
 )
 
-# The evidence that counts: one complete and not INVALID measurement per key and round, one complete accuracy per key.
-MEASUREMENT_COUNTS = "status = 'complete' AND verdict <> 'INVALID'"
-ACCURACY_COUNTS = "status = 'complete'"
+# SQLModel's own mark of a column's type, for each of ours.
+_COLUMN_TYPES: Mapping[ColumnKind, Any] = {
+    ColumnKind.TEXT: Field(sa_type=String).metadata,
+    ColumnKind.BIG: Field(sa_type=BigInteger).metadata,
+    ColumnKind.JSON: Field(sa_type=JSON(none_as_null=True)).metadata,
+}
 
 
 class EvidenceTable(SQLModel):
@@ -73,17 +76,20 @@ class EvidenceTable(SQLModel):
     model_config = cast(Any, ConfigDict(defer_build=True))
     metadata: ClassVar[MetaData] = NAMES
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        """Say of each field how it is stored, before SQLModel makes a column of it."""
+        super().__pydantic_init_subclass__(**options)
+        for field in cls.model_fields.values():
+            for kind in [mark for mark in field.metadata if isinstance(mark, ColumnKind)][-1:]:
+                field.metadata.extend(_COLUMN_TYPES[kind])
+
 
 def column(table: type[SQLModel], name: str) -> Any:
     """Return a table's column as SQL uses it; SQLModel types the attribute as its Python value."""
     # The table's own, not the mapped attribute: a statement of columns alone needs no mapper, whose configuration
     # takes as long as to read some thousand rows.
     return table_of(table).c[name]
-
-
-def select_table(table: type[SQLModel]) -> Select[Any]:
-    """Select all columns of a table; its rows have the names of the columns and cannot be changed."""
-    return select(table_of(table))
 
 
 def table_of(table: type[SQLModel]) -> Table:
@@ -118,28 +124,6 @@ class ImportedFile(EvidenceTable, FileRecord, table=True):  # type: ignore[misc]
     __table_args__ = (UniqueConstraint("key"),)
 
     id: int | None = Field(default=None, primary_key=True)
-
-
-def file_labels(files: Iterable[ImportedFile]) -> dict[int, str]:
-    """Name imported files so that no two are called alike.
-
-    Parameters
-    ----------
-    files : iterable of ImportedFile
-        All that are stored.
-
-    Returns
-    -------
-    dict of int to str
-        By the file's id: its name, with the start of its SHA-256 where another imported file has the same name.
-    """
-    stored = [file for file in files if file.id is not None]
-    names = Counter(file.name for file in stored)
-    return {
-        file.id: printable(str(file.name) if names[file.name] == 1 else f"{file.name} (SHA-256 {file.sha256!s:.12}…)")
-        for file in stored
-        if file.id is not None
-    }
 
 
 class Environment(EvidenceTable, EnvironmentRecord, Creation, table=True):  # type: ignore[misc]

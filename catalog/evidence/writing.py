@@ -10,6 +10,7 @@ from sqlmodel import Session, SQLModel
 
 from catalog.errors import DuplicateEvidenceError
 from catalog.evidence.allowed import is_moment, utc_now, utc_text
+from catalog.evidence.queries import ACCURACY_COUNTS, MEASUREMENT_COUNTS
 from catalog.evidence.reading import accuracy_done, rounds_done
 from catalog.evidence.records import (
     AccuracyRecord,
@@ -20,12 +21,11 @@ from catalog.evidence.records import (
     SampleBase,
     SampleRecord,
     StrategyRecord,
+    Verdict,
 )
 from catalog.evidence.soundness import sound_rows
 from catalog.evidence.stored_rows import SLOS, insert_row, insert_rows, note, noted
 from catalog.evidence.tables import (
-    ACCURACY_COUNTS,
-    MEASUREMENT_COUNTS,
     Accuracy,
     AccuracyClassItem,
     AccuracyItem,
@@ -333,3 +333,26 @@ def _raise_duplicate(error: IntegrityError, place: str, what: str) -> None:
         raise DuplicateEvidenceError(
             f"{what} is already known, complete and valid; it is not measured twice"
         ) from error
+
+
+def judge_again(
+    session: Session,
+    measurement_id: int,
+    *,
+    verdict: Verdict,
+    reason: str | None,
+    findings: Sequence[Mapping[str, Any]],
+) -> bool:
+    """Store another verdict; False, and nothing is changed, where the round was measured again meanwhile."""
+    row = session.get_one(Measurement, measurement_id)
+    # One measurement per key and round may count (unique index); a newer one keeps that place.
+    if row.verdict == "INVALID" and verdict != "INVALID":
+        same = "latency_key = :key AND round = :round AND id <> :id"
+        query = text(f"SELECT 1 FROM measurement WHERE {same} AND {MEASUREMENT_COUNTS}")
+        values = {"key": row.latency_key, "round": row.round, "id": measurement_id}
+        if session.execute(query, values).first() is not None:
+            return False
+    row.sqlmodel_update({"verdict": verdict, "reason": reason, "findings": [dict(finding) for finding in findings]})
+    session.add(row)
+    session.flush()
+    return True

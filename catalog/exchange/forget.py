@@ -12,14 +12,13 @@ from sqlmodel import Session
 from catalog.errors import ExchangeError
 from catalog.evidence.allowed import printable
 from catalog.evidence.database import Database
+from catalog.evidence.lookups import has_accuracy, has_measurement
 from catalog.evidence.stored_rows import (
     SLOS,
     contributing_files,
     count_rows,
     delete_rows,
     delete_unused_pools,
-    has_accuracy,
-    has_measurement,
     note,
     noted,
     stored_rows,

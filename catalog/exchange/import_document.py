@@ -34,7 +34,8 @@ from catalog.evidence.stored_rows import (
     stored_rows,
     stored_values,
 )
-from catalog.evidence.tables import Artifact, Environment, ImportedFile, Slo, Strategy, file_labels
+from catalog.evidence.strategy_evidence import file_labels
+from catalog.evidence.tables import Artifact, Environment, ImportedFile, Slo, Strategy
 from catalog.evidence.writing import store_pool
 from catalog.exchange.document import (
     AccuracyEntry,

@@ -10,9 +10,8 @@ from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy.exc import SQLAlchemyError
 
-from catalog.evidence.database import Database
+from catalog.evidence.database import Database, reading_errors
 from catalog.evidence.link_samples import LinkedStrategy, linked_strategies
 from catalog.evidence.loading import ReadAccuracies, slo_evidence, strategy_evidence
 from catalog.evidence.records import Applicability, values_of
@@ -162,9 +161,9 @@ class LinkedStrategies:
         with self._lock:
             if key not in self._kept:
                 try:
-                    with self._database.session() as session:
-                        self._kept[key] = linked_strategies(session, *key)
-                except SQLAlchemyError as error:
+                    with self._database.reading() as reader:
+                        self._kept[key] = linked_strategies(reader, *key)
+                except reading_errors() as error:
                     raise EvidenceUnavailable(f"the samples on the links cannot be read: {error}") from error
             return self._kept[key]
 
@@ -186,16 +185,13 @@ def load(
 
     Who has read the strategies already passes them as `rows`.
 
-    SQLite isolates every transaction; a server needs REPEATABLE READ. A candidate that equals the one `before` stays
+    A candidate that equals the one `before` stays
     the same object, so that its cached results stay valid.
     """
-    with database.session() as session:
-        if database.engine.dialect.name != "sqlite":
-            # READ COMMITTED, PostgreSQL's default, would let every statement see a moment of its own.
-            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+    with database.reading() as reader:
         drawn = bounds or AccuracyBounds()
         groups: dict[tuple[str, int], list[StrategyEvidence]] = {}
-        for row in strategy_evidence(session, subject=subject, read=drawn.read) if rows is None else rows:
+        for row in strategy_evidence(reader, subject=subject, read=drawn.read) if rows is None else rows:
             groups.setdefault((row.subject, row.environment.id), []).append(row)
         kept = _candidates(before)
         loaded, left_out = [], list(database.left_out)
@@ -207,7 +203,7 @@ def load(
                 logger.exception("left out: subject %s", members[0].subject)
                 left_out.append(f"subject {members[0].subject}: {type(error).__name__}; the log has more")
         drawn.forget_unused()
-        return Evidence.of(loaded, slo_evidence(session), LinkedStrategies(database), tuple(left_out))
+        return Evidence.of(loaded, slo_evidence(reader), LinkedStrategies(database), tuple(left_out))
 
 
 _Kept = Mapping[tuple[str, int, str, str], Candidate]

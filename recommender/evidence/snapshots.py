@@ -8,18 +8,25 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from sqlalchemy.exc import SQLAlchemyError
+from typing import TYPE_CHECKING
 
 from catalog.errors import CatalogError, DatabaseMissingError, DatabaseTooNewError, DatabaseTooOldError
-from catalog.evidence.change_feed import ChangeFeed
-from catalog.evidence.database import Database, data_version, database_file, open_database, shown_location
+from catalog.evidence.database import (
+    Database,
+    data_version,
+    database_file,
+    driver_errors,
+    open_database,
+    shown_location,
+)
 from catalog.evidence.soundness import sound_database
 from catalog.statistics.drops import AccuracyDrop
 from recommender.errors import DatabaseMissing, DatabaseVersionMismatch, EvidenceUnavailable, NoEvidence
 from recommender.evidence.loading import AccuracyBounds, load
 from recommender.evidence.model import Evidence
+
+if TYPE_CHECKING:
+    from catalog.evidence.change_feed import ChangeFeed
 
 # Where there is no sign of a change (a server whose announcements are not heard), evidence is read again after so long.
 _BLIND_REFRESH_S = 2.0
@@ -60,7 +67,7 @@ class Snapshots:
         self._prepare = prepare
         self._lock = threading.Lock()
         self._opened: Database | None = None
-        self._watch: Any = None
+        self._watch: sqlite3.Connection | None = None
         # By the name as it is, because a link may lead to another file later; a URL's is looked up every time.
         self._file = None if "://" in database or database.startswith("file:") else Path(database).expanduser()
         self._state: FileState | None = None
@@ -194,7 +201,10 @@ class Snapshots:
             self._bounds.read = {}
         self._disconnect()
         self._opened = open_database(self.database, readonly=True)
-        if self._follow and self._opened.engine.dialect.name == "postgresql":
+        if self._follow and self._opened.file is None:
+            # Imported here: to hear a server takes SQLAlchemy, which reading a file does without.
+            from catalog.evidence.change_feed import ChangeFeed
+
             self._feed = ChangeFeed(self.database)
             self._feed.start(wait_s=_LISTENING_S)
         self._state = state
@@ -212,13 +222,13 @@ class Snapshots:
         return None if file is None else FileState.of(file, self.database)
 
     def _change(self, opened: Database) -> Hashable:
-        if opened.engine.dialect.name != "sqlite":
+        if opened.file is None:
             feed = self._feed
             count = 0 if feed is None else feed.count
             heard = feed is not None and feed.lack is None
             return count if heard else (count, time.monotonic() // _BLIND_REFRESH_S)
         if self._watch is None:
-            self._watch = opened.engine.raw_connection()
+            self._watch = opened.file_connection()
         return data_version(self._watch)
 
     def _close(self) -> None:
@@ -228,8 +238,7 @@ class Snapshots:
     def _disconnect(self) -> None:
         """Give back all connections: one that stays open keeps pages and the index of the log of the former file."""
         if self._watch is not None:
-            # Invalidated and not given back to the pool: of a damaged file it cannot even be rolled back.
-            self._watch.invalidate()
+            self._watch.close()
         if self._opened is not None:
             self._opened.close()
         if self._feed is not None:
@@ -277,7 +286,7 @@ def _translated(database: str) -> Iterator[None]:
         raise DatabaseVersionMismatch(str(error)) from error
     except CatalogError as error:
         raise EvidenceUnavailable(str(error)) from error
-    except (SQLAlchemyError, sqlite3.Error) as error:
+    except driver_errors() as error:
         # The driver's message is not repeated: it may contain the password, and the client may be unknown.
         shown = shown_location(database)
         raise EvidenceUnavailable(f"the evidence database {shown!r} cannot be read: {type(error).__name__}") from None

@@ -2,27 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BeforeValidator
-from sqlalchemy.exc import SQLAlchemyError
-from sqlmodel import Session
 
 from catalog.errors import CatalogError
-from catalog.evidence.database import open_database, shown_location
-from catalog.evidence.records import (
-    AccuracySummary,
-    LinkProbeRecord,
-    MeasurementSummary,
-    Period,
-    StrategyIdentity,
-    TierRunRecord,
-    values_of,
-)
-from catalog.evidence.soundness import sound_database
-from catalog.evidence.stored_rows import (
-    LatencyExtent,
+from catalog.evidence.database import open_database, reading_errors, shown_location
+from catalog.evidence.lookups import (
     environment_key,
     has_accuracy,
     has_measurement,
@@ -33,7 +20,18 @@ from catalog.evidence.stored_rows import (
     stored_strategy,
     tier_runs_of,
 )
-from catalog.evidence.tables import Measurement
+from catalog.evidence.queries import Reader
+from catalog.evidence.records import (
+    AccuracySummary,
+    LatencyExtent,
+    LinkProbeRecord,
+    MeasurementSummary,
+    Period,
+    StrategyIdentity,
+    TierRunRecord,
+    values_of,
+)
+from catalog.evidence.soundness import sound_database
 from catalog.units import refuse_share
 from recommender.answer import standings
 from recommender.answer.strategy_fields import environment_out, strategy_rows, subject_row
@@ -73,27 +71,27 @@ class EvidenceLookup:
 
     def find(self, identity: str) -> LatencyEvidence | AccuracyEvidenceOut:
         """Return the measurement or accuracy of that key; raise `UnknownEvidence`."""
-        evidence = self._answer(lambda session: _evidence(session, identity))
+        evidence = self._answer(lambda reader: _evidence(reader, identity))
         if evidence is None:
             raise UnknownEvidence(identity)
         return evidence
 
     def ids(self, subject: str, operator: str, placement: str, environment: str) -> EvidenceIds:
         """Return the evidence ids of a strategy in an environment."""
-        return self._answer(lambda session: _ids(session, subject, operator, placement, environment))
+        return self._answer(lambda reader: _ids(reader, subject, operator, placement, environment))
 
-    def _answer(self, question: Callable[[Session], _AnswerT]) -> _AnswerT:
+    def _answer(self, question: Callable[[Reader], _AnswerT]) -> _AnswerT:
         """Query the database as it is; where a row's content makes that fail, query it without such rows."""
         try:
             with open_database(self.database, readonly=True) as opened:
                 try:
-                    with opened.session() as session:
-                        return question(session)
+                    with opened.reading() as reader:
+                        return question(reader)
                 # To find the unusable rows all tables are read, so that is done only where one of them is in the way.
                 except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError):
-                    with sound_database(opened).session() as session:
-                        return question(session)
-        except (CatalogError, SQLAlchemyError) as error:
+                    with sound_database(opened).reading() as reader:
+                        return question(reader)
+        except reading_errors() as error:
             raise self._unavailable(error) from None
 
     def _unavailable(self, error: Exception) -> EvidenceUnavailable:
@@ -102,59 +100,58 @@ class EvidenceLookup:
         return EvidenceUnavailable(f"the evidence database {shown_location(self.database)!r} cannot be read: {reason}")
 
 
-def _evidence(session: Session, identity: str) -> LatencyEvidence | AccuracyEvidenceOut | None:
+def _evidence(reader: Reader, identity: str) -> LatencyEvidence | AccuracyEvidenceOut | None:
     """Return what was recorded under a key, checked to be valid JSON: a cell may hold what no answer can."""
-    evidence = _latency(session, identity) or _accuracy(session, identity)
+    evidence = _latency(reader, identity) or _accuracy(reader, identity)
     if evidence is not None:
         evidence.model_dump_json()
     return evidence
 
 
-def _ids(session: Session, subject: str, operator: str, placement: str, environment: str) -> EvidenceIds:
-    row = stored_strategy(session, subject, operator, placement, environment)
+def _ids(reader: Reader, subject: str, operator: str, placement: str, environment: str) -> EvidenceIds:
+    row = stored_strategy(reader, subject, operator, placement, environment)
     if row is None:
         return EvidenceIds(None, None)
     return EvidenceIds(
-        row.latency_key if has_measurement(session, row.latency_key) else None,
-        row.accuracy_key if has_accuracy(session, row.accuracy_key) else None,
+        row.latency_key if has_measurement(reader, row.latency_key) else None,
+        row.accuracy_key if has_accuracy(reader, row.accuracy_key) else None,
     )
 
 
-def _latency(session: Session, identity: str) -> LatencyEvidence | None:
-    measurements = measurements_under(session, identity)
+def _latency(reader: Reader, identity: str) -> LatencyEvidence | None:
+    measurements = measurements_under(reader, identity)
     if not measurements:
         return None
     first = measurements[0]
     return LatencyEvidence(
         **values_of(first, StrategyIdentity),
         id=identity,
-        environment=environment_key(session, first.environment_id),
-        rounds=[_round(session, measurement) for measurement in measurements],
+        environment=environment_key(reader, first.environment_id),
+        rounds=[_round(reader, measurement) for measurement in measurements],
     )
 
 
-def _round(session: Session, measurement: Measurement) -> RoundOut:
+def _round(reader: Reader, measurement: Any) -> RoundOut:
     return RoundOut(
         **values_of(measurement, MeasurementSummary),
         **values_of(measurement, Period),
-        **values_of(latency_extent(session, measurement.id), LatencyExtent),
-        # Every stored row has an id; its type says otherwise because the database gives it.
-        measurement_id=measurement.id or 0,
-        tiers=[TierRunOut(**values_of(run, TierRunRecord)) for run in tier_runs_of(session, measurement.id)],
-        links=[LinkProbeOut(**values_of(probe, LinkProbeRecord)) for probe in link_probes_of(session, measurement.id)],
+        **values_of(latency_extent(reader, measurement.id), LatencyExtent),
+        measurement_id=measurement.id,
+        tiers=[TierRunOut(**values_of(run, TierRunRecord)) for run in tier_runs_of(reader, measurement.id)],
+        links=[LinkProbeOut(**values_of(probe, LinkProbeRecord)) for probe in link_probes_of(reader, measurement.id)],
     )
 
 
-def _accuracy(session: Session, identity: str) -> AccuracyEvidenceOut | None:
+def _accuracy(reader: Reader, identity: str) -> AccuracyEvidenceOut | None:
     """Return the newest accuracy under the key: an earlier one may be a failed attempt."""
-    row = newest_accuracy(session, identity)
+    row = newest_accuracy(reader, identity)
     if row is None:
         return None
     return AccuracyEvidenceOut(
         **values_of(row, AccuracySummary),
         **values_of(row, Period),
         id=identity,
-        environment=environment_key(session, row.environment_id),
+        environment=environment_key(reader, row.environment_id),
         metric=row.metric_primary,
     )
 

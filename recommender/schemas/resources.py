@@ -8,6 +8,7 @@ from pydantic_core import CoreSchema
 
 from catalog.evidence.records import (
     AccuracySummary,
+    LatencyExtent,
     LinkProbeRecord,
     MeasurementSummary,
     Period,
@@ -15,7 +16,6 @@ from catalog.evidence.records import (
     StrategyIdentity,
     TierRunRecord,
 )
-from catalog.evidence.stored_rows import LatencyExtent
 from recommender.schemas.answer import EnvironmentOut, LimitsOut, RecommendResponse
 from recommender.schemas.base import CONDITIONS, Out, StrategyNameOut
 from recommender.schemas.request import RecommendRequest

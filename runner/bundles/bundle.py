@@ -9,10 +9,9 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from sqlmodel import Session
-
 from catalog.evidence.loading import strategy_evidence
-from catalog.evidence.stored_rows import input_orders, input_rules
+from catalog.evidence.lookups import input_orders, input_rules
+from catalog.evidence.queries import Reader
 from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.exchange.lineage import original_key
 from catalog.keys import latency_key
@@ -70,18 +69,18 @@ class MeasuredStrategy:
 
 
 def measured_strategy(
-    session: Session, subject: str, operator: str, placement: str, environment: str
+    reader: Reader, subject: str, operator: str, placement: str, environment: str
 ) -> MeasuredStrategy:
     """Read the evidence of an answer's recommendation."""
-    rows = [row for row in strategy_evidence(session, subject=subject) if row.environment.key == environment]
+    rows = [row for row in strategy_evidence(reader, subject=subject) if row.environment.key == environment]
     row = next(row for row in rows if (row.operator, row.placement) == (operator, placement))
     # Without passes and in one piece: only then is the digest that of the model itself.
     identity = next((row.files for row in rows if not row.passes and len(row.files) == 1), ())
     return MeasuredStrategy(
         row,
         identity[0].sha256 if identity else None,
-        input_orders(session, row.latency_key),
-        input_rules(session, row.latency_key),
+        input_orders(reader, row.latency_key),
+        input_rules(reader, row.latency_key),
     )
 
 

@@ -92,8 +92,8 @@ def _answered(database: str, request: RecommendRequest, acceptance: Acceptance, 
         sure = f" (it is {how_sure(answer.status, answer.probability)})" if answer.recommendation is not None else ""
         err.print(f"nothing to bundle: no strategy is {acceptance} to hold these budgets{sure}")
         raise typer.Exit(1)
-    with open_database(database, readonly=True) as opened, sound_database(opened).session() as session:
-        measured = measured_strategy(session, answer.subject, best.operator, best.placement, answer.environment.key)
+    with open_database(database, readonly=True) as opened, sound_database(opened).reading() as reader:
+        measured = measured_strategy(reader, answer.subject, best.operator, best.placement, answer.environment.key)
     return AnsweredQuestion(request, answer, best, measured)
 
 

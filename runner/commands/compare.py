@@ -43,8 +43,8 @@ def compare(a: FirstArgument, b: SecondArgument, subject: SubjectOption = None, 
 
 
 def _evidence(database: str, subject: str | None) -> tuple[StrategyEvidence, ...]:
-    with open_database(database) as opened, sound_database(opened).session() as session:
-        return strategy_evidence(session, subject=subject)
+    with open_database(database) as opened, sound_database(opened).reading() as reader:
+        return strategy_evidence(reader, subject=subject)
 
 
 def _print(pairing: Pairing) -> None:

@@ -2,14 +2,14 @@
 
 from catalog.errors import DatabaseReadOnlyError
 from catalog.evidence.database import Database
-from catalog.evidence.stored_rows import imported_unanalysed
+from catalog.evidence.lookups import imported_unanalysed
 from runner.commands.terminal import RunnerSettings, err
 
 
 def lack_analyses(database: Database) -> bool:
     """Tell whether imported evidence lacks analyses; reads a few rows."""
-    with database.session() as session:
-        return imported_unanalysed(session)
+    with database.reading() as reader:
+        return imported_unanalysed(reader)
 
 
 def analyse_imported(database: Database) -> None:

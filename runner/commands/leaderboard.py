@@ -44,21 +44,21 @@ def leaderboard(
     costs = chosen_costs(columns) if columns is not None else ()
     with open_database(database or RunnerSettings().database) as opened, ExitStack() as stack:
         analyse_imported(opened)
-        session = stack.enter_context(sound_database(opened).session())
-        listed = reading.leaderboard(session, subject=subject)
-        rows = with_analysis(listed, reading.rankings(session))
-        standings = reading.slo_standings(session)
+        reader = stack.enter_context(sound_database(opened).reading())
+        listed = reading.leaderboard(reader, subject=subject)
+        rows = with_analysis(listed, reading.rankings(reader))
+        standings = reading.slo_standings(reader)
         rows = with_standings(rows, standings)
-        rows = with_departures(rows, reading.race_departures(session))
-        settings = reading.environment_settings(session)
+        rows = with_departures(rows, reading.race_departures(reader))
+        settings = reading.environment_settings(reader)
         rows = _with_settings(rows, settings)
-        rows = with_distances(rows, reading.output_distances(session), reading.accuracy_remarks(session))
+        rows = with_distances(rows, reading.output_distances(reader), reading.accuracy_remarks(reader))
         if family is not None:
-            rows = of_family(rows, reading.family_members(session), family)
+            rows = of_family(rows, reading.family_members(reader), family)
         plain = as_json or as_csv
-        latencies = () if plain else loading.strategy_latencies(session, subject=subject)
-        paid = report_rows.tier_costs(session, subject=subject) if costs or as_json else ()
-        inapplicable = reading.inapplicable_strategies(session, subject=subject)
+        latencies = () if plain else loading.strategy_latencies(reader, subject=subject)
+        paid = report_rows.tier_costs(reader, subject=subject) if costs or as_json else ()
+        inapplicable = reading.inapplicable_strategies(reader, subject=subject)
     if as_json:
         print_json([{**row, "tiers": paid_by_tier(row, paid)} for row in rows])
         return

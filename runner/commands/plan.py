@@ -217,7 +217,7 @@ def plan(
         planned = [SettingPlan(own, _planned(own, evidence, scope, races)) for own in context.settings]
         settings = list(without_repeats(planned))
         made = joined(settings)
-        with evidence.session() as reading:
+        with evidence.reading() as reading:
             remarks = _remarks(made, distance_warnings(reading))
             departures = race_departures(reading) if races else {}
     if as_json:

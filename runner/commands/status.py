@@ -5,11 +5,11 @@ from typing import Any
 
 import typer
 from rich.table import Table
-from sqlmodel import Session
 
 from catalog.console import open_table
 from catalog.evidence import reading
 from catalog.evidence.database import open_database
+from catalog.evidence.queries import Reader
 from catalog.evidence.soundness import sound_database
 from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, example, out, print_json
 from runner.measuring.round_inputs import strata_in_words
@@ -25,11 +25,11 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
     """
     with (
         open_database(database or RunnerSettings().database) as opened,
-        (sound := sound_database(opened)).session() as session,
+        (sound := sound_database(opened)).reading() as reader,
     ):
-        content = _content(session) | {"left_out": list(sound.left_out)}
-        departures = list(reading.race_departures(session).values())
-        inputs = list(inputs_per_round(reading.round_moments(session)))
+        content = _content(reader) | {"left_out": list(sound.left_out)}
+        departures = list(reading.race_departures(reader).values())
+        inputs = list(inputs_per_round(reading.round_moments(reader)))
     if as_json:
         print_json(content | {"departures": [_departure_json(row) for row in departures]})
         return
@@ -53,29 +53,29 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
         out.print(line, markup=False, highlight=False)
 
 
-def _content(session: Session) -> dict[str, Any]:
+def _content(reader: Reader) -> dict[str, Any]:
     return {
-        "coverage": _coverage(session),
-        "troubles": [dict(row) for row in reading.troubles(session)],
-        "failed_accuracies": [dict(row) for row in reading.failed_accuracies(session)],
-        "inapplicable": [dict(row) for row in reading.inapplicable_strategies(session)],
-        "links": [dict(row) for row in reading.link_summary(session)],
-        "probing_share": reading.probing_share(session),
+        "coverage": _coverage(reader),
+        "troubles": [dict(row) for row in reading.troubles(reader)],
+        "failed_accuracies": [dict(row) for row in reading.failed_accuracies(reader)],
+        "inapplicable": [dict(row) for row in reading.inapplicable_strategies(reader)],
+        "links": [dict(row) for row in reading.link_summary(reader)],
+        "probing_share": reading.probing_share(reader),
         "draws": {
             subject: strata_in_words(
                 {name: (size["pool"], size["drawn"]) for name, size in protocol["strata"].items()},
                 declared=protocol["inputs"],
             )
-            for subject, protocol in reading.drawing_protocols(session).items()
+            for subject, protocol in reading.drawing_protocols(reader).items()
         },
     }
 
 
-def _coverage(session: Session) -> list[dict[str, Any]]:
+def _coverage(reader: Reader) -> list[dict[str, Any]]:
     """Return a row for each subject in each environment, with the setting where its catalog lists several values."""
-    settings = reading.environment_settings(session)
+    settings = reading.environment_settings(reader)
     rows = []
-    for row in reading.coverage(session):
+    for row in reading.coverage(reader):
         counts = {name: value for name, value in row.items() if name != "environment"}
         setting = settings.get(row["environment"])
         rows.append(counts if setting is None else {**counts, "setting": str(setting)})

@@ -25,12 +25,15 @@ def verify(
 
     The rules are in docs/verdicts.md. Exit code 1 when a measurement is INVALID.
     """
-    with open_database(database or RunnerSettings().database) as opened, opened.session() as session:
+    with open_database(database or RunnerSettings().database) as opened:
         # The sound reading is judged; the verdicts are stored in the database itself.
-        with sound_database(opened).session() as reading:
+        with sound_database(opened).reading() as reading:
             everything = judge_stored(reading, subject=subject)
-        changed = store_verdicts(session, everything) if rejudge else 0
-        session.commit()
+        changed = 0
+        if rejudge:
+            with opened.session() as session:
+                changed = store_verdicts(session, everything)
+                session.commit()
     # An attempt that a later one replaced is shown in full output, but decides nothing.
     measurements = [measurement for measurement in everything if not measurement.replaced]
     if as_json:

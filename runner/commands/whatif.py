@@ -26,7 +26,6 @@ from runner.commands.terminal import (
     print_json,
 )
 from runner.errors import RunnerError
-from runner.reports.whatif_plot import write_svg
 
 # So many rates fit beside the longest names of strategies, by the width of the terminal.
 _COLUMNS, _WIDE_COLUMNS, _WIDE = 3, 5, 130
@@ -111,6 +110,9 @@ def _linked_strategies(
 def _write(curves: Curves, output: Path, subject: str) -> None:
     if not curves.curves:
         raise RunnerError(f"{subject} has no strategy to draw: {curves.unpredictable[0].reason}")
+    # Imported here: a figure takes what draws the figures of a report.
+    from runner.reports.whatif_plot import write_svg
+
     try:
         write_svg(curves, output, subject=subject)
     except OSError as error:

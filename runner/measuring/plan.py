@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 
-from sqlmodel import Session as SqlSession
-
 from catalog.declaration import Catalog
 from catalog.evidence.database import Database
 from catalog.evidence.loading import stored_samples
+from catalog.evidence.lookups import measured_pool
+from catalog.evidence.queries import Reader
 from catalog.evidence.reading import (
     accuracy_done,
     doubtful_rounds,
@@ -25,7 +25,6 @@ from catalog.evidence.reading import (
     unequal_compositions,
 )
 from catalog.evidence.records import LastMeasurement, RoundLook
-from catalog.evidence.stored_rows import measured_pool
 from catalog.statistics.looks import error_share, look_of
 from catalog.statistics.samples import Samples
 from catalog.units import counted
@@ -100,7 +99,7 @@ def make_plan(
     """
     lacking = ((name, unusable.get(name) or _lacks(context, name)) for name in context.catalog.subjects)
     unready = {name: lacks for name, lacks in lacking if lacks}
-    with database.session() as reading:
+    with database.reading() as reading:
         declared = _key_all(context, unready, unequal_compositions(reading))
         return _look_up(context, Plan(declared, {}, (), (), unready, scope), reading)
 
@@ -131,7 +130,7 @@ def rounds_until(
 ) -> tuple[MissingRound, ...]:
     """Return the rounds that strategies, by name, lack of so many; `reason` is why more than are known are needed."""
     covered = _covered(plan.declared, plan.scope, plan.inapplicable)
-    with database.session() as reading:
+    with database.reading() as reading:
         missing: list[MissingRound] = []
         for keyed in covered:
             if keyed.strategy.name in targets:
@@ -142,7 +141,7 @@ def rounds_until(
 
 def remaining(plan: Plan, context: RunContext, database: Database) -> Plan:
     """Look up what the strategies of a plan still lack; their keys stay as they are."""
-    with database.session() as reading:
+    with database.reading() as reading:
         return _look_up(context, plan, reading)
 
 
@@ -152,7 +151,7 @@ def update_plan(plan: Plan, context: RunContext, database: Database) -> Plan:
     An operator may have turned out inapplicable, and parts that do not equal the model they were cut from have an
     accuracy of their own. Only those strategies are keyed and looked up again; the others keep their tasks.
     """
-    with database.session() as reading:
+    with database.reading() as reading:
         unequal, inapplicable = unequal_compositions(reading), inapplicable_artifacts(reading)
         declared = tuple(_keyed_by_proof(keyed, context, unequal) for keyed in plan.declared)
         # By name: a strategy whose accuracy is judged in another way has another accuracy key, but stays the same task.
@@ -170,7 +169,7 @@ def update_plan(plan: Plan, context: RunContext, database: Database) -> Plan:
     return replace(plan, declared=declared, inapplicable=inapplicable, accuracies=accuracies, rounds=rounds)
 
 
-def _look_up(context: RunContext, plan: Plan, reading: SqlSession) -> Plan:
+def _look_up(context: RunContext, plan: Plan, reading: Reader) -> Plan:
     inapplicable = inapplicable_artifacts(reading)
     usable = _covered(plan.declared, plan.scope, inapplicable)
     accuracies = _missing_accuracies(context, _with_metric(context, usable), reading)
@@ -198,7 +197,7 @@ def _with_metric(context: RunContext, strategies: Iterable[KeyedStrategy]) -> li
 
 
 def _updated_accuracies(
-    context: RunContext, plan: Plan, strategies: Sequence[KeyedStrategy], reading: SqlSession
+    context: RunContext, plan: Plan, strategies: Sequence[KeyedStrategy], reading: Reader
 ) -> tuple[MissingAccuracy, ...]:
     """Keep the planned accuracies that a strategy still needs, and add those whose key is new."""
     planned = {task.keyed.accuracy_key: task for task in plan.accuracies}
@@ -214,7 +213,7 @@ def _updated_accuracies(
 
 
 def _missing_accuracies(
-    context: RunContext, declared: Sequence[KeyedStrategy], reading: SqlSession
+    context: RunContext, declared: Sequence[KeyedStrategy], reading: Reader
 ) -> tuple[MissingAccuracy, ...]:
     missing: dict[str, MissingAccuracy] = {}
     subjects = {keyed.strategy.subject for keyed in declared}
@@ -228,7 +227,7 @@ def _missing_accuracies(
 
 
 def _missing_rounds(
-    context: RunContext, declared: Sequence[KeyedStrategy], reading: SqlSession, scope: FillScope
+    context: RunContext, declared: Sequence[KeyedStrategy], reading: Reader, scope: FillScope
 ) -> tuple[MissingRound, ...]:
     missing, experiment = [], context.catalog.experiment
     for keyed in declared:
@@ -254,7 +253,7 @@ class _RoundLookup:
 
     context: RunContext
     keyed: KeyedStrategy
-    reading: SqlSession
+    reading: Reader
     scope: FillScope
 
     @cached_property
@@ -343,7 +342,7 @@ def _more_inputs(chosen: tuple[str, ...], catalog: Catalog, subject: Subject, co
     return (*chosen, *rest[: count - len(chosen)])
 
 
-def _why(keyed: KeyedStrategy, last: LastMeasurement | None, done: int, reading: SqlSession, more: str) -> str:
+def _why(keyed: KeyedStrategy, last: LastMeasurement | None, done: int, reading: Reader, more: str) -> str:
     """Return why rounds are missing, in a phrase that a person can check."""
     if last is None:
         return "never measured in this environment"

@@ -3,14 +3,16 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from sqlmodel import Session as SqlSession
+from typing import TYPE_CHECKING, Any
 
 from catalog.evidence.loading import slo_evidence
-from catalog.evidence.reading import StoredMeasurement, judge_again, stored_measurements
+from catalog.evidence.queries import Reader
+from catalog.evidence.reading import StoredMeasurement, stored_measurements
 from catalog.evidence.records import Verdict
 from catalog.validity import DEFAULTS, Finding, Thresholds, judge_strategy, reason, worst
+
+if TYPE_CHECKING:
+    from sqlmodel import Session as SqlSession
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,11 @@ class JudgedMeasurement:
 
 
 def judge_stored(
-    session: SqlSession, *, subject: str | None = None, thresholds: Thresholds = DEFAULTS
+    reader: Reader, *, subject: str | None = None, thresholds: Thresholds = DEFAULTS
 ) -> tuple[JudgedMeasurement, ...]:
     """Apply all rules to all measurements of the strategies declared now."""
-    measurements = stored_measurements(session, subject=subject)
-    percentiles = {percentile for slo in slo_evidence(session) for percentile in slo.latency_s}
+    measurements = stored_measurements(reader, subject=subject)
+    percentiles = {percentile for slo in slo_evidence(reader) for percentile in slo.latency_s}
     findings = _judged(measurements, percentiles, thresholds)
     present = {
         (measurement.record.latency_key, measurement.record.round): measurement.id for measurement in measurements
@@ -98,8 +100,10 @@ def _judged(
     return by_measurement
 
 
-def store_verdicts(session: SqlSession, judged: Iterable[JudgedMeasurement]) -> int:
+def store_verdicts(session: "SqlSession", judged: Iterable[JudgedMeasurement]) -> int:
     """Store the verdicts that differ from the stored ones; return how many were changed."""
+    from catalog.evidence.writing import judge_again
+
     changed = 0
     for measurement in judged:
         record, verdict, reason = measurement.stored.record, measurement.verdict, measurement.reason

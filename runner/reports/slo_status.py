@@ -43,7 +43,7 @@ def store_results(
     now = utc_text(utc_now())
     progress(_ANALYSES, 0.0)
     sound = sound or sound_database(database)
-    with sound.session() as reading:
+    with sound.reading() as reading:
         rows = strategy_evidence(reading)
     store_missing(database, settings, evidence=rows, progress=partial(progress, _ANALYSES))
     progress(_ANSWERS, 0.0)

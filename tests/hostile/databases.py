@@ -52,12 +52,12 @@ def _locked(folder: Path) -> Said:
     """Lock the database longer than a runner waits, which is a tenth of a second here."""
     other = sqlite3.connect(folder / _DATABASE, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    waited = opening._BUSY_TIMEOUT_S
-    opening._BUSY_TIMEOUT_S = 0.1
+    waited = opening.BUSY_TIMEOUT_S
+    opening.BUSY_TIMEOUT_S = 0.1
     try:
         return typed(folder, FILL)
     finally:
-        opening._BUSY_TIMEOUT_S = waited
+        opening.BUSY_TIMEOUT_S = waited
         other.close()
 
 

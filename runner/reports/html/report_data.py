@@ -5,11 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlmodel import Session
-
 from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
 from catalog.evidence.database import Database
 from catalog.evidence.loading import slo_evidence, strategy_evidence
+from catalog.evidence.queries import Reader
 from catalog.evidence.reading import race_departures
 from catalog.evidence.report_rows import (
     Breakdown,
@@ -104,14 +103,14 @@ def gather_report(
     RunnerError
         Without evidence, or for an environment that is not there.
     """
-    with database.session() as session:
-        return _gathered(session, load(database, subject=subject), environment, subject, settings or AnalysisSettings())
+    with database.reading() as reader:
+        return _gathered(reader, load(database, subject=subject), environment, subject, settings or AnalysisSettings())
 
 
 def _gathered(
-    session: Session, answering: Evidence, environment: str | None, subject: str | None, settings: AnalysisSettings
+    reader: Reader, answering: Evidence, environment: str | None, subject: str | None, settings: AnalysisSettings
 ) -> Report:
-    evidence = strategy_evidence(session, subject=subject)
+    evidence = strategy_evidence(reader, subject=subject)
     groups: dict[str, list[StrategyEvidence]] = {}
     for strategy in evidence:
         groups.setdefault(strategy.environment.key, []).append(strategy)
@@ -122,10 +121,10 @@ def _gathered(
             f"no evidence {what}to report yet; `runner status` lists what there is, fill it with: runner fill-catalog"
         )
     chosen = _chosen(measured, environment)
-    costs = tier_costs(session, subject=subject)
-    slos = slo_evidence(session)
+    costs = tier_costs(reader, subject=subject)
+    slos = slo_evidence(reader)
     return Report(
-        tuple(_report(session, answering, members, costs, slos, settings) for members in chosen),
+        tuple(_report(reader, answering, members, costs, slos, settings) for members in chosen),
         # Named on the page, so that the shown environment is not taken for everything that was measured.
         tuple(members[0].environment for members in measured if members not in chosen),
         setting_sweeps(evidence, adjustment=settings.adjustment),
@@ -151,7 +150,7 @@ def _matches(environment: EnvironmentEvidence, choice: str) -> bool:
 
 
 def _report(
-    session: Session,
+    reader: Reader,
     answering: Evidence,
     members: Sequence[StrategyEvidence],
     costs: Sequence[Mapping[str, Any]],
@@ -171,22 +170,22 @@ def _report(
         unmeasured=tuple(member for member in members if not member.measured),
         slos=tuple(slos),
         causes=MeasuredCauses(
-            mean_breakdowns(session, members),
-            input_sizes(session, environment.id),
-            provider_nodes(session, environment.id),
-            tier_limits(session, environment.id),
+            mean_breakdowns(reader, members),
+            input_sizes(reader, environment.id),
+            provider_nodes(reader, environment.id),
+            tier_limits(reader, environment.id),
         ),
         costs=tuple(row for row in costs if row["environment"] == environment.key),
-        links=link_checks(session, environment.key),
+        links=link_checks(reader, environment.key),
         # The query gives the rounds of every subject, and a report may be of one.
-        verdicts=tuple(_unnamed(row) for row in round_verdicts(session, environment.id) if row["subject"] in subjects),
-        departures=tuple(_departures(session, members)),
+        verdicts=tuple(_unnamed(row) for row in round_verdicts(reader, environment.id) if row["subject"] in subjects),
+        departures=tuple(_departures(reader, members)),
     )
 
 
-def _departures(session: Session, members: Sequence[StrategyEvidence]) -> Iterator[Mapping[str, Any]]:
+def _departures(reader: Reader, members: Sequence[StrategyEvidence]) -> Iterator[Mapping[str, Any]]:
     """Yield who left the race of these strategies, by subject and rounds; not who was measured after all."""
-    departures = race_departures(session)
+    departures = race_departures(reader)
     for member in members:
         row = departures.get((member.subject, member.environment.key, member.operator, member.placement))
         if row is not None and len(member.rounds) <= row["rounds"]:

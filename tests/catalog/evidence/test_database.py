@@ -197,7 +197,7 @@ def test_a_reader_sees_what_a_writer_commits_and_nothing_else(tmp_path: Path, ma
 
 
 def test_a_locked_one_says_so(tmp_path: Path, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(module, "BUSY_TIMEOUT_S", 0.05)
     path = tmp_path / "e.db"
     with open_database(path, create=True) as database:
         other = sqlite3.connect(path, isolation_level=None)

@@ -13,7 +13,7 @@ from catalog.analysis import AnalysisSettings
 from catalog.analysis.subject import settings_of
 from catalog.analysis_options import AnalysisOptions
 from catalog.declaration import AnalysisSpec
-from catalog.evidence import records, soundness, tables
+from catalog.evidence import records, row_checks, tables
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,
     EnvironmentEvidence,
@@ -195,8 +195,8 @@ def test_what_an_analysis_asks_is_declared_once() -> None:
 def test_a_row_of_an_analysis_is_held_to_the_bounds_of_a_catalog(changes: dict[str, object]) -> None:
     keys = {"environment_id": 1, "subject": "net", "evidence_key": "key", "created_at": "2026-01-01T00:00:00+00:00"}
     row = {**asdict(AnalysisSettings()), **keys, "id": 1}
-    assert soundness._reason("analysis", row) is None
-    assert str(soundness._reason("analysis", row | changes)).startswith(next(iter(changes)))
+    assert row_checks._reason("analysis", row) is None
+    assert str(row_checks._reason("analysis", row | changes)).startswith(next(iter(changes)))
 
 
 def test_every_table_of_evidence_is_among_the_facts() -> None:
@@ -224,10 +224,10 @@ def test_the_database_checks_small_rows_in_the_bounds_of_their_records() -> None
         "accuracy_item": records.ItemHits,
         "accuracy_class_item": records.ClassPixels,
     }.items():
-        condition = soundness._Dialect(sqlite=True).sound(table)
+        condition = row_checks._Dialect(sqlite=True).sound(table)
         assert all(re.search(rf"\b{name}\)? (BETWEEN|IN) ", condition) for name in names(record)), table
-    assert soundness._bounds("sample_link")[1].most == 2**46
-    assert soundness._bounds("accuracy_class_item")[1].most == 999_999_999
+    assert row_checks._bounds("sample_link")[1].most == 2**46
+    assert row_checks._bounds("accuracy_class_item")[1].most == 999_999_999
 
 
 def test_a_second_declaration_would_be_noticed() -> None:
@@ -260,8 +260,8 @@ def test_a_file_and_a_row_are_held_to_the_same_bounds(changes: dict[str, object]
     with pytest.raises(ValidationError):
         document.TierRunEntry.model_validate(values | changes)
     row = tables.TierRun(**values, measurement_id=1).model_dump() | {"id": 1}
-    assert soundness._reason("tier_run", row) is None
-    assert str(soundness._reason("tier_run", row | changes)).startswith(next(iter(changes)))
+    assert row_checks._reason("tier_run", row) is None
+    assert str(row_checks._reason("tier_run", row | changes)).startswith(next(iter(changes)))
 
 
 @pytest.mark.parametrize("evidence", [AccuracyEvidence, StrategyEvidence])

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import text
 
 from catalog.evidence.database import Database
-from catalog.evidence.exact_sums import exact_mean, exact_sum, exact_text
+from catalog.evidence.exact_sums import exact_mean, exact_sum
+from catalog.evidence.queries import fetch
 from catalog.evidence.records import SampleRecord
 from catalog.evidence.writing import record_measurement, upsert_environment
 
@@ -27,7 +28,7 @@ def sums(database: Database, make: Any, values: Sequence[float]) -> tuple[float,
         samples = [SampleRecord(seq, f"{seq}", 0, value, 0.0) for seq, value in enumerate(values)]
         record_measurement(session, make.measurement(where, "identity", "edge", 1, samples=samples))
         query = f"SELECT {exact_sum('latency_s')}, {exact_mean('latency_s')}, {exact_sum('latency_s', scale='1')}"
-        total, mean, unscaled = session.execute(exact_text(session, f"{query} FROM sample")).one()
+        total, mean, unscaled = fetch(session, f"{query} FROM sample")[0]
     return total, mean, unscaled
 
 
@@ -47,6 +48,6 @@ def test_missing_values_are_left_out(database: Database, make: Any) -> None:
         for number in (1, 2):
             record_measurement(session, make.measurement(where, "identity", "edge", number, probing_s=None))
         query = f"SELECT {exact_sum('probing_s')}, {exact_mean('probing_s')} FROM measurement"
-        assert session.execute(exact_text(session, query)).one() == (None, None)
+        assert tuple(fetch(session, query)[0]) == (None, None)
         session.execute(text("UPDATE measurement SET probing_s = 0.3 WHERE round = 2"))
-        assert session.execute(exact_text(session, query)).one() == (0.3, 0.3)
+        assert tuple(fetch(session, query)[0]) == (0.3, 0.3)

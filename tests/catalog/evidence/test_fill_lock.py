@@ -207,7 +207,7 @@ def test_several_at_once_import_one_file_once(new_database: Callable[[str], str]
 def test_a_writer_that_others_wait_for_too_long_is_an_error_of_the_database(
     new_database: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("catalog.evidence.database._BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("catalog.evidence.database.BUSY_TIMEOUT_S", 0.05)
     refused = pytest.raises(DatabaseLockedError, match="another process is writing")
     target = new_database("evidence.db")
     with open_database(target) as opened, opened.writing_session(), refused, opened.writing_session():

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from catalog.evidence import sound_files, soundness
+from catalog.evidence import row_checks, sound_files, soundness
 from catalog.evidence.database import open_database
 from catalog.evidence.soundness import sound_database
 
@@ -28,13 +28,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Count the checks: an entry for each one that ran."""
     counted: list[str] = []
-    check = soundness._unsound
+    check = row_checks.unsound_rows
 
     def counting(*arguments: Any) -> Any:
         counted.append("check")
         return check(*arguments)
 
-    monkeypatch.setattr(soundness, "_unsound", counting)
+    monkeypatch.setattr(row_checks, "unsound_rows", counting)
     return counted
 
 
@@ -101,14 +101,14 @@ def test_a_file_put_in_place_of_a_sound_one_is_checked(path: Path, tmp_path: Pat
 def test_what_is_written_while_the_file_is_checked_is_not_taken_for_checked(
     path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
-    check = soundness._unsound
+    check = row_checks.unsound_rows
 
     def written_meanwhile(*arguments: Any) -> Any:
         unsound = check(*arguments)
         execute(path, UNSOUND)
         return unsound
 
-    monkeypatch.setattr(soundness, "_unsound", written_meanwhile)
+    monkeypatch.setattr(row_checks, "unsound_rows", written_meanwhile)
     assert left_out(path) == ()  # as read before the other program wrote
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parents[1]))

@@ -10,7 +10,8 @@ from sqlalchemy import text
 from catalog.evidence.database import Database
 from catalog.evidence.loading import slo_evidence, strategy_evidence
 from catalog.evidence.reading import leaderboard
-from catalog.evidence.soundness import _Dialect, sound_database
+from catalog.evidence.row_checks import _Dialect
+from catalog.evidence.soundness import sound_database
 
 
 def spoil(database: Database, *statements: str) -> None:
