@@ -74,14 +74,24 @@ def _enter(folder: Path, log: str, environment: dict[str, str]) -> None:
     sys.stdout = sys.stderr = open(descriptor, "w", buffering=1, closefd=False)  # noqa: SIM115
 
 
-def run_scheduler(folder: Path, port: int) -> None:
-    """Run a Dask scheduler on loopback."""
-    from distributed import Scheduler
+def run_scheduler(folder: Path, port: int, environment: dict[str, str]) -> None:
+    """Run a Dask scheduler on loopback; with TLS where the environment names certificates."""
+    import dask.config
+    from distributed import Scheduler, Security
 
-    _enter(folder, "scheduler.log", {})
+    _enter(folder, "scheduler.log", environment)
+    dask.config.refresh()
+    protocol = "tls" if environment else "tcp"
 
     async def serve() -> None:
-        async with Scheduler(host="127.0.0.1", port=port, dashboard=False, dashboard_address=None) as scheduler:
+        async with Scheduler(
+            host="127.0.0.1",
+            port=port,
+            protocol=protocol,
+            security=Security() if environment else None,
+            dashboard=False,
+            dashboard_address=None,
+        ) as scheduler:
             await scheduler.finished()
 
     asyncio.run(serve())
@@ -214,7 +224,7 @@ class KillRun:
 
     def _keep_running(self) -> None:
         """Start what does not run; where nothing is missing any more, one round more is wanted."""
-        self._keep("scheduler", run_scheduler, self._folder, self._port)
+        self._keep("scheduler", run_scheduler, self._folder, self._port, {})
         for name in TESTBEDS:
             # Each as on a machine of its own.
             environment = {"TIERWISE_LOCKS": str(self._folder / f"locks-{name}")}

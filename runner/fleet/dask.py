@@ -10,6 +10,7 @@ import os
 import queue
 import re
 import signal
+import ssl
 import time
 import uuid
 from collections import deque
@@ -18,13 +19,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dask.config
 from distributed import Client, Future, Security, Worker, get_worker
 from distributed.comm.core import CommClosedError
 
 from runner.errors import FleetError
-from runner.fleet.scheduler import check_scheduler
+from runner.fleet.scheduler import check_scheduler, is_loopback
 from runner.fleet.tasks import (
     BlockResult,
     Report,
@@ -184,7 +186,8 @@ async def _serve_once(service: _Service, scheduler: str, stop: asyncio.Event, sa
         memory_limit=0,
         heartbeat_interval="2s",
         death_timeout=_CONNECT_S,
-        host="127.0.0.1" if scheduler.startswith("tcp:") else None,
+        # What only this machine reaches is reached by it alone.
+        host="127.0.0.1" if is_loopback(urlsplit(scheduler).hostname or "") else None,
         protocol=scheduler.partition(":")[0],
         dashboard=False,
         dashboard_address=None,
@@ -231,6 +234,11 @@ def _unreachable(scheduler: str, error: BaseException) -> FleetError:
         return FleetError(
             f"another worker serves testbed {name!r} at {scheduler}; allowed: one. Stop that one, or serve another "
             "testbed"
+        )
+    if isinstance(error, ssl.SSLError) or "SSL" in said:
+        return FleetError(
+            f"the scheduler at {scheduler} and this side do not trust each other ({said.splitlines()[0]}); allowed: "
+            "certificates signed by one authority, whose own certificate both name (docs/fleet.md)"
         )
     return FleetError(
         f"no Dask scheduler answers at {scheduler} ({said.splitlines()[0]}); start one with: dask scheduler --host "

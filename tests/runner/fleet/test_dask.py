@@ -5,6 +5,7 @@ import io
 import json
 import multiprocessing
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,10 +23,13 @@ from runner.cli import app, run
 if os.environ.get("CI") != "true":
     pytest.importorskip("distributed", reason="the extra tierwise[fleet] is not installed")
 
+from dask import config
+
 from benchmarks.fleet_kills import TESTBEDS, KillRun, declare_testbeds, free_port, run_command, run_scheduler
 from runner.errors import FleetError
 from runner.fleet import dask
 from runner.fleet.testbed import TestbedDescription
+from tests.catalog_of_one import declare
 
 _START_S = 150.0
 
@@ -51,28 +55,72 @@ class Fleet:
             return [tuple(row) for row in session.execute(text(statement))]
 
 
+def certificates_in(folder: Path, name: str) -> dict[str, str]:
+    """Make an authority and a certificate that it signed, as docs/fleet.md says, and return Dask's settings of them."""
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    authority, node, request = (str(folder / f"{name}-{file}.pem") for file in ("ca", "node", "request"))
+    made, signed = f"{authority}.key", f"{node}.signed"
+    for command in (
+        ["req", "-x509", *key, "-subj", f"/CN={name}", "-days", "2", "-keyout", made, "-out", authority],
+        ["req", *key, "-subj", f"/CN={name}-node", "-keyout", node, "-out", request],
+        ["x509", "-req", "-in", request, "-CA", authority, "-CAkey", made, "-days", "2", "-out", signed],
+    ):
+        subprocess.run(["openssl", *command], check=True, capture_output=True)
+    # The key and its certificate in one file.
+    with Path(node).open("a") as file:
+        file.write(Path(signed).read_text())
+    variable = "DASK_DISTRIBUTED__COMM__TLS__"
+    roles = {f"{variable}{role}__CERT": node for role in ("SCHEDULER", "WORKER", "CLIENT")}
+    return {f"{variable}CA_FILE": authority, **roles}
+
+
+@contextlib.contextmanager
+def trusting(certificates: dict[str, str]) -> Iterator[None]:
+    """Give this process the settings of certificates."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("DASK_DISTRIBUTED__COMM__TLS__"):
+                patch.delenv(name)
+        for name, value in certificates.items():
+            patch.setenv(name, value)
+        config.refresh()
+        yield
+    config.refresh()
+
+
+def serve_testbed(folder: Path, log: str, environment: dict[str, str], arguments: list[str]) -> None:
+    """Serve a testbed in a process whose environment Dask has not read yet."""
+    os.environ.update(environment)
+    config.refresh()
+    run_command(folder, log, environment, arguments)
+
+
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("fleet")
     declare_testbeds(folder)
     context, port = multiprocessing.get_context("forkserver"), free_port()
     context.set_forkserver_preload(["runner.fleet.dask", "runner.commands.testbed", "benchmarks.fleet_kills"])
-    scheduler = f"tcp://127.0.0.1:{port}"
-    processes = [context.Process(target=run_scheduler, args=(folder, port), daemon=True)]
+    scheduler = f"tls://127.0.0.1:{port}"
+    certificates = certificates_in(folder, "ours")
+    processes = [context.Process(target=run_scheduler, args=(folder, port, certificates), daemon=True)]
     for name in TESTBEDS:
         serving = ["testbed", "serve", name, "--launcher", "process", "--scheduler", scheduler]
-        place = {"TIERWISE_LOCKS": str(folder / f"locks-{name}")}
-        processes.append(context.Process(target=run_command, args=(folder, f"{name}.log", place, serving), daemon=True))
+        place = {"TIERWISE_LOCKS": str(folder / f"locks-{name}")} | certificates
+        processes.append(
+            context.Process(target=serve_testbed, args=(folder, f"{name}.log", place, serving), daemon=True)
+        )
     for process in processes:
         process.start()
     try:
         deadline = time.monotonic() + _START_S
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and all(process.is_alive() for process in processes):
             logs = [folder / f"{name}.log" for name in TESTBEDS]
             if all(log.exists() and "serving testbed" in log.read_text() for log in logs):
                 break
             time.sleep(0.1)
-        yield Fleet(folder, scheduler)
+        with trusting(certificates):
+            yield Fleet(folder, scheduler)
     finally:
         for process in processes:
             process.kill()
@@ -127,7 +175,6 @@ def test_a_testbed_is_served_once(fleet: Fleet) -> None:
         (["--on", "left", "--on", "left"], "--on names a testbed twice"),
         (["--scheduler", "tcp://192.0.2.7:8786"], "without TLS"),
         (["--scheduler", "http://127.0.0.1:1"], "not the address of a Dask scheduler"),
-        (["--scheduler", "tls://127.0.0.1:1"], "needs certificates"),
         (["--scheduler", "tcp://127.0.0.1:1"], "no Dask scheduler answers at tcp://127.0.0.1:1"),
     ],
 )
@@ -136,6 +183,51 @@ def test_what_cannot_be_is_said_at_once(
 ) -> None:
     monkeypatch.setattr(dask, "_CONNECT_S", 0.5)
     assert said in fleet.command("fill-catalog", *arguments, expect=1)
+
+
+def test_a_scheduler_with_tls_serves_those_alone_whose_certificates_its_authority_signed(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask, "_CONNECT_S", 2.0)
+    filling = ("fill-catalog", "--scheduler", fleet.scheduler)
+    with trusting({}):
+        assert "needs certificates, and Dask's settings name none; allowed:" in fleet.command(*filling, expect=1)
+        plain = fleet.scheduler.replace("tls:", "tcp:")
+        assert f"no Dask scheduler answers at {plain}" in fleet.command("fill-catalog", "--scheduler", plain, expect=1)
+    with trusting(certificates_in(tmp_path, "theirs")):
+        said = fleet.command(*filling, expect=1)
+    assert f"the scheduler at {fleet.scheduler} and this side do not trust each other" in said
+    assert "signed by one authority" in said
+    assert "Nothing is missing" in fleet.command(*filling)
+
+
+def test_a_race_takes_its_looks_over_both_testbeds(fleet: Fleet) -> None:
+    file = fleet.folder / "strategies.yaml"
+    before = file.read_text()
+    declared = yaml.safe_load(before)
+    declared["experiment"] = {"inputs": 5, "rounds": 3, "warmup": 1, "race": True}
+    # What is compared in a round runs on one testbed, so that a second one helps a second subject.
+    (fleet.folder / "other").mkdir()
+    declare(fleet.folder / "other", width=16)
+    other = {"model": "./other/table.onnx", "dataset": {"tensors": "other/table.npz"}}
+    declared["subjects"] |= {"other": declared["subjects"]["table"] | other}
+    try:
+        # The workers read it again for every block.
+        file.write_text(yaml.safe_dump(declared, sort_keys=False))
+        said = fleet.command("fill-catalog", "--scheduler", fleet.scheduler)
+        again = fleet.command("fill-catalog", "--scheduler", fleet.scheduler)
+    finally:
+        file.write_text(before)
+    for subject in ("table", "other"):
+        assert f"{subject} · fast: identity on mobile, proven, after 3 rounds" in said
+    assert "no further round could prove or change an answer" in again and "measured 0 rounds" in again
+    rows = fleet.query("SELECT testbed, subject, round FROM measurement WHERE look IS NOT NULL")
+    assert {testbed for testbed, *_ in rows} == set(TESTBEDS)
+    assert {(subject, number) for _, subject, number in rows} >= {
+        (subject, number) for subject in ("table", "other") for number in (1, 2, 3)
+    }
+    # A round of a subject was measured on one testbed.
+    assert len({(subject, number) for _, subject, number in rows}) == len(set(rows))
 
 
 def test_a_testbed_that_nobody_serves_is_named(fleet: Fleet) -> None:
