@@ -120,6 +120,8 @@ class _Server:
                 pass_fds=[other.fileno()],
                 env=os.environ | _ONE_THREAD,
             )
+        # It ends by itself after a while: until someone waits for it, the kernel keeps its entry.
+        threading.Thread(target=self._process.wait, name="model-process-server", daemon=True).start()
 
     def close(self) -> None:
         self.connection.close()
