@@ -57,10 +57,11 @@ from catalog.exchange.document import (
     neutral,
     ordered_strategies,
 )
-from catalog.exchange.row_collector import ARTIFACT_COUNTS, artifact_counts, default_passes
+from catalog.exchange.row_collector import ARTIFACT_COUNTS, artifact_counts
 from catalog.exchange.rows import REQUIRED, Kind
 from catalog.exchange.rows_to_document import LAUNCHER
 from catalog.exchange.serialization import ids_name, pack_bits, pool_digest, problems_of
+from catalog.exchange.spellings import default_passes
 from catalog.statistics.families import KNOWN_PASSES
 
 EntryT = TypeVar("EntryT", bound=Entry)

@@ -1,7 +1,7 @@
 """Importing files: which kind each is, and all of them in one transaction or none."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -37,16 +37,18 @@ from catalog.exchange.serialization import problems_of, read_document
 from catalog.keys import content_key
 from catalog.printable import printable
 from catalog.regular_files import open_regular
+from catalog.statistics.families import KNOWN_PASSES
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A file and what importing it changed."""
+    """A file and what importing it changed; `remarks` say what its rows cannot be compared by."""
 
     file: Path
     format: str
     sha256: str
     stored: ImportOutcome
+    remarks: tuple[str, ...] = ()
 
 
 def import_files(
@@ -161,7 +163,8 @@ class _Command:
         record = self._record(file, key, stream, rows.kind, details)
         storing = partial(self.progress, file)
         stored = store_document(self.session, document, record, named_by_user=True, progress=storing)
-        return Imported(file, rows.kind, record.sha256, replace(stored, apart=apart))
+        remarks = tuple(_remarks(document, imported))
+        return Imported(file, rows.kind, record.sha256, replace(stored, apart=apart), remarks)
 
     def _record(self, file: Path, key: str, stream: ContentStream, kind: str, details: dict[str, object]) -> FileRecord:
         name, sha256 = printable(file.name), stream.sha256
@@ -198,6 +201,25 @@ def opened(file: Path) -> BinaryIO:
         raise ExchangeError(str(file), ["is a directory; name a file in it"]) from error
     except OSError as error:
         raise ExchangeError(str(file), [f"cannot be read: {error.strerror}"]) from error
+
+
+def _remarks(document: Document, imported: Mapping[tuple[str, str, str, str], ImportedStrategy]) -> Iterator[str]:
+    """Yield what the names in rows keep their strategies from being compared by."""
+    unknown = {
+        strategy.operator
+        for strategy in document.strategies
+        if not {str(step["name"]) for step in strategy.passes} <= set(KNOWN_PASSES)
+    }
+    if unknown:
+        yield (
+            f"{', '.join(sorted(unknown))}: no column `passes` says what is done to the model, so that no research "
+            f"question compares it; allowed: {', '.join(KNOWN_PASSES)}, joined by '+'"
+        )
+    earlier = {subject for _, subject, operator, _ in imported if operator == "identity"}
+    named = {strategy.subject for strategy in document.strategies if strategy.operator == "identity"}
+    lacking = {strategy.subject for strategy in document.strategies} - named - earlier
+    if lacking:
+        yield f"{', '.join(sorted(lacking))}: no operator is called `identity`, with which all others are compared"
 
 
 def _chain(document: Document) -> dict[str, object]:

@@ -4,8 +4,8 @@ import math
 import re
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from operator import itemgetter
@@ -14,6 +14,14 @@ from typing import Any, NamedTuple
 from catalog.errors import ExchangeError
 from catalog.evidence.allowed import is_moment, utc_text
 from catalog.exchange.rows import LINK_COLUMN, PART_NAMES, Row, Rows, part_column, sent_link
+from catalog.exchange.spellings import (
+    METRICS,
+    default_passes,
+    name_near,
+    spelled_metric,
+    spelled_operator,
+    spelled_tiers,
+)
 from catalog.graph_size import graph_size
 from catalog.statistics.families import KNOWN_PASSES
 
@@ -26,9 +34,9 @@ _WHOLE = re.compile(r"[0-9]{1,9}")
 _BYTES = re.compile(r"[0-9]{1,15}")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MAX_FIELD = 10_000
+_WITH_UNIT = re.compile(r"[0-9][0-9.,]* ?[A-Za-z%][A-Za-z/%]*")
 # What rows may say of an artifact; an operator makes one of a subject's model.
 ARTIFACT_COUNTS = ("size_bytes", "parameters", "nodes")
-_METRICS = ("top1", "top5", "miou", "agreement")
 # Parts that are rounded to the digits of the latency may exceed it by that much.
 _ROUNDING = 1e-6
 
@@ -164,15 +172,18 @@ class RowCollector:
                 break
         if not self._rows.problems:
             self._rows.problems += [*self._duplicates(), *_metric_problems(self._gathered), *self._size_problems()]
+            self._rows.problems += _share_problems(self._gathered)
         if self._rows.kind == "latencies":
             _choose_rates(self._gathered)
-        return {strategy: _sorted(self._gathered[strategy]) for strategy in sorted(self._gathered)}
+        named = _with_spelled_tiers(self._gathered)
+        return {strategy: _sorted(named[strategy]) for strategy in sorted(named)}
 
     def _lay_out(self) -> None:
         """Look up where each column is; a row of JSON may have brought another one."""
         columns = self._rows.columns
         self._width = len(columns)
         self._at = {name: position for position, name in enumerate(columns)}
+        self._units = {self._at[name]: unit for name, unit in self._rows.units.items()}
         self._links = [(match[1], at) for name, at in self._at.items() if (match := LINK_COLUMN.match(name))]
         self._sent = [(link, at) for name, at in self._at.items() if (link := sent_link(name)) is not None]
         self._parts = [(part, at) for name, at in self._at.items() if (part := part_column(name)) is not None]
@@ -230,6 +241,9 @@ class RowCollector:
         before = len(self._rows.problems)
         name = self._strategy(row)
         passes = self._passes(row)
+        cut = "partition" in (default_passes(name.operator) if passes is None else passes)
+        if cut and "-" not in name.placement and len(self._rows.problems) == before:
+            self._problem(row, "placement", "two tiers joined by '-', such as mobile-edge: its operator cuts the model")
         stated = {column: self._bytes(row, column) for column in ARTIFACT_COUNTS}
         counts = {column: count for column, count in stated.items() if count is not None}
         links = {link: self._number(row, at, "bit/s above 0", 1, 1e15) for link, at in self._links if row.cells[at]}
@@ -264,7 +278,7 @@ class RowCollector:
 
     def _passes(self, row: Row) -> tuple[str, ...] | None:
         """Return the passes that a row names, None where the cell is empty; only identity has none."""
-        text, operator = self._cell(row, "passes"), self._cell(row, "operator")
+        text, operator = self._cell(row, "passes"), self._operator(row)
         if not text:
             return None
         passes = () if text in ("none", "identity") else tuple(part.strip() for part in text.split("+"))
@@ -394,10 +408,14 @@ class RowCollector:
     def _take_accuracy(self, row: Row) -> None:
         before = len(self._rows.problems)
         group = self._group(row)
-        metric = self._cell(row, "metric")
-        if metric not in _METRICS:
+        metric = spelled_metric(self._cell(row, "metric"))
+        if metric not in METRICS:
             self._problem(row, "metric", "top1, top5, miou or agreement")
-        value = self._number(row, self._at["value_pct"], "a percentage from 0 to 100", 0, 100)
+        at = self._at["value_pct"]
+        # A percent sign says what the column is.
+        plain = row.cells[at].removesuffix("%").rstrip()
+        stated = row._replace(cells=[*row.cells[:at], plain, *row.cells[at + 1 :]])
+        value = self._number(stated, at, "a percentage from 0 to 100", 0, 100)
         items = self._whole(row, "items", self._item_counts, minimum=1) if self._cell(row, "items") else 0
         moment = self._moment(row)
         if group is None or len(self._rows.problems) > before:
@@ -416,16 +434,24 @@ class RowCollector:
             self._rows.problem(row, f"measured_at of {strategy} is {shown}, and {former} before; keep one")
         members.metrics[metric], members.items, members.measured_at = value, items, moment
 
+    def _operator(self, row: Row) -> str:
+        return spelled_operator(self._cell(row, "operator"))
+
     def _strategy(self, row: Row) -> StrategyName:
-        for column in ("subject", "operator", "environment"):
-            text = self._cell(row, column)
+        operator = self._operator(row)
+        names = {
+            "subject": self._cell(row, "subject"),
+            "operator": operator,
+            "environment": self._cell(row, "environment"),
+        }
+        for column, text in names.items():
             if (column != "environment" or text) and not is_name(text):
-                self._problem(row, column, NAME_RULE)
+                near = name_near(text)
+                self._problem(row, column, f"{NAME_RULE}, such as {near}" if near else NAME_RULE)
         placement = self._cell(row, "placement")
         if not _PLACEMENT.fullmatch(placement) or len(placement) > 255:
             self._problem(row, "placement", "a tier, or tiers joined by '-', such as mobile-edge")
-        where = self._cell(row, "environment") or self._environment
-        return StrategyName(where, self._cell(row, "subject"), self._cell(row, "operator"), placement)
+        return StrategyName(names["environment"] or self._environment, names["subject"], operator, placement)
 
     def _whole(self, row: Row, column: str, checked: dict[str, int], *, minimum: int) -> int:
         """Return a whole number, and keep it among those that are checked."""
@@ -446,15 +472,19 @@ class RowCollector:
         return minimum
 
     def _number(self, row: Row, at: int, allowed: str, least: float, most: float) -> float:
-        text = row.cells[at]
+        text, unit = row.cells[at], self._units.get(at)
         # float() takes `1_000` and the digits of other scripts as well; NaN and infinity are in no range.
         if text.isascii() and "_" not in text:
             try:
                 value = float(text)
             except ValueError:
                 value = math.nan
+            if unit is not None:
+                value = value * unit.factor / unit.divisor
             if least <= value <= most:
                 return value
+        if unit is not None:
+            allowed = allowed.replace(unit.instead_of, unit.words)
         self._problem(row, self._rows.columns[at], f"{allowed}, with a decimal point" if "," in text else allowed)
         return 1.0
 
@@ -463,8 +493,12 @@ class RowCollector:
         if len(got) > _MAX_FIELD:
             self._rows.problem(row, f"{column} is {len(got)} characters long, {_MAX_FIELD} are allowed")
             return
+        if _WITH_UNIT.fullmatch(got):
+            allowed = f"{allowed}, without its unit"
+        elif column == "latency_s" and not got:
+            allowed = f"{allowed}, or no row where nothing was measured"
         shown = repr(got if len(got) <= 40 else f"{got[:37]}…")
-        self._rows.problem(row, f"{column} is {shown}; expected {allowed}")
+        self._rows.problem(row, f"{self._rows.written.get(column, column)} is {shown}; expected {allowed}")
 
     def _duplicates(self) -> Iterator[str]:
         """Sort every round, and yield the rows that say again what another one says."""
@@ -486,6 +520,35 @@ class RowCollector:
                     f"input_bytes of {subject} in {environment} is given for {with_size} and not for {without}"
                 )
                 yield f"{contradiction}; give it for every input, or leave the column out"
+
+
+def _with_spelled_tiers(gathered: Mapping[StrategyName, StrategyRows]) -> Mapping[StrategyName, StrategyRows]:
+    """Return the rows with the study's tiers as they are called here, where a file writes them in another case."""
+    placed = {tier for name in gathered for tier in name.placement.split("-")}
+    linked = {
+        tier
+        for members in gathered.values()
+        for rates in (*members.settings, tuple((members.links or {}).items()))
+        for link, _ in rates
+        for tier in link.split("-")
+    }
+    # A column names its link as no placement does: then it is the link of those in lower case.
+    spelled = {**spelled_tiers(linked - placed), **spelled_tiers(placed)}
+    if not spelled:
+        return gathered
+
+    def here(tiers: str) -> str:
+        return "-".join(spelled.get(tier, tier) for tier in tiers.split("-"))
+
+    for members in gathered.values():
+        members.links = members.links and {here(link): rate for link, rate in members.links.items()}
+        members.settings = {
+            tuple((here(link), rate) for link, rate in rates): rounds for rates, rounds in members.settings.items()
+        }
+        for rows in (rows for rounds in (members.rounds, *members.settings.values()) for rows in rounds.values()):
+            rows.parts = {(here(tier), part): values for (tier, part), values in rows.parts.items()}
+            rows.sent = {here(link): counts for link, counts in rows.sent.items()}
+    return {replace(name, placement=here(name.placement)): members for name, members in gathered.items()}
 
 
 def _choose_rates(gathered: Mapping[StrategyName, StrategyRows]) -> None:
@@ -519,25 +582,16 @@ def _metric_problems(gathered: Mapping[StrategyName, StrategyRows]) -> Iterator[
             yield f"{strategy} has {' and '.join(members.metrics)}; expected one of top1 (with top5), miou, agreement"
 
 
+def _share_problems(gathered: Mapping[StrategyName, StrategyRows]) -> Iterator[str]:
+    """Yield that accuracies are shares of 1 where none is above: as percent they would all be near nothing."""
+    values = [value for members in gathered.values() for value in members.metrics.values()]
+    if len(values) > 1 and 0 < max(values) <= 1:
+        yield f"value_pct is at most {max(values):g} in every row; expected percent, such as {100 * max(values):g}"
+
+
 def gather_rows(rows: Rows, environment: str, *, file: str) -> Mapping[StrategyName, StrategyRows]:
     """Check every row; raises ExchangeError with the place of each bad one."""
     gathered = RowCollector(rows, environment).gather()
     if rows.problems:
         raise ExchangeError(file, rows.problems)
     return gathered
-
-
-def default_passes(operator: str) -> Sequence[str]:
-    """Return what an operator does by its name: the study's six are known, another one is a pass of its own name."""
-    return STUDY_OPERATORS.get(operator, (operator,))
-
-
-# What the study's operators do, as the catalogs here call them.
-STUDY_OPERATORS: Mapping[str, tuple[str, ...]] = {
-    "identity": (),
-    "quantized": ("static_ptq",),
-    "early_exit": ("early_exit",),
-    "partition": ("partition",),
-    "quantized_early_exit": ("static_ptq", "early_exit"),
-    "quantized_early_exit_partition": ("static_ptq", "early_exit", "partition"),
-}

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, TextIO
 from catalog.declaration.checks import nearest
 from catalog.errors import ExchangeError
 from catalog.exchange.content import ContentStream, JsonReader, MalformedJson
+from catalog.exchange.spellings import Unit, column_unit, spelled_column, suggestion
 
 Kind = Literal["latencies", "accuracies"]
 REQUIRED: Mapping[Kind, tuple[str, ...]] = {
@@ -54,18 +55,35 @@ class Rows:
     """A file's rows, of one kind, which can be gone through once; `place` is what a row's number counts.
 
     Going through them notes in `problems` what is wrong with single rows. A column of JSON is added to `columns` when
-    the first row has it.
+    the first row has it. `units` has the columns whose cells are in another unit than the column's name says, and
+    `written` how the file calls the columns that it calls otherwise.
     """
 
     kind: Kind
     place: str
     columns: list[str]
+    units: dict[str, Unit] = field(default_factory=dict)
+    written: dict[str, str] = field(default_factory=dict)
     rows: Iterator[Row] = field(default_factory=lambda: iter(()))
     problems: list[str] = field(default_factory=list)
 
     def problem(self, row: Row, what: str) -> None:
         """Note what is wrong with a row."""
         self.problems.append(f"{self.place} {row.number}: {what}")
+
+    def add_column(self, name: str) -> str:
+        """Add a column as the file calls it; return what it is called here, the same name where nothing is known."""
+        column, unit = spelled_column(name), None
+        if not _allowed(column, self.kind) and (other := column_unit(column)) and _allowed(other[0], self.kind):
+            column, unit = other
+        if not _allowed(column, self.kind):
+            column = name
+        elif column not in self.columns:
+            self.written[column] = name
+            if unit is not None:
+                self.units[column] = unit
+        self.columns.append(column)
+        return column
 
     @property
     def too_many_problems(self) -> bool:
@@ -153,8 +171,11 @@ def part_column(column: str) -> tuple[str, str] | None:
 
 
 def _unknown(name: str, kind: Kind) -> str:
+    if near := suggestion(name):
+        return f"unknown column {name!r}; rename it to {near}"
     links = "; or a link such as mobile-edge_bit_per_s" if kind == "latencies" else ""
-    return f"unknown column {name!r}; {nearest(name, (*REQUIRED[kind], *OPTIONAL[kind]))}{links}"
+    allowed = nearest(name, (*REQUIRED[kind], *OPTIONAL[kind]))
+    return f"unknown column {name!r}; {allowed}{links}; rename it or leave it out"
 
 
 def _missing(columns: Sequence[str], kind: Kind) -> Iterator[str]:
@@ -164,7 +185,7 @@ def _missing(columns: Sequence[str], kind: Kind) -> Iterator[str]:
 
 
 def _kind(columns: Sequence[str]) -> Kind:
-    return "accuracies" if {"value_pct", "metric"} & set(columns) else "latencies"
+    return "accuracies" if {"value_pct", "metric"} & set(map(spelled_column, columns)) else "latencies"
 
 
 def _column_problems(columns: Sequence[str], kind: Kind) -> Iterator[str]:
@@ -190,10 +211,11 @@ def _csv_rows(text: TextIO, file: str) -> Rows:
         raise ExchangeError(file, [f"line 1: {error}"]) from error
     if not any(header):
         raise ExchangeError(file, [f"the file is empty or has no header; {_EXPECTED}"])
-    kind = _kind(header)
-    if problems := list(_column_problems(header, kind)):
+    rows = Rows(_kind(header), "line", [])
+    for name in header:
+        rows.add_column(name)
+    if problems := list(_column_problems(rows.columns, rows.kind)):
         raise ExchangeError(file, problems)
-    rows = Rows(kind, "line", header)
     # A quoted cell may span lines: `line_num` is where a row ends.
     rows.rows = _csv_body(reader, rows, file, reader.line_num + 1)
     return rows
@@ -237,8 +259,10 @@ def _json_rows(text: TextIO, file: str) -> Rows:
     source = _json_values(reader, file)
     # The first row says of which kind the file is.
     first = next(source, None)
-    kind = _kind(list(first) if isinstance(first, dict) else [])
-    rows = Rows(kind, "row", list(REQUIRED[kind]))
+    rows = Rows(_kind(list(first) if isinstance(first, dict) else []), "row", [])
+    # So that every row has them, whichever the first one has.
+    for name in REQUIRED[rows.kind]:
+        rows.add_column(name)
     rows.rows = iter(()) if first is None else _json_body(chain((first,), source), rows, file)
     return rows
 
@@ -257,6 +281,7 @@ def _json_values(reader: JsonReader, file: str) -> Iterator[Any]:
 def _json_body(source: Iterable[Any], rows: Rows, file: str) -> Iterator[Row]:
     wrong: dict[str, None] = {}
     there: dict[str, None] = {}
+    columns: dict[str, str] = {}
     positions = {name: position for position, name in enumerate(rows.columns)}
     for number, value in enumerate(source, 1):
         if not isinstance(value, dict):
@@ -267,14 +292,18 @@ def _json_body(source: Iterable[Any], rows: Rows, file: str) -> Iterator[Row]:
             continue
         if len(value) > _MAX_COLUMNS or len(positions) > _MAX_COLUMNS:
             raise ExchangeError(file, [f"row {number}: has more than {_MAX_COLUMNS} columns"])
-        for name in value.keys() - there.keys():
+        # In the order of the row, so that the same file has the same columns.
+        for written in [name for name in value if name not in columns]:
+            name = columns[written] = rows.add_column(written)
             there[name] = None
-            if name not in positions:
+            if name in positions:
+                # One of those that every row has.
+                rows.columns.pop()
+            else:
                 positions[name] = len(positions)
-                rows.columns.append(name)
             if not _allowed(name, rows.kind):
                 wrong[_unknown(name, rows.kind)] = None
-        row = _json_row(number, value, positions, rows)
+        row = _json_row(number, value, {name: positions[columns[name]] for name in value}, rows)
         # A column that nothing knows makes the rows something else.
         if not wrong:
             yield row
@@ -286,8 +315,10 @@ def _json_body(source: Iterable[Any], rows: Rows, file: str) -> Iterator[Row]:
 
 
 def _json_row(number: int, value: Mapping[str, Any], positions: Mapping[str, int], rows: Rows) -> Row:
-    cells = [""] * len(positions)
+    cells = [""] * len(rows.columns)
     row = Row(number, cells)
+    if len(set(positions.values())) < len(positions):
+        rows.problem(row, "two of its columns are one here, written otherwise; keep one")
     for name, cell in value.items():
         if isinstance(cell, str):
             cells[positions[name]] = cell.strip()

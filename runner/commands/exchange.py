@@ -186,7 +186,7 @@ def _report(imported: Imported) -> None:
         out.print(f"{name}: imported before, nothing changed", soft_wrap=True)
     else:
         _report_new(name, stored)
-    for text in stored.apart:
+    for text in (*stored.apart, *imported.remarks):
         err.print(f"{name}: {text}", soft_wrap=True)
     if stored.extended:
         files = ", ".join(stored.extended)

@@ -12,7 +12,7 @@ from catalog.evidence.database import Database
 from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.exchange import collect, import_files, rows_csv
-from catalog.exchange.row_collector import STUDY_OPERATORS
+from catalog.exchange.spellings import STUDY_OPERATORS
 from tests.catalog.exchange.study_rows import HEADER as STUDY_HEADER
 from tests.catalog.exchange.study_rows import latency_rows
 

@@ -233,7 +233,7 @@ BAD: dict[str, tuple[str | bytes, str]] = {
         "missing columns input_id, repetition; latencies",
     ),
     "unknown": (f"{HEADER},rund\n{ROW},1\n", r"unknown column 'rund'; allowed: subject, .* did you mean 'round'\?"),
-    "misspelt": (f"{HEADER}\n{ROW}\n".replace("latency_s", "latency_ms"), "unknown column 'latency_ms'.*'latency_s'"),
+    "misspelt": (f"{HEADER}\n{ROW}\n".replace("latency_s", "latency_sec"), "unknown column 'latency_sec'.*'latency_s'"),
     "twice": (f"{HEADER},latency_s\n{ROW},1\n", "column 'latency_s' is there 2 times"),
     "accuracy columns": (
         "subject,operator,placement,metric,value\nn,i,e,top1,9\n",
