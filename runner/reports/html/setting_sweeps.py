@@ -5,8 +5,9 @@ environments that differ in this one setting alone.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,7 +35,7 @@ from runner.reports.html.reasons import condition_rows, declared_rates, positive
 from runner.reports.html.sentences import listed, sentence, split, spoken
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class SettingValue:
     """One value of a setting; `label` is how it prints, `number` what values are ordered by."""
 
@@ -59,13 +60,20 @@ class StrategySweep:
 class SettingSweep:
     """All strategies of a subject that were measured at several values of one setting.
 
-    `fastest` has the strategy with the lowest median at each value, over all that were measured there.
+    `fastest` has the strategy with the lowest median at each value, over all that were measured there; `others` names
+    what else was swept, and the value that it had here.
     """
 
     subject: str
     setting: str
     strategies: tuple[StrategySweep, ...]
     fastest: Mapping[SettingValue, StrategyEvidence]
+    others: str = ""
+
+    @property
+    def title(self) -> str:
+        """Return the setting, and at which values of the others it was swept."""
+        return f"{self.setting} at {self.others}" if self.others else self.setting
 
 
 def setting_sweeps(evidence: Sequence[StrategyEvidence], *, adjustment: str) -> tuple[SettingSweep, ...]:
@@ -83,7 +91,7 @@ def setting_sweeps(evidence: Sequence[StrategyEvidence], *, adjustment: str) -> 
     tuple of SettingSweep
         Ordered by subject and setting.
     """
-    groups: dict[tuple[str, str], dict[object, dict[SettingValue, StrategyEvidence]]] = defaultdict(
+    groups: dict[tuple[str, str], dict[_Swept, dict[SettingValue, StrategyEvidence]]] = defaultdict(
         lambda: defaultdict(dict)
     )
     for strategy in evidence:
@@ -91,15 +99,38 @@ def setting_sweeps(evidence: Sequence[StrategyEvidence], *, adjustment: str) -> 
             settings = strategy_settings(strategy)
             for name, value in settings.items():
                 others = frozenset((other, settings[other]) for other in settings if other != name)
-                by_value = groups[strategy.subject, name][_identity(strategy, name, others)]
+                by_value = groups[strategy.subject, name][_Swept(_identity(strategy, name), others)]
                 # Evidence comes in the order of its environments: of several with this value the newest stays.
                 by_value[value] = strategy
-    sweeps = []
+    sweeps: list[SettingSweep] = []
     for (subject, setting), members in sorted(groups.items(), key=lambda group: group[0]):
-        swept = [_sweep(by_value, setting, adjustment) for by_value in members.values() if len(by_value) > 1]
-        if swept:
-            sweeps.append(SettingSweep(subject, setting, tuple(swept), _fastest(swept, setting, evidence)))
+        swept = {key: by_value for key, by_value in members.items() if len(by_value) > 1}
+        for words, keys in _by_others(swept).items():
+            strategies = tuple(_sweep(swept[key], setting, adjustment) for key in keys)
+            fastest = _fastest(strategies, setting, evidence)
+            sweeps.append(SettingSweep(subject, setting, strategies, fastest, words))
     return tuple(sweeps)
+
+
+class _Swept(NamedTuple):
+    """What the values of a setting are compared for: the strategy and its place, and its other settings."""
+
+    identity: object
+    others: frozenset[tuple[str, SettingValue]]
+
+
+def _by_others(swept: Iterable[_Swept]) -> dict[str, list[_Swept]]:
+    """Return what is swept by the values of the other settings that are swept as well, in words."""
+    values: dict[tuple[object, str], set[SettingValue]] = defaultdict(set)
+    keys = list(swept)
+    for key in keys:
+        for other, value in key.others:
+            values[key.identity, other].add(value)
+    grouped: dict[str, list[_Swept]] = defaultdict(list)
+    for key in keys:
+        several = sorted((other, value) for other, value in key.others if len(values[key.identity, other]) > 1)
+        grouped[listed([f"{other} {value.label}" for other, value in several])].append(key)
+    return grouped
 
 
 def strategy_settings(strategy: StrategyEvidence) -> dict[str, SettingValue]:
@@ -110,7 +141,7 @@ def strategy_settings(strategy: StrategyEvidence) -> dict[str, SettingValue]:
     }
     for tier, row in condition_rows(strategy, "tiers").items():
         if tier in strategy.tiers and (cpus := positive(row.get("cpus"))) is not None:
-            settings[f"CPUs of {tier}"] = SettingValue(cpus, f"{cpus:g} CPUs")
+            settings[f"CPUs of {tier}"] = SettingValue(cpus, f"{cpus:g} CPU{'s' * (cpus != 1)}")
         if tier in strategy.tiers and (memory_bytes := positive(row.get("memory_bytes"))) is not None:
             settings[f"memory of {tier}"] = SettingValue(memory_bytes, size(memory_bytes))
     for step in strategy.passes:
@@ -123,7 +154,7 @@ def strategy_settings(strategy: StrategyEvidence) -> dict[str, SettingValue]:
     return settings
 
 
-def _identity(strategy: StrategyEvidence, setting: str, others: frozenset[tuple[str, SettingValue]]) -> object:
+def _identity(strategy: StrategyEvidence, setting: str) -> object:
     """Return what must be the same for two strategies to differ in a setting alone."""
     names = tuple(str(step["name"]) for step in strategy.passes)
     of_pass = any(setting.endswith(f" of {name}") for name in names)
@@ -131,7 +162,7 @@ def _identity(strategy: StrategyEvidence, setting: str, others: frozenset[tuple[
     # An option belongs to the operator, so that operators differ in it within one environment. Imports have a host of
     # their own each, and what was measured here is compared on one host alone.
     place = where.key if of_pass else (where.launcher, where.scale, "" if where.origin else where.host)
-    return (names, None if of_pass else strategy.operator, strategy.placement, place, others)
+    return (names, None if of_pass else strategy.operator, strategy.placement, place)
 
 
 def _sweep(by_value: Mapping[SettingValue, StrategyEvidence], setting: str, adjustment: str) -> StrategySweep:
@@ -242,7 +273,7 @@ def sweep_figure(sweep: SettingSweep) -> Figure:
             ]
             y += _ROW
     return Figure(
-        title=f"{sweep.subject} over {sweep.setting}",
+        title=f"{sweep.subject} over {sweep.title}",
         description=" ".join(sweep_sentences(sweep)),
         height=y + 34,
         shapes=[*bottom_axis(axis, 4.0, y + 4, title="end-to-end latency, log scale"), *shapes],
@@ -257,12 +288,12 @@ def sweep_section(sweeps: Sequence[SettingSweep], ids: Ids) -> Html:
 def _section(sweep: SettingSweep, ids: Ids) -> Html:
     figure = sweep_figure(sweep)
     return joined(
-        tag("h4", f"{sweep.subject}: {sweep.setting}"),
+        tag("h4", f"{sweep.subject}: {sweep.title}"),
         tag("ul", (tag("li", said) for said in sweep_sentences(sweep)), class_="findings"),
         tag(
             "figure",
             tag("figcaption", tag("b", figure.title), ": quartiles and median, which is at the right."),
-            svg(figure, id_=ids.new("sweep", sweep.subject, sweep.setting)),
+            svg(figure, id_=ids.new("sweep", sweep.subject, sweep.title)),
         ),
         tag("div", list(sweep_tables(sweep)), class_="matrices"),
     )

@@ -1,5 +1,6 @@
 """Families over settings: which strategies differ in one setting alone, and their tests against scipy's and numpy's."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,29 @@ def test_exits_of_one_environment_are_a_family(filling: Any, read_page: Any) -> 
     assert "early_exit@edge: Kruskal-Wallis H" in page.text
     assert "blocks: 1 1 s - L L blocks: 2 500 ms -L - L blocks: 3 333 ms -L -L -" in page.text
     assert page.tags.count("svg") == 1
+
+
+def test_two_swept_settings_are_told_apart(filling: Any, read_page: Any) -> None:
+    """The same strategy stood there once for every value of the other setting, which no heading named."""
+    for number, (cpus, memory_bytes) in enumerate((cpus, memory) for cpus in (0.5, 1.0) for memory in (2**28, 2**30)):
+        environment = filling.environment(str(number) * 64)
+        with filling.database.session() as session:
+            declared = [strategy_record(environment, "net", "identity", "edge", passes=[], rounds=1)]
+            sync_strategies(session, environment, declared)
+            session.commit()
+        tier = {"name": "edge", "cpus": cpus, "memory_bytes": memory_bytes}
+        samples = sample_records(FACTORS / cpus)
+        record = measurement_record(environment, "net", "identity", "edge", 1, samples=samples)
+        filling.store_rounds([replace(record, conditions={"tiers": [tier]})])
+    sweeps = swept(filling)
+    assert [sweep.title for sweep in sweeps] == [
+        "CPUs of edge at memory of edge 256 MiB",
+        "CPUs of edge at memory of edge 1 GiB",
+        "memory of edge at CPUs of edge 0.5 CPUs",
+        "memory of edge at CPUs of edge 1 CPU",
+    ]
+    assert all(len(sweep.strategies) == 1 for sweep in sweeps)
+    assert "net: CPUs of edge at memory of edge 1 GiB" in read_page(sweep_section(sweeps, Ids())).text
 
 
 def test_hosts_are_not_compared_over_a_setting(filling: Any) -> None:
