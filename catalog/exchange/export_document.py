@@ -309,11 +309,11 @@ def rows_csv(document: Document, kind: Kind) -> str:
     """
     names = {environment.key: _place(environment) for environment in document.environments}
     rows = list(_latencies(document, names) if kind == "latencies" else _accuracies(document, names))
-    given = {name for row in rows for name in row}
+    columns = {name for row in rows for name in row}
     # A column of which nothing is known would be empty in every row.
-    optional = [name for name in ("input_bytes", "items", "passes", *ARTIFACT_COUNTS) if name in given]
+    optional = [name for name in ("input_bytes", "items", "passes", *ARTIFACT_COUNTS) if name in columns]
     fixed = [*REQUIRED[kind], *(("round",) if kind == "latencies" else ()), "environment", *optional]
-    links = sorted(given - set(fixed))
+    links = sorted(columns - set(fixed))
     text = io.StringIO(newline="")
     # The module's default ends lines with \r\n on every system.
     writer = csv.DictWriter(text, [*fixed, *links], restval="", lineterminator="\n")

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, TextIO
 from catalog.declaration.checks import nearest
 from catalog.errors import ExchangeError
 from catalog.exchange.content import ContentStream, JsonReader, MalformedJson
-from catalog.exchange.spellings import Unit, column_unit, spelled_column, suggestion
+from catalog.exchange.spellings import ColumnUnit, column_unit, spelled_column, suggestion
 
 Kind = Literal["latencies", "accuracies"]
 REQUIRED: Mapping[Kind, tuple[str, ...]] = {
@@ -62,7 +62,7 @@ class Rows:
     kind: Kind
     place: str
     columns: list[str]
-    units: dict[str, Unit] = field(default_factory=dict)
+    units: dict[str, ColumnUnit] = field(default_factory=dict)
     written: dict[str, str] = field(default_factory=dict)
     rows: Iterator[Row] = field(default_factory=lambda: iter(()))
     problems: list[str] = field(default_factory=list)

@@ -40,7 +40,7 @@ _SUGGESTIONS = {
 }
 
 
-class Unit(NamedTuple):
+class ColumnUnit(NamedTuple):
     """What the cells of a column are in: words for it in place of others, and how it becomes the unit used here."""
 
     words: str
@@ -51,11 +51,11 @@ class Unit(NamedTuple):
 
 # By the end of a column's name: the end that it has here, and the unit of its cells. A division is exact where the
 # product with a reciprocal is not.
-_UNITS: Mapping[str, tuple[str, Unit]] = {
-    "_ms": ("_s", Unit("milliseconds", "seconds", divisor=1e3)),
-    "_us": ("_s", Unit("microseconds", "seconds", divisor=1e6)),
-    "_kbit_per_s": ("_bit_per_s", Unit("kbit/s", "bit/s", factor=1e3)),
-    "_mbit_per_s": ("_bit_per_s", Unit("Mbit/s", "bit/s", factor=1e6)),
+_UNITS: Mapping[str, tuple[str, ColumnUnit]] = {
+    "_ms": ("_s", ColumnUnit("milliseconds", "seconds", divisor=1e3)),
+    "_us": ("_s", ColumnUnit("microseconds", "seconds", divisor=1e6)),
+    "_kbit_per_s": ("_bit_per_s", ColumnUnit("kbit/s", "bit/s", factor=1e3)),
+    "_mbit_per_s": ("_bit_per_s", ColumnUnit("Mbit/s", "bit/s", factor=1e6)),
 }
 _OF_TIERS = re.compile(r"(.+)_((?:[km]?bit_per|preprocess|compute|postprocess|serialise)_[mu]?s|sent_bytes)", re.I)
 
@@ -73,7 +73,7 @@ def spelled_column(name: str) -> str:
     return f"{of_tiers[1]}_{of_tiers[2].lower()}" if of_tiers else text.lower()
 
 
-def column_unit(column: str) -> tuple[str, Unit] | None:
+def column_unit(column: str) -> tuple[str, ColumnUnit] | None:
     """Return what a column in another unit is called here and its unit; None for one that ends in no such unit.
 
     Examples
