@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from runner.graph.repeated_blocks import RepeatedRun, find_runs
-from runner.graph.structure import Region, RegionLayout, Structure, is_weighty, last_uses
+from runner.graph.structure import Region, RegionLayout, Structure, is_branching, last_uses
 
 # A tensor is set aside where it is alive for so many parts of a stretch: first those that span half of it. Within the
 # blocks themselves every tensor lives shorter than this, unless there are too few of them to be worth a search.
@@ -100,6 +100,8 @@ def _first_uses_end(structure: Structure, name: str, last: int) -> int:
     """Return the position of the last use of a tensor before the longest time without one."""
     users = structure.consumers.get(name, ())
     uses = [position for user in users if (position := bisect_left(structure.data, user)) <= last]
+    # An output, or what is read beyond this stretch, is in use up to its end.
+    uses += [last] if last not in uses else []
     gaps = [following - use for use, following in pairwise(uses)]
     return uses[gaps.index(max(gaps))] if gaps else last
 
@@ -107,9 +109,7 @@ def _first_uses_end(structure: Structure, name: str, last: int) -> int:
 def _region(
     structure: Structure, layout: RegionLayout, start: int, end: int, entries: tuple[str, ...], result: str | None
 ) -> Region:
-    constants = (name for names in layout.initializers[start:end] for name in names)
-    weighted = any(is_weighty(structure, name) for name in constants)
-    return Region(start, end, entries, result, end - start > 1 and weighted)
+    return Region(start, end, entries, result, is_branching(structure, layout.initializers, start, end))
 
 
 def _span(run: RepeatedRun, layout: RegionLayout) -> range:

@@ -7,7 +7,7 @@ sub-graphs that operators skip and cut; the others go wherever they are needed.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
@@ -206,6 +206,22 @@ class Structure:
         return infinite_tensors((self.nodes[index] for index in self.live), value)
 
     @cached_property
+    def branching_functions(self) -> frozenset[tuple[str, str]]:
+        """The model's own functions, by domain and name, in which a tensor is read by more than one node.
+
+        Some exporters write each layer of a network as a function, which is one node of the graph.
+        """
+        branching: set[tuple[str, str]] = set()
+        bodies = {(function.domain, function.name): function.node for function in self.file.model.functions}
+        # Functions call each other, to any depth and in any order.
+        for _ in bodies:
+            before = len(branching)
+            branching |= {key for key, nodes in bodies.items() if _branches(nodes, branching)}
+            if len(branching) == before:
+                break
+        return frozenset(branching)
+
+    @cached_property
     def control_flow(self) -> tuple[str, ...]:
         """Nodes that hold graphs of their own, as `If × 2`."""
         counts = Counter(self.nodes[i].op_type for i in self.live if self.nodes[i].op_type in _CONTROL_FLOW)
@@ -260,6 +276,17 @@ def read_structure(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -
         producer=producer, consumers={name: tuple(users) for name, users in consumers.items()},
         types=types, tensor_bytes=sizes_on_disk, early_runs=runs,
     )  # fmt: skip
+
+
+def _callee(node: onnx.NodeProto) -> tuple[str, str]:
+    """Return the function that a node calls, if it calls one, by domain and name."""
+    return node.domain, node.op_type
+
+
+def _branches(nodes: Sequence[onnx.NodeProto], branching: Collection[tuple[str, str]]) -> bool:
+    """Return whether a tensor has two readers in a function's body, or a function that branches is called there."""
+    readers = Counter(name for node in nodes for name in set(node.input) if name)
+    return max(readers.values(), default=0) > 1 or any(_callee(node) in branching for node in nodes)
 
 
 def _computed(live: tuple[int, ...], roles: tuple[Role, ...], writes: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
@@ -416,14 +443,17 @@ def _sweep(structure: Structure, initializers: tuple[frozenset[str], ...]) -> tu
         # One live tensor separates what is before it from what is after it: nothing else passes (paper, section 4.5.3).
         if len(alive) == 1 or at_end:
             (result,) = alive if len(alive) == 1 else (None,)
-            weighted = any(
-                is_weighty(structure, name)
-                for initializer in initializers[start : position + 1]
-                for name in initializer
-            )
-            regions.append(Region(start, position + 1, entries, result, position > start and weighted))
+            branching = is_branching(structure, initializers, start, position + 1)
+            regions.append(Region(start, position + 1, entries, result, branching))
             entries, start = tuple(sorted(alive)), position + 1
     return tuple(regions)
+
+
+def is_branching(structure: Structure, initializers: Sequence[frozenset[str]], start: int, end: int) -> bool:
+    """Return whether a region between two separators is a sub-graph: it holds weights, and more than one path."""
+    if not any(is_weighty(structure, name) for names in initializers[start:end] for name in names):
+        return False
+    return end - start > 1 or _callee(structure.nodes[structure.data[start]]) in structure.branching_functions
 
 
 def last_uses(structure: Structure) -> dict[str, int]:

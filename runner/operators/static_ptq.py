@@ -16,6 +16,7 @@ from runner.operators.quantizers.preparation import (
     NextPart,
     PreparedModel,
     prepare,
+    restore_outputs,
 )
 from runner.operators.quantizers.ranges import float_nodes, name_nodes, unusable_scale
 from runner.operators.quantizers.recognition import nothing_to_quantize, quantized_nodes
@@ -103,6 +104,7 @@ class StaticPtq:
             # and no error of an earlier part enters a later one's scales.
             feeds = _first(prepared, context) if feeds is None else NextPart(parts[index - 1], feeds)
             result, left = self._quantize(prepared, feeds, settings, context)
+            restore_outputs(result, part)
             results.append(result)
             quantized = read_model(result)
             details.append(self._details(prepared, quantized, left))

@@ -21,7 +21,8 @@ from onnx import inliner
 from runner.graph.model_file import ModelFile, complete_model, read_model, tensors_in
 from runner.graph.rewriting import whole
 from runner.graph.runtime import brief
-from runner.graph.structure import read_structure
+from runner.graph.shapes import TensorType
+from runner.graph.structure import Structure, read_structure
 from runner.graph.writing import write_part
 from runner.operators.base import CalibrationInput, PassRefusal, in_order
 from runner.operators.quantizers.normal_form import is_normal, normalize
@@ -121,24 +122,80 @@ def prepare(model: Path, directory: Path, settings: Settings) -> PreparedModel:
             f"{model.name} computes in float16, for which there are no integer operators; declare `format: qdq`"
         )
     target = directory / "model.onnx"
-    if _is_old(file.model) or (not _is_ready(file.model, settings) and file.size_bytes <= _PROTOBUF_BYTES):
-        _rewrite(file, target, settings)
+    structure = read_structure(file)
+    if _is_old(file.model) or (not _is_ready(structure, settings) and file.size_bytes <= _PROTOBUF_BYTES):
+        _rewrite(file, target, settings, structure)
     elif file.external_data:
-        write_part(whole(read_structure(file)), target)
+        write_part(whole(structure), target)
     else:
         shutil.copyfile(model, target)
     return PreparedModel(target, input_names(file.graph), file.size_bytes)
 
 
-def _is_ready(model: onnx.ModelProto, settings: Settings) -> bool:
+def _is_ready(structure: Structure, settings: Settings) -> bool:
     """Return whether the tools can work on a model as it is."""
+    model = structure.file.model
     graph = model.graph
+    # With runs, types are known that the tools cannot infer; what passes on or is sparse they take for a circle.
+    peculiar = structure.early_runs or graph.sparse_initializer or passed_on(graph)
     return not (
-        model.functions or clashing_names(graph) or has_nameless_readers(graph) or not is_normal(graph, settings)
+        peculiar
+        or model.functions
+        or clashing_names(graph)
+        or has_nameless_readers(graph)
+        or not is_normal(graph, settings)
     )
 
 
-def _rewrite(file: ModelFile, target: Path, settings: Settings) -> None:
+def passed_on(graph: onnx.GraphProto) -> list[str]:
+    """Return the outputs that are inputs."""
+    inputs = {value.name for value in graph.input}
+    return [value.name for value in graph.output if value.name in inputs]
+
+
+def restore_outputs(quantized: Path, model: Path) -> None:
+    """Give a quantized file back the outputs that are inputs, which `prepare` left out, in their places."""
+    before = read_model(model).graph
+    if not passed_on(before):
+        return
+    made = onnx.load(quantized, load_external_data=False)
+    values = {value.name: value for value in (*before.output, *made.graph.output)}
+    order = [values[value.name] for value in before.output]
+    del made.graph.output[:]
+    made.graph.output.extend(order)
+    onnx.save(made, quantized)
+
+
+def _without_peculiarities(graph: onnx.GraphProto, types: Mapping[str, TensorType]) -> None:
+    """Rewrite what the tools do not know: outputs that are inputs, sparse initializers, types that only a run shows."""
+    left_out = set(passed_on(graph))
+    kept = [value for value in graph.output if value.name not in left_out]
+    del graph.output[:]
+    graph.output.extend(kept)
+    graph.initializer.extend(map(_dense, graph.sparse_initializer))
+    del graph.sparse_initializer[:]
+    declared = {value.name for value in (*graph.input, *graph.output, *graph.value_info)}
+    declared |= {tensor.name for tensor in graph.initializer}
+    graph.value_info.extend(
+        onnx.helper.make_tensor_value_info(name, types[name].elem_type, types[name].dims)
+        for node in graph.node
+        for name in node.output
+        if name not in declared and name in types and types[name].is_known and not types[name].container
+    )
+
+
+def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
+    """Return a sparse tensor with its zeros."""
+    values = onnx.numpy_helper.to_array(sparse.values)
+    indices = onnx.numpy_helper.to_array(sparse.indices)
+    dense = np.zeros(tuple(sparse.dims), values.dtype)
+    # Places are given as numbers in the flat tensor, or as a row of indices each.
+    places = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), dense.shape)
+    dense.reshape(-1)[places] = values
+    return onnx.numpy_helper.from_array(dense, sparse.values.name)
+
+
+def _rewrite(file: ModelFile, target: Path, settings: Settings, structure: Structure) -> None:
     """Write the model in the form that the tools need."""
     name, needed = file.path.name, _needed_opset(file.model)
     if file.size_bytes > _PROTOBUF_BYTES:
@@ -147,7 +204,9 @@ def _rewrite(file: ModelFile, target: Path, settings: Settings) -> None:
             f"{file.size_bytes / 2**30:.2f} GiB: static_ptq needs opset {needed} and IR version {_MINIMUM_IR}, "
             "and the converter holds no more than 2 GiB; export the model again at a newer opset"
         )
-    model = _inlined(complete_model(file), name)
+    model = complete_model(file)
+    _without_peculiarities(model.graph, structure.types if structure.early_runs else {})
+    model = _inlined(model, name)
     # After functions are inlined: what they compute in may need a newer opset too.
     needed = max(needed, _needed_opset(model))
     if _opset(model) < needed:
@@ -185,6 +244,9 @@ def _inlined(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
 
 
 def _converted(model: onnx.ModelProto, opset: int, name: str) -> onnx.ModelProto:
+    # Before IR version 4, the converter looks for every initializer among the inputs, where some files lack them.
+    if {tensor.name for tensor in model.graph.initializer} - {value.name for value in model.graph.input}:
+        model.ir_version = max(model.ir_version, _MINIMUM_IR)
     try:
         return onnx.version_converter.convert_version(model, opset)
     except Exception as error:
