@@ -1,7 +1,7 @@
 """Docker and PostgreSQL: tests of either are skipped on a machine without it, never in CI.
 
 `make test` runs most tests in five processes (tests/side_by_side.py), one file in one process and all containers in the
-same one; then those marked `alone`, which measure or keep time.
+same one; then what keeps time, in three; then, one after the other, those marked `alone`, which measure.
 
 Two cores pay for every process that starts and for everything that is made twice. The cheap ways:
 
@@ -24,7 +24,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
@@ -41,12 +41,12 @@ from runner.launchers.engine import Engine
 from tests.side_by_side import SideBySide
 
 _TESTS = Path(__file__).parent
-# What measures or keeps time: it would disturb what runs beside it, and be disturbed. Where that is a few tests of a
-# file, they are marked `alone` themselves.
-_ALONE = (
-    "recommender/http/test_connections.py", "runner/commands/test_selftest.py", "runner/test_disturbed.py",
-    "tierserver/test_hostile.py", "tierserver/test_paced_link.py", "tierserver/test_strategies.py",
-)  # fmt: skip
+# What measures: it would disturb what runs beside it, and be disturbed. Where that is a few tests of a file, they are
+# marked `alone` themselves.
+_ALONE = ("runner/commands/test_selftest.py", "runner/test_disturbed.py", "tierserver/test_paced_link.py")
+# What keeps time, and for the most part waits for it to pass: a few such files do not disturb each other.
+_WAITING = ("recommender/http/test_connections.py", "tierserver/test_hostile.py", "tierserver/test_strategies.py")
+_WAITING_AT_ONCE = 3
 # What takes longest besides the containers: given out last, it would keep one process while the others are done.
 _LONG = (
     "runner/fleet/test_dask.py",
@@ -86,7 +86,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     count = config.getoption("--processes")
     if count > 1:
-        config.pluginmanager.register(SideBySide(count, _group, _is_alone, _prepare))
+        config.pluginmanager.register(SideBySide(partial(_at_once, count), _group, _prepare))
+
+
+def _at_once(count: int, item: pytest.Item) -> int:
+    """Return how many processes may run at the same time as long as one of them runs this test, its own included."""
+    if item.get_closest_marker("alone"):
+        return 1
+    return min(count - 1, _WAITING_AT_ONCE) if _relative(item.path) in _WAITING else count
 
 
 def _group(item: pytest.Item) -> str:
@@ -94,25 +101,23 @@ def _group(item: pytest.Item) -> str:
     return "containers" if _starts_containers(item.path) else str(item.path)
 
 
-def _is_alone(item: pytest.Item) -> bool:
-    return item.get_closest_marker("alone") is not None
-
-
-def _prepare() -> None:
+def _prepare(items: list[pytest.Item]) -> None:
     """Make and import what most processes, and the builds that they fork, would otherwise make and import."""
     for module in ("onnxruntime.quantization", "scikit_posthocs", "scipy.special", "statsmodels.stats.multitest"):
         import_module(module)
     migrated_file()
+    if any(item.get_closest_marker("postgres") for item in items) and "TIERWISE_TEST_POSTGRES" in os.environ:
+        _migrated_on(os.environ["TIERWISE_TEST_POSTGRES"])
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if missing := [name for name in (*_ALONE, *_LONG) if not (_TESTS / name).is_file()]:
+    if missing := [name for name in (*_ALONE, *_WAITING, *_LONG) if not (_TESTS / name).is_file()]:
         raise pytest.UsageError(f"tests/conftest.py lists files that are not there: {', '.join(missing)}")
     for item in items:
-        if item.path.is_relative_to(_TESTS) and item.path.relative_to(_TESTS).as_posix() in _ALONE:
+        if _relative(item.path) in _ALONE:
             item.add_marker("alone")
-    items.sort(key=lambda item: (_is_alone(item), _place(item.path)))
+    items.sort(key=lambda item: _place(item.path))
     if os.environ.get("CI") == "true":
         return
     if any(item.get_closest_marker("docker") for item in items) and not engine_answers():
@@ -133,8 +138,12 @@ def _place(path: Path) -> int:
     """Return the place of a file in the order in which files are given out: the longest first."""
     if _starts_containers(path):
         return 0
-    name = path.relative_to(_TESTS).as_posix() if path.is_relative_to(_TESTS) else ""
+    name = _relative(path)
     return 1 + (_LONG.index(name) if name in _LONG else len(_LONG))
+
+
+def _relative(path: Path) -> str:
+    return path.relative_to(_TESTS).as_posix() if path.is_relative_to(_TESTS) else ""
 
 
 @cache
@@ -164,14 +173,12 @@ class PostgresServer:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.template = self._name()
         self.templates: dict[str, str] = {}
-        self.create(self.template)
-        open_database(self.url_of(self.template), create=True).close()
 
-    @staticmethod
-    def _name() -> str:
-        return f"tierwise_{uuid4().hex}"
+    @property
+    def template(self) -> str:
+        """The name of an empty database at the newest schema."""
+        return _migrated_on(self.url)[1]
 
     def url_of(self, name: str) -> str:
         return make_url(self.url).set(database=name).render_as_string(hide_password=False)
@@ -185,7 +192,7 @@ class PostgresServer:
 
     def create_sorted(self, language: str) -> str:
         """Make an empty database that sorts texts as a language does, and return its name."""
-        name = self._name()
+        name = _new_name()
         options = "TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE"
         with psycopg.connect(self.url, autocommit=True) as connection:
             statement = sql.SQL("CREATE DATABASE {} " + options + " {}")
@@ -195,7 +202,7 @@ class PostgresServer:
 
     def migrated(self, template: str | None = None) -> str:
         """Make a database and return its name; it is at the newest schema, or a copy of another one."""
-        name = self._name()
+        name = _new_name()
         self.execute("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy", name, template or self.template)
         return name
 
@@ -209,8 +216,27 @@ def postgres() -> Iterator[PostgresServer]:
         pytest.fail(_NO_POSTGRES)
     server = PostgresServer(os.environ["TIERWISE_TEST_POSTGRES"])
     yield server
-    for name in (server.template, *server.templates.values()):
+    for name in server.templates.values():
         server.drop(name)
+
+
+def _new_name() -> str:
+    return f"tierwise_{uuid4().hex}"
+
+
+@cache
+def _migrated_on(url: str) -> tuple[int, str]:
+    """Return the process that made the template on this server, which removes it at its end, and its name."""
+    server, name = PostgresServer(url), _new_name()
+    server.create(name)
+    open_database(server.url_of(name), create=True).close()
+    return os.getpid(), name
+
+
+def pytest_sessionfinish() -> None:
+    url = os.environ.get("TIERWISE_TEST_POSTGRES")
+    if url and _migrated_on.cache_info().currsize and _migrated_on(url)[0] == os.getpid():
+        PostgresServer(url).drop(_migrated_on(url)[1])
 
 
 @pytest.fixture(scope="session", autouse=True)

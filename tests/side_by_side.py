@@ -110,20 +110,18 @@ class SideBySide:
 
     Parameters
     ----------
-    count : int
-        How many processes run at the same time.
+    at_once : callable
+        Returns how many processes may run a test and others like it at the same time; with 1 it runs alone. What may
+        have the most beside it runs first.
     group_of : callable
         Returns the group of a test; the tests of a group run in one process, one after the other.
-    is_alone : callable
-        Whether a test may only run when no other does.
     prepare : callable
         Makes what the processes share, before the first of them is forked.
     """
 
-    count: int
+    at_once: Callable[[pytest.Item], int]
     group_of: Callable[[pytest.Item], str]
-    is_alone: Callable[[pytest.Item], bool]
-    prepare: Callable[[], object]
+    prepare: Callable[[list[pytest.Item]], object]
     _groups: list[list[int]] = field(default_factory=list)
     _processes: list[_Process] = field(default_factory=list)
     _forks: int = 0
@@ -133,24 +131,31 @@ class SideBySide:
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         if session.testsfailed or session.config.option.collectonly:
             return None  # pytest's own loop says what is wrong, or lists the tests
+        self.prepare(session.items)
+        counts = [self.at_once(item) for item in session.items]
+        for count in sorted(set(counts), reverse=True):
+            indexes = [index for index, allowed in enumerate(counts) if allowed == count]
+            if count > 1:
+                self._run_forked(session, indexes, count)
+            else:
+                _run([session.items[index] for index in indexes])
+        return True
+
+    def _run_forked(self, session: pytest.Session, indexes: list[int], count: int) -> None:
         groups: dict[str, list[int]] = {}
-        for index, item in enumerate(session.items):
-            if not self.is_alone(item):
-                groups.setdefault(self.group_of(item), []).append(index)
+        for index in indexes:
+            groups.setdefault(self.group_of(session.items[index]), []).append(index)
         self._groups, self._queue = list(groups.values()), _Queue(len(groups))
-        if groups:
-            self.prepare()
         try:
-            for _ in range(min(self.count, len(groups))):
+            for _ in range(min(count, len(groups))):
                 self._fork(session, self._next_group())
             while self._processes:
                 self._follow(session)
         except BaseException:
             self._stop()
             raise
-        self._check(session)
-        _run([item for item in session.items if self.is_alone(item)])
-        return True
+        if missing := set(indexes) - self._finished:
+            raise RuntimeError(f"{len(missing)} tests did not run, among them {session.items[min(missing)].nodeid}")
 
     def _next_group(self) -> list[int]:
         number = self._queue.take()
@@ -232,11 +237,6 @@ class SideBySide:
             hook.pytest_runtest_logreport(report=report)
         hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         _end_early(session)
-
-    def _check(self, session: pytest.Session) -> None:
-        missing = {index for group in self._groups for index in group} - self._finished
-        if missing:
-            raise RuntimeError(f"{len(missing)} tests did not run, among them {session.items[min(missing)].nodeid}")
 
     def _stop(self) -> None:
         """Have the processes tear down what they have set up, and wait for them."""
