@@ -166,14 +166,18 @@ def restore_outputs(quantized: Path, model: Path) -> None:
     onnx.save(made, quantized)
 
 
-def _without_peculiarities(graph: onnx.GraphProto, types: Mapping[str, TensorType]) -> None:
-    """Rewrite what the tools do not know: outputs that are inputs, sparse initializers, types that only a run shows."""
+def _without_peculiarities(graph: onnx.GraphProto) -> None:
+    """Rewrite what the tools do not know: outputs that are inputs, and sparse initializers."""
     left_out = set(passed_on(graph))
     kept = [value for value in graph.output if value.name not in left_out]
     del graph.output[:]
     graph.output.extend(kept)
     graph.initializer.extend(map(_dense, graph.sparse_initializer))
     del graph.sparse_initializer[:]
+
+
+def _declare_types(graph: onnx.GraphProto, types: Mapping[str, TensorType]) -> None:
+    """Declare the types of inner tensors, where the graph does not."""
     declared = {value.name for value in (*graph.input, *graph.output, *graph.value_info)}
     declared |= {tensor.name for tensor in graph.initializer}
     graph.value_info.extend(
@@ -205,12 +209,15 @@ def _rewrite(file: ModelFile, target: Path, settings: Settings, structure: Struc
             "and the converter holds no more than 2 GiB; export the model again at a newer opset"
         )
     model = complete_model(file)
-    _without_peculiarities(model.graph, structure.types if structure.early_runs else {})
+    _without_peculiarities(model.graph)
     model = _inlined(model, name)
     # After functions are inlined: what they compute in may need a newer opset too.
     needed = max(needed, _needed_opset(model))
     if _opset(model) < needed:
         model = _converted(model, needed, name)
+    # Conversion may change types: the mask that an old Dropout gives was a float.
+    elif structure.early_runs:
+        _declare_types(model.graph, structure.types)
     model.ir_version = max(model.ir_version, _MINIMUM_IR)
     normalize(model.graph, settings)
     rename_clashes(model.graph)
