@@ -364,7 +364,7 @@ def _remove(remove: Callable[[], None]) -> None:
         remove()
     except EngineUnavailableError as error:
         # As text: a log that keeps its records would keep the error's frames, and with them sockets.
-        logger.warning("tiers could not be removed: %s", str(error))
+        logger.warning("what a round had on the engine could not be removed yet: %s", str(error))
 
 
 def launch_labels() -> dict[str, str]:

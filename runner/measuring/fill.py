@@ -499,7 +499,8 @@ class Filler:
             _stop_without_engine(refusal)
         # The mark on an engine ends with the connection, and another runner may have begun since.
         self.ensure()
-        self.watcher.end("the connection to the engine was lost and is open again; this is measured once more")
+        # Logged, because the watcher of a testbed's worker shows nothing.
+        logger.warning("the connection to the engine was lost and is open again; the measurement is made once more")
         return True
 
     def _round(self, attempt: records.Attempt, clock: float) -> MeasurementRecord:
