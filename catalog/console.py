@@ -4,6 +4,8 @@ Neither `[red]` nor `:fire:` in a text means anything here, so that no caller ha
 a style are `rich.text.Text`. What may not reach a terminal is left out here and nowhere else (`catalog.printable`).
 """
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
 import rich.console
@@ -49,6 +51,11 @@ class Console(rich.console.Console):
                 yield segment
             else:
                 yield Segment(printable(segment.text), segment.style)
+
+
+def stdout_width(piped: int) -> int | None:
+    """Return the width to print with: None for that of the terminal, or of COLUMNS; a pipe has none of its own."""
+    return None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else piped
 
 
 def _printable_text(text: Text) -> Text:

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -90,6 +90,12 @@ class LazyGroup(TyperGroup):
         }
         super().__init__(**{**attributes, "commands": listed})
 
+    def get_params(self, ctx: Any) -> Any:
+        """Return the parameters of all commands, whose values have names."""
+        parameters = super().get_params(ctx)
+        _name_values(parameters)
+        return parameters
+
     def make_context(self, *arguments: Any, **options: Any) -> Any:
         """Return what the base class returns; its errors can be printed."""
         with _printable_usage():
@@ -124,9 +130,27 @@ def load_command(entry: CommandEntry) -> Any:
     import_module(f"runner.commands.{entry.module}").add_to(app)
     # `get_command` would turn an application of one command into that command, without a name.
     command = get_group(app).commands[entry.name]
-    # A terminal breaks lines where its width does, not where the source file did.
-    command.help = _LINE_BREAK.sub(" ", command.help or "")
+    for parsed in (command, *getattr(command, "commands", {}).values()):
+        # A terminal breaks lines where its width does, not where the source file did.
+        parsed.help = _LINE_BREAK.sub(" ", parsed.help or "")
+        _name_values(parsed.get_params(typer.Context(parsed)))
     return command
+
+
+# Typer prints Python's types, such as `list[str]`, and `bool` after a switch, which takes no value.
+_VALUES = {"str": "TEXT", "int": "INTEGER", "float": "NUMBER", "Path": "PATH", "bool": ""}
+
+
+def _name_values(options: Iterable[Any]) -> None:
+    """Name the values of options as command lines do; those that are named or listed stay."""
+    for option in options:
+        described = getattr(option, "type_descriptor", None)
+        # Typer before 0.29 has other names for types, which need no change.
+        if described is None or option.metavar is not None or option.param_type_name != "option":
+            continue
+        name = re.sub(r"^list\[(\w+)\]$", r"\1", option.bare_type().rpartition(".")[2])
+        if not described.is_choice and name in _VALUES:
+            option.metavar = _VALUES[name]
 
 
 # Within a paragraph.

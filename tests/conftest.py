@@ -40,6 +40,8 @@ from runner.errors import EngineUnavailableError
 from runner.launchers.engine import Engine
 from tests.side_by_side import SideBySide
 
+# What is printed does not depend on the terminal that the tests are started from.
+os.environ.pop("COLUMNS", None)
 _TESTS = Path(__file__).parent
 # What measures: it would disturb what runs beside it, and be disturbed. Where that is a few tests of a file, they are
 # marked `alone` themselves.

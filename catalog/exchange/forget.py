@@ -99,7 +99,9 @@ def _file(session: Session, name: str) -> ImportedFile:
         raise ExchangeError(
             "forget", [f"{len(matches)} imported files are called {name!r}; say the id of one: {listed}"]
         )
-    raise ExchangeError("forget", [f"no imported file {name!r}; there are: {listed or 'none'}"])
+    if not listed:
+        raise ExchangeError("forget", [f"no imported file {name!r}: nothing was imported into this database"])
+    raise ExchangeError("forget", [f"no imported file {name!r}; there are: {listed}"])
 
 
 class _FileRemoval:

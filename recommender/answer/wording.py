@@ -181,13 +181,13 @@ def breach_words(breach: Breach) -> str:
     name = breach.name
     match breach.constraint:
         case "allow_tiers":
-            return f"it computes on {name}, which allow_tiers does not name"
+            return f"it computes on {name}, which is not an allowed tier"
         case "forbid_tiers":
-            return f"it computes on {name}, which forbid_tiers names"
+            return f"it computes on {name}, a forbidden tier"
         case "allow_operators":
-            return f"allow_operators does not name {name}"
+            return f"{name} is not an allowed operator"
         case "forbid_operators":
-            return f"forbid_operators names {name}"
+            return f"{name} is a forbidden operator"
         case "keep_raw_input_on":
             return f"its first part computes on {name}, so the raw input would leave the tier it must stay on"
     what = {
@@ -207,7 +207,7 @@ def reasons(breaches: Sequence[Breach]) -> str:
 
 
 def relaxation_words(relaxation: Relaxation) -> str:
-    """Return a phrase such as `max_latency_s (p90) from 5 ms to 21.3 ms gives quantized on edge`.
+    """Return a phrase such as `the p90 budget from 5 ms to 21.3 ms gives quantized on edge`.
 
     How sure that strategy then is follows in parentheses, unless it is proven.
     """
@@ -215,18 +215,34 @@ def relaxation_words(relaxation: Relaxation) -> str:
     sure = "" if gives.status is Status.PROVEN else f" ({how_sure(gives.status, gives.probability)})"
     name = f"{strategy_name(gives.candidate)}{sure}"
     if change.after is None:
-        return f"without {_field(change)} (asked: {_value(change, change.before)}) it is {name}"
-    return f"{_field(change)} from {_value(change, change.before)} to {_value(change, change.after)} gives {name}"
+        return f"without {_limit(change)} ({_value(change, change.before)}) it is {name}"
+    return f"{_limit(change)} from {_value(change, change.before)} to {_value(change, change.after)} gives {name}"
 
 
-def _field(change: Change) -> str:
-    where = change.key or (percentile_name(change.percentile) if change.percentile is not None else None)
-    return f"{change.field} ({where})" if where else change.field
+# The fields of a question in words: a reader of the answer asked with an option, in a page or in a file.
+_LIMITS = {
+    "min_accuracy_pct": "the least accuracy",
+    "max_accuracy_drop_pp": "the largest drop",
+    "max_memory_bytes": "the memory limit",
+    "max_model_bytes": "the limit of model files",
+    "max_sent_bytes": "the limit of bytes sent",
+    "keep_raw_input_on": "the tier that keeps the raw input",
+    "allow_tiers": "the allowed tiers",
+    "forbid_tiers": "the forbidden tiers",
+    "allow_operators": "the allowed operators",
+    "forbid_operators": "the forbidden operators",
+}
+
+
+def _limit(change: Change) -> str:
+    if change.percentile is not None:
+        return f"the {percentile_name(change.percentile)} budget"
+    return f"{_LIMITS[change.field]} on {change.key}" if change.key else _LIMITS[change.field]
 
 
 def _value(change: Change, value: float | str | tuple[str, ...] | None) -> str:
     if isinstance(value, tuple):
-        return f"[{', '.join(value)}]"
+        return ", ".join(value) or "none"
     if value is None or isinstance(value, str):
         return str(value)
     if change.field.endswith("_bytes"):

@@ -17,11 +17,11 @@ from runner.commands.terminal import (
     JsonOption,
     RunnerSettings,
     example,
+    nothing_of,
     out,
     print_csv,
     print_json,
 )
-from runner.errors import RunnerError
 from runner.reports import leaderboard_tables, with_analysis, with_distances
 from runner.reports.leaderboard import limits_in_words, of_family, sparklines, with_departures, with_standings
 from runner.reports.tier_costs import COSTS, chosen_costs, cost_tables, paid_by_tier
@@ -59,11 +59,12 @@ def leaderboard(
         latencies = () if plain else loading.strategy_latencies(reader, subject=subject)
         paid = report_rows.tier_costs(reader, subject=subject) if costs or as_json else ()
         inapplicable = reading.inapplicable_strategies(reader, subject=subject)
+        subjects = reading.declared_subjects(reader)
     if as_json:
         print_json([{**row, "tiers": paid_by_tier(row, paid)} for row in rows])
         return
     if not rows:
-        raise RunnerError("no evidence to rank yet; measure some with: runner fill-catalog")
+        raise nothing_of(subject, subjects, "no evidence to rank yet")
     if as_csv:
         print_csv([_flat(row) for row in rows])
         return

@@ -1,7 +1,6 @@
 """`runner operators` and `runner apply`: the operators on any ONNX file, without tiers and evidence."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from catalog.console import Console, labelled, open_table
+from catalog.console import Console, labelled, open_table, stdout_width
 from catalog.declaration import Catalog, load_catalog
 from catalog.output_distance import OutputDistance, output_distance
 from catalog.units import size
@@ -19,7 +18,7 @@ from runner.artifacts.apply_operator import apply_operator, parse_pipeline
 from runner.artifacts.calibration import Calibration, read_calibration, subject_calibration
 from runner.artifacts.model_runs import TRIAL_INPUTS
 from runner.artifacts.store import NOT_VERIFIED, ArtifactStore
-from runner.commands.terminal import RunnerSettings
+from runner.commands.terminal import RunnerSettings, example
 from runner.errors import OperatorError, SubjectError
 from runner.graph.analysis import Exit, GraphAnalysis, analyse
 from runner.graph.runtime import REMEDY
@@ -30,8 +29,7 @@ from runner.subjects.dataset import Subject
 from runner.subjects.embedded.registry import SUBJECTS, resolve_subject
 
 _BUILTIN = "builtin:"
-# A pipe has no width of its own.
-out = Console(width=None if sys.stdout.isatty() else 130)
+out = Console(width=stdout_width(piped=130))
 err = Console(stderr=True)
 
 ModelArgument = Annotated[str, typer.Argument(help="An ONNX file, or builtin:NAME", show_default=False)]
@@ -42,14 +40,18 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to an application."""
     app.command(
         "operators",
-        epilog="[dim]Examples:[/] runner operators model.onnx --svg skeleton.svg\n\n"
-        "runner operators segmenter.onnx --dimension height=640 --dimension width=640 --json",
+        epilog=example(
+            "runner operators model.onnx --svg skeleton.svg",
+            "runner operators segmenter.onnx --dimension height=640 --dimension width=640 --json",
+        ),
     )(operators)
     app.command(
         "apply",
-        epilog="[dim]Examples:[/] runner apply partition model.onnx -o parts\n\n"
-        "runner apply 'static_ptq, early_exit: {blocks: 3}' model.onnx -o out --calibration inputs.npz\n\n"
-        "runner apply quantized_early_exit builtin:fashion-resnet -o out",
+        epilog=example(
+            "runner apply partition model.onnx -o parts",
+            "runner apply 'static_ptq, early_exit: {blocks: 3}' model.onnx -o out --calibration inputs.npz",
+            "runner apply quantized_early_exit builtin:fashion-resnet -o out",
+        ),
     )(apply)
 
 

@@ -10,6 +10,7 @@ from catalog.analysis import SubjectResult
 from catalog.analysis.store import analyse
 from catalog.analysis.subject import declared_settings
 from catalog.evidence.database import open_database
+from catalog.evidence.reading import declared_subjects
 from catalog.statistics.rank_tests import ADJUSTMENTS
 from catalog.units import parse_share
 from runner.commands.terminal import (
@@ -19,6 +20,7 @@ from runner.commands.terminal import (
     RunnerSettings,
     err,
     example,
+    nothing_of,
     out,
     percentile_option,
     print_csv,
@@ -68,8 +70,9 @@ def rank(
         raise RunnerError(str(error)) from error
     with open_database(database or RunnerSettings().database) as opened:
         results = list(analyse(opened, settings, subject=subject))
-    if not results:
-        raise RunnerError("no evidence to rank yet; measure some with: runner fill-catalog")
+        if not results:
+            with opened.reading() as reader:
+                raise nothing_of(subject, declared_subjects(reader), "no evidence to rank yet")
     rows = [row for result in results for row in _rows(result, family)]
     if as_json:
         print_json(rows)

@@ -4,18 +4,19 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import Field
 
-from catalog.console import Console
+from catalog.console import Console, stdout_width
 from catalog.errors import UnitError
 from catalog.printable import printable, printable_json
 from catalog.settings_file import FileSettings
 from catalog.units import parse_percentile
+from runner.errors import RunnerError
 
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", "-c", help="Catalog file (default strategies.yaml)")]
 LauncherOption = Annotated[str, typer.Option("--launcher", help="auto, docker or process")]
@@ -35,8 +36,8 @@ def percentile_option(text: str) -> Any:
     return typer.Option("--percentile", parser=percentile_parser, metavar="P", help=f"{text}; 90, p90 and 0.9 are p90")
 
 
-# A pipe has no width of its own; our tables fit 100 columns.
-out = Console(width=None if sys.stdout.isatty() else 100)
+# Our tables fit 100 columns.
+out = Console(width=stdout_width(piped=100))
 # A log is searched by line, so nothing is wrapped there.
 err = Console(stderr=True, soft_wrap=not sys.stderr.isatty())
 
@@ -67,6 +68,13 @@ def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writerows(rows)
     # Another program gets every character; a terminal would obey some.
     sys.stdout.write(printable(text.getvalue()) if sys.stdout.isatty() else text.getvalue())
+
+
+def nothing_of(subject: str | None, subjects: Collection[str], lack: str) -> RunnerError:
+    """Return the error of a command that finds no evidence to show: no such subject, or `lack`."""
+    if subject is None or subject in subjects:
+        return RunnerError(f"{lack}; measure some with: runner fill-catalog")
+    return RunnerError(f"there is no subject {subject!r}; known: {', '.join(sorted(subjects)) or 'none'}")
 
 
 def print_lacks(lacks: Mapping[str, Sequence[str]]) -> None:

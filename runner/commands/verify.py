@@ -7,10 +7,10 @@ import typer
 from rich.text import Text
 
 from catalog.evidence.database import open_database
+from catalog.evidence.reading import declared_subjects
 from catalog.evidence.soundness import sound_database
 from catalog.units import counted
-from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, example, out, print_json
-from runner.errors import RunnerError
+from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, example, nothing_of, out, print_json
 from runner.measuring.rejudge import JudgedMeasurement, judge_stored, store_verdicts, summarise
 from runner.reports.tables import advice, broken_table, rules_table
 
@@ -29,6 +29,8 @@ def verify(
         # The sound reading is judged; the verdicts are stored in the database itself.
         with sound_database(opened).reading() as reading:
             everything = judge_stored(reading, subject=subject)
+            if not everything and not as_json:
+                raise nothing_of(subject, declared_subjects(reading), "no measurements to judge yet")
         changed = 0
         if rejudge:
             with opened.session() as session:
@@ -44,8 +46,6 @@ def verify(
 
 
 def _print_verdicts(measurements: Sequence[JudgedMeasurement], changed: int, *, stored: bool) -> None:
-    if not measurements:
-        raise RunnerError("no measurements to judge yet; measure some with: runner fill-catalog")
     out.print(rules_table(summarise(measurements)))
     if any(measurement.verdict != "VALID" for measurement in measurements):
         out.print(broken_table(measurements))

@@ -382,9 +382,21 @@ def _bullets(notes: Sequence[str], width: int, *, whole: bool) -> RenderableType
     grid.add_column(ratio=1)
     room = _NOTE_LINES * (width - 4)
     for note in notes:
-        text = note if whole or len(note) <= room else f"{note[: room - 22].rsplit(' ', 1)[0]} … (--verbose)"
+        text = note if whole or len(note) <= room else f"{_beginning(note, room - 22)} … (--verbose)"
         grid.add_row(Text("!", style="yellow"), Text(text))
     return grid
+
+
+def _beginning(note: str, room: int) -> str:
+    """Return as many whole words as there is room for, and no parenthesis that does not end.
+
+    Examples
+    --------
+    >>> _beginning("the bound is 1.44 pp (on its own 1.2 pp), over the limit", 36)
+    'the bound is 1.44 pp'
+    """
+    words = note[:room].rsplit(" ", 1)[0]
+    return words[: words.rindex("(")].rstrip() if words.count("(") > words.count(")") else words
 
 
 def limits_in_words(budgets: BudgetsOut | Budgets) -> str:

@@ -149,6 +149,9 @@ def test_a_rejected_file_is_told_by_line_and_leaves_no_trace(lab: Runner, tmp_pa
     ("arguments", "code", "message"),
     [
         (["export", "-d", "none.db"], 1, "there is no database"),
+        (["leaderboard", "-d", "lab.db", "--subject", "nett"], 1, "there is no subject 'nett'; known: net"),
+        (["rank", "-d", "lab.db", "--subject", "nett"], 1, "there is no subject 'nett'; known: net"),
+        (["verify", "-d", "lab.db", "--subject", "nett"], 1, "there is no subject 'nett'; known: net"),
         (["export", "-d", "lab.db", "--subject", "nett"], 1, "there is no subject 'nett'; known: net"),
         (["export", "-d", "lab.db", "-o", "no/where.json"], 1, "cannot be written: No such file"),
         (["export", "-d", "lab.db", "-o", "."], 1, "cannot be written"),

@@ -2,12 +2,14 @@
 
 import inspect
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 
 from catalog.evidence import sound_files
 from runner.cli import COMMANDS, CommandEntry, app, load_command, run
@@ -40,6 +42,18 @@ def test_the_table_says_what_the_command_says(entry: CommandEntry) -> None:
     command = load_command(entry)
     first = inspect.cleandoc(command.help or "").split("\n\n")[0].replace("\n", " ")
     assert (command.name, first) == (entry.name, entry.summary)
+
+
+@pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: entry.name)
+def test_help_names_values_as_command_lines_do_and_a_switch_has_none(entry: CommandEntry) -> None:
+    loaded = load_command(entry)
+    for command in (loaded, *getattr(loaded, "commands", {}).values()):
+        context = typer.Context(command)
+        options = [option for option in command.get_params(context) if option.param_type_name == "option"]
+        printed = {option.opts[0]: option.display_type_rich(context) for option in options}
+        assert printed.pop("--help") == ""
+        # Typer prints the types of Python.
+        assert not {name: text for name, text in printed.items() if re.search(r"list|str|int\b|bool|float|path", text)}
 
 
 def test_help_lists_every_command_in_its_panel() -> None:

@@ -54,7 +54,7 @@ def test_a_target_that_nothing_meets_names_the_nearest_and_what_would_be_met(
     filling.slos({"hard": {"latency": {"p90": "5ms"}}})
     page, _ = first_page(filling.database, read_page)
     assert "net none ; nearest identity on edge (latency +5.08 ms)" in page.text
-    assert "max_latency_s (p90) from 5 ms" in page.text
+    assert "the p90 budget from 5 ms" in page.text
 
 
 def test_what_is_not_proven_says_how_sure_it_is_and_what_would_make_it_sure(
