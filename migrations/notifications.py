@@ -9,7 +9,10 @@ import sqlalchemy as sa
 
 CHANNEL = "tierwise_evidence"
 TRIGGER = "announce_evidence"
-_EVERY_CHANGE = ("environment", "artifact", "strategy", "measurement", "accuracy", "slo", "imported_file", "input_pool")
+_EVERY_CHANGE = (
+    *("environment", "artifact", "strategy", "measurement", "accuracy", "slo", "subject_slo"),
+    *("imported_file", "input_pool"),
+)
 _BELOW = ("pool_input", "tier_run", "sample", "sample_part", "sample_link", "link_probe", "accuracy_item")
 _FUNCTION = f"""
 CREATE OR REPLACE FUNCTION {TRIGGER}() RETURNS trigger LANGUAGE plpgsql AS

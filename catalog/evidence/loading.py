@@ -153,16 +153,25 @@ def _declared(reader: Reader, subject: str | None) -> Sequence[Any]:
 
 
 def slo_evidence(reader: Reader) -> tuple[SloEvidence, ...]:
-    """Return the targets as declared at the last fill."""
-    return tuple(
-        SloEvidence(
-            name=row.name,
-            # JSON has text keys alone.
-            latency_s={float(percentile): limit for percentile, limit in row.latency.items()},
-            max_drop_pp=row.accuracy.get("max_drop_pp"),
-            min_pct=row.accuracy.get("min_pct"),
-        )
-        for row in sorted(fetch_stored(reader, "slo"), key=lambda target: str(target.name))
+    """Return the targets by name, each as declared last."""
+    return tuple(map(_slo, sorted(fetch_stored(reader, "slo"), key=lambda target: str(target.name))))
+
+
+def subject_slo_evidence(reader: Reader) -> Mapping[str, Mapping[str, SloEvidence]]:
+    """Return the targets of the subjects that a catalog declares here, by subject and name."""
+    targets: dict[str, dict[str, SloEvidence]] = {}
+    for row in sorted(fetch_stored(reader, "subject_slo"), key=lambda target: str(target.name)):
+        targets.setdefault(row.subject, {})[row.name] = _slo(row)
+    return targets
+
+
+def _slo(row: Any) -> SloEvidence:
+    return SloEvidence(
+        name=row.name,
+        # JSON has text keys alone.
+        latency_s={float(percentile): limit for percentile, limit in row.latency.items()},
+        max_drop_pp=row.accuracy.get("max_drop_pp"),
+        min_pct=row.accuracy.get("min_pct"),
     )
 
 

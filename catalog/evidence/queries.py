@@ -28,6 +28,7 @@ JSON_COLUMNS: Mapping[str, frozenset[str]] = {
     "link_probe": frozenset({"discarded_bit_per_s"}),
     "accuracy": frozenset({"class_counts"}),
     "slo": frozenset({"latency", "accuracy"}),
+    "subject_slo": frozenset({"latency", "accuracy"}),
     "analysis_family": frozenset({"questions", "members", "left_out"}),
     "analysis_slo": frozenset({"statuses"}),
 }

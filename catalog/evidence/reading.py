@@ -329,9 +329,10 @@ def slo_standings(reader: Reader) -> Mapping[tuple[str, str], Mapping[str, SloSt
     current = {(row["slo"], row["subject"], row["environment"]) for row in answered}
     keys = _environment_keys(reader)
     targets = {row.name: row for row in fetch_stored(reader, "slo")}
+    own = {(row.subject, row.name): row for row in fetch_stored(reader, "subject_slo")}
     standings: dict[tuple[str, str], dict[str, SloStanding]] = {}
     for row in fetch_stored(reader, "analysis_slo", "ORDER BY slo"):
-        environment, target = keys.get(row.environment_id), targets.get(row.slo)
+        environment, target = keys.get(row.environment_id), own.get((row.subject, row.slo), targets.get(row.slo))
         if environment is None or target is None or (row.slo, row.subject, environment) not in current:
             continue
         place = row.subject, environment

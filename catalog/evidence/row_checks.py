@@ -51,6 +51,7 @@ PARENTS: Mapping[str, Mapping[str, str]] = {
     "accuracy_item": {"accuracy_id": "accuracy"},
     "accuracy_class_item": {"accuracy_id": "accuracy"},
     "slo": {},
+    "subject_slo": {},
     "analysis": {"environment_id": "environment"},
     **{name: {"analysis_id": "analysis"} for name in _ANALYSES},
     "analysis_slo": {"environment_id": "environment"},

@@ -295,6 +295,16 @@ class Slo(EvidenceTable, SloRecord, table=True):  # type: ignore[misc]
     __table_args__ = (PrimaryKeyConstraint("name"),)
 
 
+class SubjectSlo(EvidenceTable, SloRecord, table=True):  # type: ignore[misc]
+    """A target of the catalog that declares the subject; `slo` has the newest declaration of each name."""
+
+    __tablename__ = "subject_slo"
+    __table_args__ = (UniqueConstraint("subject", "name", name="uq_subject_slo_subject_name"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    subject: str
+
+
 # Analyses are derived and never exported: `records.py` has no other form of their results.
 class Analysis(EvidenceTable, AnalysisRecord, table=True):  # type: ignore[misc]
     """One analysis of one subject in one environment; `evidence_key` is the content key of all that it rests on."""

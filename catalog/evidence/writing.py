@@ -43,6 +43,7 @@ from catalog.evidence.tables import (
     SamplePart,
     Slo,
     Strategy,
+    SubjectSlo,
     TierRun,
     column,
 )
@@ -158,24 +159,68 @@ def _repairs(row: SQLModel, name: str) -> dict[str, str]:
     return {} if is_moment(getattr(row, name)) else {name: _now()}
 
 
-def sync_slos(session: Session, slos: "Mapping[str, SloSpec]", *, keep_others: bool = False) -> None:
-    """Make the stored targets exactly those declared; with `keep_others`, those of other names stay beside them."""
+def sync_slos(
+    session: Session, slos: "Mapping[str, SloSpec]", *, subjects: Collection[str] = (), keep_others: bool = False
+) -> None:
+    """Make the stored targets exactly those declared.
+
+    Parameters
+    ----------
+    session : Session
+    slos : mapping of str to SloSpec
+    subjects : collection of str
+        Those of the catalog. Targets of subjects of other catalogs stay what they are, whatever their names.
+    keep_others : bool
+        Whether targets of other names stay beside these: a question declares only its own.
+    """
+    _sync_subject_slos(session, slos, subjects, keep_others=keep_others)
+    elsewhere = set(session.execute(select(column(SubjectSlo, "name"))).scalars())
     if not keep_others:
-        session.execute(delete(Slo).where(column(Slo, "name").not_in(list(slos))))
+        session.execute(delete(Slo).where(column(Slo, "name").not_in([*slos, *elsewhere])))
     before = {row.name: (row.latency, row.accuracy) for row in session.execute(select(Slo)).scalars()}
     for file in session.execute(select(ImportedFile)).scalars():
         if noted(file, SLOS, {}):  # what stands now is declared here, and stays when the file is forgotten
             note(file, SLOS, {})
     for name, declared in slos.items():
-        # JSON has text keys alone.
-        latency = {f"{percentile:g}": limit for percentile, limit in declared.latency_s.items()}
-        accuracy = declared.accuracy.model_dump(exclude_none=True)
+        latency, accuracy = _stored_limits(declared)
         # An answer to other limits is none to these.
         if before.get(name) != (latency, accuracy):
             session.execute(delete(AnalysisSlo).where(column(AnalysisSlo, "slo") == name))
         # The name is the key: a target that stands is changed in place.
         session.merge(Slo(name=name, latency=latency, accuracy=accuracy))
     session.flush()
+
+
+def _sync_subject_slos(
+    session: Session, slos: "Mapping[str, SloSpec]", subjects: Collection[str], *, keep_others: bool
+) -> None:
+    """Make the targets of these subjects those declared; a subject without any of its own gets none from a question."""
+    limits = {name: _stored_limits(declared) for name, declared in slos.items()}
+    of_subjects = select(SubjectSlo).where(column(SubjectSlo, "subject").in_(list(subjects)))
+    rows = {(row.subject, row.name): row for row in session.execute(of_subjects).scalars()}
+    owners = {subject for subject, _ in rows} if keep_others else set(subjects)
+    for (subject, name), row in rows.items():
+        if (name not in limits and not keep_others) or limits.get(name, (row.latency, row.accuracy)) != (
+            row.latency,
+            row.accuracy,
+        ):
+            session.delete(row)
+            # An answer to other limits is none to these.
+            of_row = (column(AnalysisSlo, "slo") == name) & (column(AnalysisSlo, "subject") == subject)
+            session.execute(delete(AnalysisSlo).where(of_row))
+    session.flush()
+    stored = set(session.execute(select(column(SubjectSlo, "subject"), column(SubjectSlo, "name"))).all())
+    for subject in sorted(owners):
+        for name, (latency, accuracy) in limits.items():
+            if (subject, name) not in stored:
+                session.add(SubjectSlo(subject=subject, name=name, latency=latency, accuracy=accuracy))
+    session.flush()
+
+
+def _stored_limits(declared: "SloSpec") -> tuple[dict[str, float], dict[str, float]]:
+    # JSON has text keys alone.
+    latency = {f"{percentile:g}": limit for percentile, limit in declared.latency_s.items()}
+    return latency, declared.accuracy.model_dump(exclude_none=True)
 
 
 def record_measurement(session: Session, record: MeasurementRecord) -> int:

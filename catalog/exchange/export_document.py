@@ -34,6 +34,7 @@ from catalog.evidence.tables import (
     Measurement,
     Slo,
     Strategy,
+    SubjectSlo,
     TierRun,
 )
 from catalog.exchange.document import (
@@ -62,6 +63,7 @@ from catalog.exchange.rows import REQUIRED, Kind
 from catalog.exchange.rows_to_document import LAUNCHER
 from catalog.exchange.serialization import ids_name, pack_bits, pool_digest, problems_of
 from catalog.exchange.spellings import default_passes
+from catalog.keys import canonical_json
 from catalog.statistics.families import KNOWN_PASSES
 
 EntryT = TypeVar("EntryT", bound=Entry)
@@ -138,9 +140,7 @@ class _DocumentExport:
                 key=lambda entry: (entry.subject, entry.operator, entry.key),
             ),
             strategies=strategies,
-            slos=sorted(
-                (_entry(SloEntry, row) for row in stored_rows(self._session, Slo)), key=lambda entry: entry.name
-            ),
+            slos=self._slos({strategy.subject for strategy in strategies}),
             ids=self._ids,
             pools=pools,
             measurements=measurements,
@@ -202,6 +202,19 @@ class _DocumentExport:
         names = ("environment", "subject", "operator", "placement", "latency_key", "round", "started_at")
         # Names of the host's processes stay in the database where they were recorded.
         return sorted(map(neutral, entries), key=lambda entry: [getattr(entry, name) for name in names])
+
+    def _slos(self, subjects: Collection[str]) -> list[SloEntry]:
+        """Return the targets by name: as the catalog of these subjects declares them, if one catalog has them all."""
+        own: dict[str, list[SubjectSlo]] = defaultdict(list)
+        for target in stored_rows(self._session, SubjectSlo):
+            if target.subject in subjects:
+                own[target.name].append(target)
+        entries = []
+        for row in stored_rows(self._session, Slo):
+            limits = {canonical_json([target.latency, target.accuracy]) for target in own[row.name]}
+            # A document has one target of a name: of several catalogs', that which was declared last.
+            entries.append(_entry(SloEntry, own[row.name][0] if len(limits) == 1 else row))
+        return sorted(entries, key=lambda entry: entry.name)
 
     def _children(self, table: type[EvidenceTable], kind: type[EntryT]) -> dict[int, list[EntryT]]:
         grouped: dict[int, list[EntryT]] = defaultdict(list)

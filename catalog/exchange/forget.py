@@ -35,6 +35,7 @@ from catalog.evidence.tables import (
     Measurement,
     Slo,
     Strategy,
+    SubjectSlo,
 )
 from catalog.exchange.lineage import PREFIX
 
@@ -239,6 +240,7 @@ class _FileRemoval:
             if targets is not None:
                 update_rows(self._session, Slo, targets, name=name)
             elif delete_rows(self._session, Slo, name=name):
+                delete_rows(self._session, SubjectSlo, name=name)
                 removed.append(name)
         return tuple(removed)
 

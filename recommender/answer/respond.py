@@ -61,7 +61,7 @@ from recommender.whatif import on_links
 def resolve_budgets(evidence: Evidence, request: RecommendRequest) -> Budgets:
     """Return the explicit budgets, or those of the named SLO, whose highest percentile is the one to rank by."""
     if request.slo is not None:
-        slo = evidence.slo(request.slo)
+        slo = evidence.slo(request.slo, request.subject)
         return Budgets(
             latency=latency_budgets(slo),
             min_accuracy_pct=slo.min_pct,

@@ -46,7 +46,8 @@ def usual_questions(evidence: Evidence) -> Iterator[RecommendRequest]:
     Then some more of the percentiles that most questions ask for: tables of confidences and probabilities are made once
     they were asked for often (`catalog.statistics.tables`).
     """
-    declared = {percentile for slo in evidence.slos.values() for percentile in slo.latency_s}
+    by_subject = (evidence.slos, *evidence.subject_slos.values())
+    declared = {percentile for slos in by_subject for slo in slos.values() for percentile in slo.latency_s}
     for percentile in dict.fromkeys((*_PERCENTILES, *sorted(declared))):
         for subject in evidence.subjects:
             yield _lenient(subject, percentile, _LENIENT_S)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from catalog.evidence.database import Database, reading_errors
 from catalog.evidence.link_samples import LinkedStrategy, linked_strategies
-from catalog.evidence.loading import ReadAccuracies, slo_evidence, strategy_evidence
+from catalog.evidence.loading import ReadAccuracies, slo_evidence, strategy_evidence, subject_slo_evidence
 from catalog.evidence.records import Applicability, values_of
 from catalog.evidence.strategy_evidence import AccuracyEvidence, Origin, StrategyEvidence
 from catalog.statistics.drops import AccuracyDrop, hit_drop, mean_iou_drop, pair_items, separate_drop
@@ -203,7 +203,8 @@ def load(
                 logger.exception("left out: subject %s", members[0].subject)
                 left_out.append(f"subject {members[0].subject}: {type(error).__name__}; the log has more")
         drawn.forget_unused()
-        return Evidence.of(loaded, slo_evidence(reader), LinkedStrategies(database), tuple(left_out))
+        linked, own = LinkedStrategies(database), subject_slo_evidence(reader)
+        return Evidence.of(loaded, slo_evidence(reader), linked, tuple(left_out), subject_slos=own)
 
 
 _Kept = Mapping[tuple[str, int, str, str], Candidate]

@@ -144,6 +144,7 @@ class Evidence:
     loaded_at: datetime
     linked_strategies: Callable[[SubjectEvidence], tuple[LinkedStrategy, ...]] = field(default=lambda _: (), repr=False)
     left_out: tuple[str, ...] = ()
+    subject_slos: Mapping[str, Mapping[str, SloEvidence]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -152,6 +153,8 @@ class Evidence:
         slos: Iterable[SloEvidence],
         linked: Callable[[SubjectEvidence], tuple[LinkedStrategy, ...]] = lambda _: (),
         left_out: tuple[str, ...] = (),
+        *,
+        subject_slos: Mapping[str, Mapping[str, SloEvidence]] | None = None,
     ) -> "Evidence":
         """Group by subject: what was measured here before what was imported, the most recent first."""
         grouped: dict[str, list[SubjectEvidence]] = {}
@@ -160,7 +163,7 @@ class Evidence:
         for by_environment in grouped.values():
             by_environment.sort(key=_preference, reverse=True)
         subjects = {name: tuple(by_environment) for name, by_environment in sorted(grouped.items())}
-        return cls(subjects, {slo.name: slo for slo in slos}, datetime.now(UTC), linked, left_out)
+        return cls(subjects, {slo.name: slo for slo in slos}, datetime.now(UTC), linked, left_out, subject_slos or {})
 
     def within(self, environment: str) -> "Evidence":
         """Return the evidence of one environment, by its key."""
@@ -237,11 +240,16 @@ class Evidence:
             for strategy in member.strategies
         )
 
-    def slo(self, name: str) -> SloEvidence:
-        """Return the declared SLO of that name; raise `UnknownSlo`."""
-        if name not in self.slos:
-            raise UnknownSlo(name, self.slos)
-        return self.slos[name]
+    def slos_of(self, subject: str) -> Mapping[str, SloEvidence]:
+        """Return the SLOs of the catalog that declares the subject; all that are known for one from elsewhere."""
+        return self.subject_slos.get(subject) or self.slos
+
+    def slo(self, name: str, subject: str | None = None) -> SloEvidence:
+        """Return the SLO of that name, as the subject's catalog declares it; raise `UnknownSlo`."""
+        slos = self.slos if subject is None else self.slos_of(subject)
+        if name not in slos:
+            raise UnknownSlo(name, slos)
+        return slos[name]
 
 
 def latency_budgets(slo: SloEvidence) -> tuple[LatencyBudget, ...]:

@@ -108,7 +108,7 @@ def fill_settings(
     `measure` takes the context of a setting and its plan, and adds to `filled` what it did.
     """
     with database.writing_session() as writing:
-        sync_slos(writing, context.catalog.slos)
+        sync_slos(writing, context.catalog.slos, subjects=context.catalog.subjects)
         # Before the long work, which must not hold the database's write lock.
         writing.commit()
     unusable = context.prepare()

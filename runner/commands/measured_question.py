@@ -154,7 +154,7 @@ class _QuestionFill:
         with database.writing_session() as writing:
             self._environment_id = store_environment(writing, context, selection)
             # The catalog of one question may be another one than that of the fills, whose targets stay.
-            sync_slos(writing, context.catalog.slos, keep_others=True)
+            sync_slos(writing, context.catalog.slos, subjects=[self._subject], keep_others=True)
             writing.commit()
             evidence = Evidence.of((), slo_evidence(writing))
         budgets = resolve_budgets(evidence, request)

@@ -107,11 +107,16 @@ def _check(
     if subject is not None and subject not in evidence.subjects:
         raise UnknownSubject(subject, evidence.subjects)
     # Looked up even where it is only named, so that an unknown SLO ends with exit code 2.
-    names = [evidence.slo(options.slo).name] if options.slo is not None else sorted(evidence.slos)
+    names = [evidence.slo(options.slo, subject).name] if options.slo is not None else sorted(evidence.slos)
     if not names:
         raise RunnerError("no SLO is declared; add one under `slos` of the catalog file, then run: runner fill-catalog")
     subjects = [subject] if subject is not None else list(evidence.subjects)
-    checks = [_check_one(evidence, options, name, subject, acceptance) for name in names for subject in subjects]
+    checks = [
+        _check_one(evidence, options, name, subject, acceptance)
+        for name in names
+        for subject in subjects
+        if name in evidence.slos_of(subject)
+    ]
     if all(check.answer is None for check in checks):
         raise RunnerError(f"nothing can be checked: {checks[0].why_not}")
     return checks

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from catalog.evidence.loading import slo_evidence
+from catalog.evidence.loading import slo_evidence, subject_slo_evidence
 from catalog.evidence.queries import Reader
 from catalog.evidence.reading import StoredMeasurement, stored_measurements
 from catalog.evidence.records import Verdict
@@ -64,7 +64,8 @@ def judge_stored(
 ) -> tuple[JudgedMeasurement, ...]:
     """Apply all rules to all measurements of the strategies declared now."""
     measurements = stored_measurements(reader, subject=subject)
-    percentiles = {percentile for slo in slo_evidence(reader) for percentile in slo.latency_s}
+    own = (slo for slos in subject_slo_evidence(reader).values() for slo in slos.values())
+    percentiles = {percentile for slo in (*slo_evidence(reader), *own) for percentile in slo.latency_s}
     findings = _judged(measurements, percentiles, thresholds)
     present = {
         (measurement.record.latency_key, measurement.record.round): measurement.id for measurement in measurements

@@ -71,7 +71,11 @@ def _store_answers(database: Database, now: str, read: Callable[[], Evidence]) -
 def _answers(evidence: Evidence) -> Iterator[Mapping[str, Any]]:
     for name in sorted(evidence.slos):
         for environments in evidence.subjects.values():
-            yield from (_answer(evidence, name, subject) for subject in environments if subject.candidates)
+            yield from (
+                _answer(evidence, name, subject)
+                for subject in environments
+                if subject.candidates and name in evidence.slos_of(subject.subject)
+            )
 
 
 def _answer(evidence: Evidence, slo: str, subject_evidence: SubjectEvidence) -> Mapping[str, Any]:

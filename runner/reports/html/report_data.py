@@ -7,7 +7,7 @@ from typing import Any
 
 from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
 from catalog.evidence.database import Database
-from catalog.evidence.loading import slo_evidence, strategy_evidence
+from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.queries import Reader
 from catalog.evidence.reading import race_departures
 from catalog.evidence.report_rows import (
@@ -122,9 +122,8 @@ def _gathered(
         )
     chosen = _chosen(measured, environment)
     costs = tier_costs(reader, subject=subject)
-    slos = slo_evidence(reader)
     return Report(
-        tuple(_report(reader, answering, members, costs, slos, settings) for members in chosen),
+        tuple(_report(reader, answering, members, costs, settings) for members in chosen),
         # Named on the page, so that the shown environment is not taken for everything that was measured.
         tuple(members[0].environment for members in measured if members not in chosen),
         setting_sweeps(evidence, adjustment=settings.adjustment),
@@ -154,7 +153,6 @@ def _report(
     answering: Evidence,
     members: Sequence[StrategyEvidence],
     costs: Sequence[Mapping[str, Any]],
-    slos: Sequence[SloEvidence],
     settings: AnalysisSettings,
 ) -> EnvironmentReport:
     environment = members[0].environment
@@ -163,9 +161,14 @@ def _report(
         subjects.setdefault(member.subject, []).append(member)
     # A subject without a measurement has nothing to analyse; its strategies are among the unmeasured.
     measured = {name: rows for name, rows in subjects.items() if any(strategy.measured for strategy in rows)}
+    answers = tuple(_answers(answering, environment.key, list(measured)))
+    slos: list[SloEvidence] = []
+    for answer in answers:
+        # Two catalogs may declare other limits under one name.
+        slos += [] if answer.slo is None or answer.slo in slos else [answer.slo]
     return EnvironmentReport(
         environment=environment,
-        answers=tuple(_answers(answering, environment.key, list(measured), slos)),
+        answers=answers,
         results=tuple(analyse_subject(strategies, settings) for strategies in measured.values()),
         unmeasured=tuple(member for member in members if not member.measured),
         slos=tuple(slos),
@@ -192,14 +195,14 @@ def _departures(reader: Reader, members: Sequence[StrategyEvidence]) -> Iterator
             yield row
 
 
-def _answers(
-    evidence: Evidence, environment: str, subjects: Sequence[str], slos: Sequence[SloEvidence]
-) -> Iterator[SloAnswer]:
+def _answers(evidence: Evidence, environment: str, subjects: Sequence[str]) -> Iterator[SloAnswer]:
     """Yield what `runner slo` answers, from this environment; without SLOs the fastest strategy of each subject."""
-    for slo in slos or (None,):
+    for name in sorted(evidence.slos) or (None,):
         for subject in subjects:
-            request = RecommendRequest(subject=subject, environment=environment, slo=None if slo is None else slo.name)
-            yield SloAnswer(slo, subject, respond(evidence, request))
+            slos = evidence.slos_of(subject)
+            if name is None or name in slos:
+                request = RecommendRequest(subject=subject, environment=environment, slo=name)
+                yield SloAnswer(None if name is None else slos[name], subject, respond(evidence, request))
 
 
 def _unnamed(row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -284,7 +284,8 @@ def _figures(result: SubjectResult, report: EnvironmentReport, id_: str, ids: Id
     yield _figure(
         rank_diagram(result), f"fastest first, with the range of ranks left open; {bars}.", ids.new(id_, "ranks")
     )
-    drawn = list(tradeoffs(result, report.slos))
+    slos = [answer.slo for answer in report.answers if answer.subject == result.subject and answer.slo is not None]
+    drawn = list(tradeoffs(result, slos))
     for tradeoff in drawn:
         yield _figure(tradeoff_plot(tradeoff), _front_list(tradeoff), ids.new(id_, "tradeoff"))
     # Said rather than left out: a reader would look for the figure.

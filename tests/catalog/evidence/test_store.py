@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import select
+from sqlmodel import Session, select
 
 from catalog.declaration import parse_catalog
+from catalog.declaration.schema import SloSpec
 from catalog.errors import DuplicateEvidenceError
 from catalog.evidence import loading, reading, records, strategy_evidence, writing
 from catalog.evidence.database import Database
@@ -161,6 +162,33 @@ def test_slos_follow_the_declaration(database: Database) -> None:
         assert loading.slo_evidence(session) == (
             strategy_evidence.SloEvidence(name="fast", latency_s={90.0: 0.1, 50.0: 1.0}, max_drop_pp=1.0),
         )
+
+
+def test_fills_of_two_catalogs_leave_each_others_targets_alone(database: Database) -> None:
+    """The second fill deleted the targets of the first, or replaced those of the same name."""
+
+    def target(limit: str) -> SloSpec:
+        return SloSpec.model_validate({"latency": {"p90": limit}})
+
+    def limits(session: Session) -> dict[str, dict[str, float]]:
+        targets = loading.subject_slo_evidence(session)
+        return {subject: {name: slo.latency_s[90.0] for name, slo in slos.items()} for subject, slos in targets.items()}
+
+    with database.session() as session:
+        writing.sync_slos(session, {"fast": target("100ms"), "slow": target("9s")}, subjects=["a", "b"])
+        writing.sync_slos(session, {"fast": target("1s")}, subjects=["c"])
+        first = {"fast": 0.1, "slow": 9.0}
+        assert limits(session) == {"a": first, "b": first, "c": {"fast": 1.0}}
+        # Subjects of no catalog have all names, each as declared last.
+        assert {slo.name: slo.latency_s[90.0] for slo in loading.slo_evidence(session)} == {"fast": 1.0, "slow": 9.0}
+        # A question's catalog adds to the targets of its subject, and gives none to one of another catalog.
+        writing.sync_slos(session, {"mine": target("2s")}, subjects=["c"], keep_others=True)
+        writing.sync_slos(session, {"mine": target("3s")}, subjects=["d"], keep_others=True)
+        assert limits(session) == {"a": first, "b": first, "c": {"fast": 1.0, "mine": 2.0}}
+        writing.sync_slos(session, {"fast": target("5s")}, subjects=["a", "b"])
+        assert limits(session) == {"a": {"fast": 5.0}, "b": {"fast": 5.0}, "c": {"fast": 1.0, "mine": 2.0}}
+        assert {slo.name for slo in loading.slo_evidence(session)} == {"fast", "mine"}
+        session.commit()
 
 
 def test_the_last_attempt_is_known_whatever_its_keys(database: Database, make: Any) -> None:
