@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
 
 from catalog.statistics.input_draw import SampleDesign
@@ -23,7 +22,6 @@ from catalog.statistics.pool_distribution import CorrectedCurve, CurveFit, Distr
 
 # Degrees of freedom of Woodruff's standard error, a sum over the samples near the percentile.
 CORRECTION_DF = 16.0
-_LEVEL = 0.95
 # That the samples near the percentile agree does not say that no input lies elsewhere: this share of the weight of one
 # sample is taken for unseen, and more where sizes explain less, since a latency far from the curve is rarely drawn.
 _UNSEEN = 0.1
@@ -34,6 +32,11 @@ _UNSEEN_AT_MOST = 0.32
 _UNSEEN_AT = 30
 # What the standard error leaves out, the choice of the curve above all.
 _CAUTION = 1.12
+# Over how many standard errors of F the distribution is read, where sizes explain little and where they explain much
+# (in between as much as they explain). Of thirty samples 1.75 lead to the largest latency, whatever the scatter is; a
+# step or a rare latency beside a good curve is seen only so far away.
+_REACH = (1.0, 1.75)
+_REACH_EXPLAINED = (0.75, 0.88)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +122,9 @@ class PoolStudy:
 
         Few replicates of a quantile know its variance badly, and see no jump that few inputs straddle. The jackknife is
         therefore not what a promise rests on. Its variance has two parts: how the levels of the rounds differ, and
-        Woodruff's: how far the quantile moves when F does by t standard errors of the correction, of which a part of
-        one sample's weight is for what no sample has seen. An upper bound asks how far it moves up: a step just below
-        the percentile is no reason why it may be higher.
+        Woodruff's: how far the quantile moves when F does by standard errors of the correction (`_REACH`), of which a
+        part of one sample's weight is for what no sample has seen. An upper bound asks how far it moves up: a step just
+        below the percentile is no reason why it may be higher.
 
         Without sizes, or with too few samples for a curve, weighted percentiles are taken of latencies less the mean of
         their round.
@@ -150,11 +153,12 @@ class PoolStudy:
         # One round says nothing of how rounds differ, and has no bounds.
         if rounds > 1:
             unseen = _unseen(fit, samples=int(np.count_nonzero(~self.design.certain)))
-            moves = _woodruff(curve, self.distributions[0], shares, unseen)
+            reach = float(np.interp(fit.explained, _REACH_EXPLAINED, _REACH))
+            moves = _woodruff(curve, self.distributions[0], shares, unseen, reach)
         # The mean residual moves the levels and the quantile alike, and counts once. Where sizes explain little,
         # residuals are bands rather than noise, and their mean says less of a quantile.
         twice = fit.explained * curve.level_variance
-        variance = np.maximum((moves / _quantile_of_t(CORRECTION_DF)) ** 2 - twice, 0.0)
+        variance = np.maximum(moves**2 - twice, 0.0)
         return tuple(
             PoolPercentile(by_round, of_curves[0][place] + around, float(either.max()), float(either[0]), fit)
             for place, (by_round, either) in enumerate(zip(by_rounds, variance.T, strict=True))
@@ -229,16 +233,15 @@ def _unseen(fit: CurveFit, *, samples: int) -> float:
 
 
 def _woodruff(
-    curve: CorrectedCurve, distribution: Distribution, shares: NDArray[np.float64], unseen: float
+    curve: CorrectedCurve, distribution: Distribution, shares: NDArray[np.float64], unseen: float, reach: float
 ) -> NDArray[np.float64]:
-    """Return how far each quantile moves up and down, when F does by t standard errors, shape (2, quantiles)."""
+    """Return how far a standard error of F moves each quantile up and down, shape (2, quantiles).
+
+    It is the mean over as many standard errors as `reach`.
+    """
     at = distribution.quantiles(shares)
     errors = np.array([curve.standard_error(value, unseen) for value in at.tolist()])
-    error = _CAUTION * _quantile_of_t(CORRECTION_DF) * errors
+    error = _CAUTION * reach * errors
     up = distribution.quantiles(np.minimum(shares + error, 1)) - at
     down = at - distribution.quantiles(np.maximum(shares - error, 0))
-    return np.array([up, down])
-
-
-def _quantile_of_t(df: float) -> float:
-    return float(scipy.special.stdtrit(df, _LEVEL))
+    return np.array([up, down]) / reach
