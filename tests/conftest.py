@@ -1,7 +1,7 @@
 """Docker and PostgreSQL: tests of either are skipped on a machine without it, never in CI.
 
 `make test` runs most tests in five processes (tests/side_by_side.py), one file in one process and all containers in the
-same one; then what keeps time, in three; then, one after the other, those marked `alone`, which measure.
+same one; then those marked `timed`, in three; then, one after the other, those marked `alone`, which measure.
 
 Two cores pay for every process that starts and for everything that is made twice. The cheap ways:
 
@@ -43,21 +43,27 @@ from tests.side_by_side import SideBySide
 # What is printed does not depend on the terminal that the tests are started from.
 os.environ.pop("COLUMNS", None)
 _TESTS = Path(__file__).parent
-# What measures: it would disturb what runs beside it, and be disturbed. Where that is a few tests of a file, they are
-# marked `alone` themselves.
-_ALONE = ("runner/commands/test_selftest.py", "runner/test_disturbed.py", "tierserver/test_paced_link.py")
-# What keeps time, and for the most part waits for it to pass: a few such files do not disturb each other.
-_WAITING = ("recommender/http/test_connections.py", "tierserver/test_hostile.py", "tierserver/test_strategies.py")
-_WAITING_AT_ONCE = 3
+# What measures (`alone`): it would disturb what runs beside it, and be disturbed. What keeps time and mostly waits for
+# it to pass (`timed`): a few such files do not disturb each other. Whole files; tests of others are marked themselves.
+_MARKED_FILES = {
+    "alone": ("runner/commands/test_selftest.py", "tierserver/test_paced_link.py"),
+    "timed": ("recommender/http/test_connections.py", "tierserver/test_hostile.py", "tierserver/test_strategies.py"),
+}
+_TIMED_AT_ONCE = 3
 # What takes longest besides the containers: given out last, it would keep one process while the others are done.
 _LONG = (
-    "runner/fleet/test_dask.py",
-    "test_odd_evidence.py", "test_secrets.py", "runner/reports/test_row_order.py",
-    "runner/operators/test_static_ptq_tools.py", "recommender/test_live.py", "runner/commands/test_bundle.py",
-    "runner/commands/test_invalid_rounds.py", "catalog/exchange/test_round_trip.py", "runner/test_own_models.py",
-    "catalog/statistics/test_pool_percentiles.py", "tierserver/test_tier_fuzz.py", "runner/commands/test_fill_scope.py",
-    "catalog/statistics/test_simulated.py", "runner/test_wheel.py", "runner/test_server_database.py",
-    "test_foreign_text.py", "hostile/test_odd_files.py",
+    "runner/fleet/test_dask.py", "test_odd_evidence.py", "catalog/exchange/test_lineage.py", "test_secrets.py",
+    "runner/reports/test_row_order.py", "catalog/statistics/test_pool_percentiles.py",
+    "runner/operators/test_families.py", "catalog/exchange/test_round_trip.py",
+    "runner/commands/test_invalid_rounds.py", "runner/operators/test_static_ptq_tools.py",
+    "foreign/test_quantizable_forms.py", "runner/commands/test_bundle.py", "runner/operators/test_partition.py",
+    "catalog/exchange/test_rows_to_document.py", "runner/subjects/test_builtin.py",
+    "runner/commands/test_fill_scope.py", "catalog/statistics/test_simulated.py", "runner/test_interrupted_race.py",
+    "recommender/test_page.py", "hostile/test_errors.py", "runner/measuring/test_race.py", "runner/test_wheel.py",
+    "runner/test_own_models.py", "recommender/test_live.py", "tierserver/test_memory.py",
+    "runner/commands/test_commands.py", "catalog/statistics/test_family_tests.py", "recommender/test_app.py",
+    "runner/subjects/embedded/test_pictures.py", "recommender/test_workers.py", "tierserver/test_tier_fuzz.py",
+    "runner/test_server_database.py", "test_foreign_text.py", "hostile/test_odd_files.py",
 )  # fmt: skip
 # Databases of SQLite that hold `Contents`, by their name.
 _TEMPLATES: dict[str, str] = {}
@@ -95,7 +101,7 @@ def _at_once(count: int, item: pytest.Item) -> int:
     """Return how many processes may run at the same time as long as one of them runs this test, its own included."""
     if item.get_closest_marker("alone"):
         return 1
-    return min(count - 1, _WAITING_AT_ONCE) if _relative(item.path) in _WAITING else count
+    return min(count - 1, _TIMED_AT_ONCE) if item.get_closest_marker("timed") else count
 
 
 def _group(item: pytest.Item) -> str:
@@ -110,15 +116,17 @@ def _prepare(items: list[pytest.Item]) -> None:
     migrated_file()
     if any(item.get_closest_marker("postgres") for item in items) and "TIERWISE_TEST_POSTGRES" in os.environ:
         _migrated_on(os.environ["TIERWISE_TEST_POSTGRES"])
+    _leave_out_of_garbage_collection()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if missing := [name for name in (*_ALONE, *_WAITING, *_LONG) if not (_TESTS / name).is_file()]:
+    marks = {name: mark for mark, names in _MARKED_FILES.items() for name in names}
+    if missing := [name for name in (*marks, *_LONG) if not (_TESTS / name).is_file()]:
         raise pytest.UsageError(f"tests/conftest.py lists files that are not there: {', '.join(missing)}")
     for item in items:
-        if _relative(item.path) in _ALONE:
-            item.add_marker("alone")
+        if mark := marks.get(_relative(item.path)):
+            item.add_marker(mark)
     items.sort(key=lambda item: _place(item.path))
     if os.environ.get("CI") == "true":
         return
@@ -129,10 +137,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Leave modules and tests out of every later garbage collection: searching them took an eighth of the CPU."""
+    _leave_out_of_garbage_collection()
+    gc.set_threshold(20_000, 20, 50)
+
+
+def _leave_out_of_garbage_collection() -> None:
+    """Search modules and tests in no later garbage collection: that took an eighth of the CPU."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
 
 
 @cache

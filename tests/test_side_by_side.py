@@ -41,6 +41,10 @@ def test_failure():
 
 def test_skipped(): pytest.skip("for a reason")
 
+@pytest.mark.timeout(0.2)
+def test_endless():
+    while True: pass
+
 def test_folder(tmp_path_factory, request):
     assert tmp_path_factory.getbasetemp().name.startswith("process")
     open("pid", "w").write(str(os.getpid()))
@@ -73,9 +77,10 @@ def test_a_crash_fails_its_test_and_all_others_run(tmp_path: Path) -> None:
         "test_after": "PASSED",
         "test_failure": "FAILED",
         "test_skipped": "SKIPPED",
+        "test_endless": "FAILED",
         "test_folder": "PASSED",
         "test_alone": "PASSED",
     }
-    assert re.search(r"2 failed, 4 passed, 1 skipped", done.stdout)
+    assert re.search(r"3 failed, 4 passed, 1 skipped", done.stdout)
     assert "the process that ran this test ended with -9" in done.stdout
-    assert "said before it" in done.stdout and "for a reason" in done.stdout
+    assert all(text in done.stdout for text in ("said before it", "for a reason", "Timeout (>0.2s)"))

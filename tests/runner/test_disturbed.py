@@ -45,7 +45,7 @@ for _, name in socket.if_nameindex():
         subprocess.run(["tc", "qdisc", "del", "dev", name, "root"], check=True)
 """
 # In the background of a shell that ends: strangers to the runner, and not its descendants.
-HOGS = "for _ in 1 2 3 4 5 6 7 8; do {python} -c 'while True: pass' >/dev/null 2>&1 & echo $!; done"
+HOGS = "for _ in $(seq {count}); do {python} -c 'while True: pass' >/dev/null 2>&1 & echo $!; done"
 
 
 @dataclass
@@ -117,7 +117,7 @@ def hogs() -> Iterator[Callable[[], None]]:
     started: list[int] = []
 
     def start() -> None:
-        script = HOGS.format(python=shlex.quote(sys.executable))
+        script = HOGS.format(python=shlex.quote(sys.executable), count=2 * (os.cpu_count() or 1))
         listed = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
         started.extend(map(int, listed.stdout.split()))
 
@@ -154,6 +154,7 @@ def _ours(item: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("launcher", ["process", pytest.param("docker", marks=pytest.mark.docker)])
+@pytest.mark.alone
 def test_a_busy_host_makes_doubtful_and_is_named(bench: Bench, hogs: Callable[[], None], launcher: str) -> None:
     hogs()
     stored = bench.measure(launcher, lambda: None, tolerance=0.9)
@@ -165,6 +166,7 @@ def test_a_busy_host_makes_doubtful_and_is_named(bench: Bench, hogs: Callable[[]
 
 
 @pytest.mark.docker
+@pytest.mark.timed
 @pytest.mark.parametrize("warmup", ["1", "steady"])
 def test_shaping_that_is_lost_under_way_makes_invalid(bench: Bench, warmup: str) -> None:
     stored = bench.measure("docker", unshape, tolerance=0.5, warmup=warmup)
@@ -175,6 +177,7 @@ def test_shaping_that_is_lost_under_way_makes_invalid(bench: Bench, warmup: str)
     assert len(stored.record.samples) == 12, "an invalid measurement is kept"
 
 
+@pytest.mark.timed
 def test_a_warm_up_until_steady_is_short_and_stored(bench: Bench) -> None:
     record = bench.measure("process", lambda: None, tolerance=0.9, warmup="steady").record
     latency_s, sent = record.warmup_latency_s or [], record.protocol["warmup_inputs"]
@@ -186,6 +189,7 @@ def test_a_warm_up_until_steady_is_short_and_stored(bench: Bench) -> None:
     assert record.protocol["warmup_steady"] in (True, False)
 
 
+@pytest.mark.timed
 def test_every_counter_is_there(bench: Bench) -> None:
     record = bench.measure("process", lambda: None, tolerance=0.9).record
     assert record.warmup_latency_s is not None and len(record.warmup_latency_s) == 12
