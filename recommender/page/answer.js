@@ -61,7 +61,7 @@ function hasBudget(budgets) {
 export function details(answer, strategies) {
   return [
     ...table(answer, strategies),
-    section("Proven too", answer.alternatives.map((strategy) => alternative(strategy))),
+    section(hasBudget(answer.budgets) ? "Proven too" : "Beside the fastest", answer.alternatives.map((strategy) => alternative(strategy))),
     section("Within the budgets, not proven", together(answer.undecided, (strategy) => `${strategy.reason}. ${strategy.to_do}`, true)),
     section(answer.recommendation ? "Near misses" : "Nearest misses", misses(answer.near_misses)),
     section("Read before acting", [...notProven(answer.recommendation), ...answer.warnings]),

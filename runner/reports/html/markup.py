@@ -289,7 +289,7 @@ details { margin: .2rem 0; } summary { cursor: pointer; padding: .25rem 0; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: .2rem 0; color: var(--muted); max-width: min(75ch, 92vw); }
 th, td { padding: .2rem .5rem; border-bottom: 1px solid var(--rule); text-align: right; vertical-align: top; }
-tbody th, th:first-child, .text { text-align: left; font-weight: 400; }
+tbody th, th:first-child, .text { text-align: left; } tbody th { font-weight: 400; }
 tbody td { white-space: nowrap; } tbody td.text, tbody th { white-space: normal; min-width: 8rem; }
 thead th { font-weight: 600; border-bottom: 2px solid var(--rule); vertical-align: bottom; }
 .answers { font-size: .95rem; width: 100%; } .answers tr > :last-child { width: 38%; }

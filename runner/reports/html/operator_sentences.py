@@ -46,7 +46,7 @@ def fastest_sentence(operator: str, results: Sequence[SubjectResult], family: st
             else [name for name in family_result.paper.members if split(name)[0] == operator]
         )
         if family_result is None or len(members) < 2:
-            missing.append(MissingSubject(result.subject, "fewer than two placements measured"))
+            missing.append(MissingSubject(result.subject, "fewer than two placements measured in all rounds"))
         else:
             front = _unbeaten(family_result, members)
             # One pair without a decision leaves open whether another placement is faster.

@@ -349,15 +349,19 @@ def _undecided(report: EnvironmentReport) -> Html | None:
     return tag("p", text)
 
 
+_UNANSWERED = "Nothing answers it: fewer than two of its strategies were measured in all rounds."
+
+
 def _question(summary: QuestionSummary, results: Sequence[SubjectResult]) -> Html:
     heading = f"{summary.question}: {summary.title}" if summary.question else summary.title
     others = details(
-        f"{len(summary.others)} more comparisons",
+        counted(len(summary.others), "more comparison"),
         tag("ul", (tag("li", other) for other in summary.others), class_="findings"),
     )
     return joined(
         tag("h4", heading),
         tag("p", " ".join(summary.answers), class_="answer") if summary.answers else None,
+        None if summary.answers or summary.findings else tag("p", _UNANSWERED),
         tag("ul", (tag("li", finding) for finding in summary.findings), class_="findings")
         if summary.findings
         else None,
@@ -368,7 +372,6 @@ def _question(summary: QuestionSummary, results: Sequence[SubjectResult]) -> Htm
         if summary.reasons
         else None,
         _by_subject(summary, results),
-        None if summary.answers or summary.findings else tag("p", "Nothing was measured that answers it."),
     )
 
 

@@ -330,9 +330,8 @@ def limit_sentences(operator: str, results: Sequence[SubjectResult], causes: Mea
                     memory[result.subject] = use.memory_bytes / limit["memory_bytes"]
         if busy := [subject for subject, share in cpu.items() if share >= _AT_LIMIT]:
             # Without a number: CPU time also counts what lies between the measured parts, so that it may exceed 100 %.
-            yield sentence(
-                f"{spoken(operator)} on {tier} works at the limit of its {limit['cpus']:g} CPUs in {listed(busy)}"
-            )
+            cpus = f"{limit['cpus']:g} CPU{'s' * (limit['cpus'] != 1)}"
+            yield sentence(f"{spoken(operator)} on {tier} works at the limit of its {cpus} in {listed(busy)}")
         if full := [f"{name} {100 * share:.0f} %" for name, share in memory.items() if share >= _AT_LIMIT]:
             yield sentence(f"{spoken(operator)} on {tier} works at the limit of its memory ({listed(full)})")
 

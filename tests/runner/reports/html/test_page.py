@@ -137,7 +137,7 @@ def test_one_strategy_alone(filling: Any, made: Any, read_page: Any) -> None:
     said = read_page(page_of(filling.database)).text
     assert "There are no two strategies to compare." in said
     assert "Parts of the latencies are not known." in said
-    assert "Nothing was measured that answers it." in said
+    assert "Nothing answers it: fewer than two of its strategies were measured in all rounds." in said
 
 
 def test_what_is_not_measured_and_what_is_not_valid_is_told(filling: Any, made: Any, read_page: Any) -> None:

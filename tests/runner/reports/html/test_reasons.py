@@ -93,7 +93,7 @@ def test_nodes_and_limits_of_tiers(filling: Any, made: Any) -> None:
         "On cloud, the accelerator runs 0.00 to 75.00 % of the nodes of identity (large 0.00 % and small 75.00 %)."
         in (reasons)
     )
-    assert "Identity on mobile works at the limit of its 1 CPUs in large and small." in reasons
+    assert "Identity on mobile works at the limit of its 1 CPU in large and small." in reasons
     assert "Identity on mobile works at the limit of its memory (large 95 % and small 95 %)." in reasons
     assert not any("on edge works" in reason or "on cloud works" in reason for reason in reasons)
 
