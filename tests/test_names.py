@@ -5,8 +5,9 @@
 
 import ast
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -29,9 +30,21 @@ SAME_MEANING = {
 }
 
 
+@dataclass(frozen=True)
+class Bindings:
+    """What a file binds: how many filler names, and which public classes."""
+
+    fillers: int
+    classes: tuple[str, ...]
+
+
 @cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+def bindings(path: Path) -> Bindings:
+    """Read a file once. Its tree is not kept: every later garbage collection would search a million nodes."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))) if type(node) in BINDING]
+    names = (name for node in nodes for name in bound_names(node))
+    classes = (node.name for node in nodes if isinstance(node, ast.ClassDef) and not node.name.startswith("_"))
+    return Bindings(sum(name.lstrip("_") in FILLERS for name in names), tuple(classes))
 
 
 def modules(packages: tuple[str, ...]) -> Iterator[Path]:
@@ -39,8 +52,8 @@ def modules(packages: tuple[str, ...]) -> Iterator[Path]:
 
 
 # Nodes are a million and few of them bind a name.
-_BINDING = {ast.Name, ast.Attribute, ast.arg, ast.FunctionDef, ast.AsyncFunctionDef}
-_BINDING |= {ast.MatchAs, ast.MatchStar, ast.ExceptHandler}
+BINDING = {ast.Name, ast.Attribute, ast.arg, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef}
+BINDING |= {ast.MatchAs, ast.MatchStar, ast.ExceptHandler}
 
 
 def bound_names(node: ast.AST) -> Iterator[str]:
@@ -56,15 +69,8 @@ def bound_names(node: ast.AST) -> Iterator[str]:
 
 def filler_names() -> dict[str, int]:
     """Count by file the bindings of a filler name; files without one are left out."""
-    counts = Counter(
-        path.relative_to(ROOT).as_posix()
-        for path in modules(CHECKED)
-        for node in ast.walk(parsed(path))
-        if type(node) in _BINDING
-        for name in bound_names(node)
-        if name.lstrip("_") in FILLERS
-    )
-    return dict(sorted(counts.items()))
+    counts = {path.relative_to(ROOT).as_posix(): bindings(path).fillers for path in modules(CHECKED)}
+    return {name: count for name, count in sorted(counts.items()) if count}
 
 
 def stored_counts() -> dict[str, int]:
@@ -91,9 +97,8 @@ def test_no_script_of_the_page_binds_a_filler_name() -> None:
 def test_no_class_name_has_two_meanings() -> None:
     places: dict[str, list[str]] = defaultdict(list)
     for path in modules(PRODUCT):
-        for node in ast.walk(parsed(path)):
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places[node.name].append(path.relative_to(ROOT).as_posix())
+        for name in bindings(path).classes:
+            places[name].append(path.relative_to(ROOT).as_posix())
     twice = {name: paths for name, paths in places.items() if len(paths) > 1}
     assert not {name: paths for name, paths in twice.items() if name not in SAME_MEANING}
 
