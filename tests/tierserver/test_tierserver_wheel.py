@@ -27,7 +27,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("packaging/tierserver", "tierserver"):
         ignored = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
         shutil.copytree(REPOSITORY / name, folder / name, ignore=ignored)
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(folder / "packaging/tierserver"))
+    # The build backend itself: pip takes four times as long to do no more than call it.
+    build = f"import setuptools.build_meta as backend; backend.build_wheel({str(folder)!r})"
+    command, sources = [sys.executable, "-c", build], folder / "packaging/tierserver"
+    done = subprocess.run(command, cwd=sources, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     (built,) = folder.glob("tierwise_tierserver-*.whl")
     return built
 
