@@ -7,6 +7,7 @@ a third of its time.
 import io
 import ipaddress
 import socket
+import ssl
 import struct
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -217,13 +218,17 @@ class Attachment:
 
     @property
     def ended(self) -> bool:
-        """Whether the container or the connection to it has ended; only before anything is read."""
+        """Whether a container that writes nothing, or the connection to it, has ended."""
+        # Without flags to peek, which an encrypted connection does not take.
+        self._socket.setblocking(False)
         try:
-            return not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
+            return not self._socket.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
             return False
         except OSError:
             return True
+        finally:
+            self._socket.setblocking(True)
 
     def lines(self) -> Iterator[bytes]:
         """Yield the lines of stdout, out of the engine's frames, until the container ends."""

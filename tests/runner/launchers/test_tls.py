@@ -2,17 +2,19 @@
 
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from runner.errors import EngineUnavailableError
-from runner.launchers.engine import Engine
+from runner.launchers.engine import Attachment, Engine
 
 ANSWERS = {"/version": {"ApiVersion": "1.41"}, "/info": {"ID": "A", "Name": "far", "ServerVersion": "99.1"}}
 
@@ -77,6 +79,24 @@ def test_an_engine_is_known_by_its_own_authority(keys: Path, url: str, monkeypat
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     engine = Engine.connect(url)
     assert (engine.version, engine.address) == ("99.1", url)
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_an_attachment_knows_when_its_container_has_ended(keys: Path, encrypted: bool) -> None:
+    ours, theirs = socket.socketpair()
+    if encrypted:
+        serving, asking = (ssl.SSLContext(kind) for kind in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT))
+        serving.load_cert_chain(keys / "server.pem", keys / "server-key.pem")
+        asking.load_verify_locations(keys / "ca.pem")
+        with ThreadPoolExecutor(1) as pool:
+            accepted = pool.submit(serving.wrap_socket, theirs, server_side=True)
+            ours = asking.wrap_socket(ours, server_hostname="127.0.0.1")
+            theirs = accepted.result()
+    attachment = Attachment(ours)
+    assert not attachment.ended and not attachment.ended
+    theirs.close()
+    assert attachment.ended
+    attachment.close()
 
 
 def test_an_engine_of_another_authority_is_refused(
