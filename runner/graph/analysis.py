@@ -17,6 +17,9 @@ from runner.graph.shapes import Dimension
 from runner.graph.side_values import Sides
 from runner.graph.structure import RegionLayout, Structure, is_weighty, lay_out, read_structure
 
+# Beyond this the other part holds less than a fifth, and one tier carries the model nearly alone.
+LARGEST_SHARE = 4 / 5
+
 
 def segment_name(nodes: Sequence[str], initializers: Sequence[str]) -> str:
     """Return the scope that the nodes share (`/layer4/layer4.1/Add` → `layer4.1`), else their weights', else a node."""
@@ -121,8 +124,9 @@ class Cut:
     """A place to cut the model: `tensors` cross the link, and `side`, values of a Shape branch, with them.
 
     `segment` is the index of the segment that the cut follows or runs through; `crossing_bytes` is None while a
-    dimension is free; `paper` says that no identity branch is cut; `exact`, that ONNX Runtime optimises head and tail
-    as it does the whole, so that they compute the same bits.
+    dimension is free; `paper` says that no identity branch is cut, `border`, that only tensors that pass by all blocks
+    are, and `carries_input`, that the head hands on an input of the model; `exact`, that ONNX Runtime optimises head
+    and tail as it does the whole, so that they compute the same bits.
     """
 
     tensors: tuple[GraphTensor, ...]
@@ -133,6 +137,13 @@ class Cut:
     exact: bool
     segment: int
     inside_segment: bool
+    border: bool = False
+    carries_input: bool = False
+
+    @property
+    def even(self) -> bool:
+        """Whether no part holds nearly all of the model."""
+        return max(self.head_bytes, self.tail_bytes) <= LARGEST_SHARE * (self.head_bytes + self.tail_bytes)
 
     @property
     def balanced(self) -> bool:
@@ -198,12 +209,23 @@ class GraphAnalysis:
         return f"at the start of sub-graph {following.number} from the end ({following.name})"
 
     def best_cut(self, *, paper: bool = True) -> Cut | None:
-        """Return the best balanced cut, a balanced exact one first; with `paper`, one that cuts no identity branch."""
-        candidates = [cut for cut in self.cuts if cut.paper or not paper]
-        # Equal bits spare an accuracy measurement and a doubt, which is worth a few bytes of balance.
-        exact = (cut for cut in candidates if cut.exact and cut.balanced)
-        # `find_cuts` has sorted them, the best balanced first.
-        return next(exact, candidates[0] if candidates else None)
+        """Return the best balanced cut, a balanced exact one first; with `paper`, one that cuts no identity branch.
+
+        Cuts of tensors that pass by all blocks, and those that hand on an input, count where no other one is even.
+        """
+        own = _best([cut for cut in self.cuts if (cut.paper or not paper) and not cut.carries_input])
+        if own is not None and own.even:
+            return own
+        beside = [cut for cut in self.cuts if cut.paper or cut.border or not paper]
+        even = _best(sorted((cut for cut in beside if cut.even), key=lambda cut: cut.difference_bytes))
+        return even or own or (beside[0] if beside else None)
+
+
+def _best(candidates: Sequence[Cut]) -> Cut | None:
+    """Return the first of the cuts, sorted by balance, or the first that is exact where it is balanced."""
+    # Equal bits spare an accuracy measurement and a doubt, which is worth a few bytes of balance.
+    exact = (cut for cut in candidates if cut.exact and cut.balanced)
+    return next(exact, candidates[0] if candidates else None)
 
 
 def analyse(path: Path, *, sizes: Mapping[str, int] | None = None) -> GraphAnalysis:
@@ -286,12 +308,16 @@ class _Analyst:
             skeleton=self.skeleton,
             runs=runs,
             exits=tuple(exit_ for pair in zip(runs, self._runs, strict=True) for exit_ in self._exits(*pair)),
-            cuts=tuple(self._cut(place) for place in find_cuts(structure, self._layout)),
+            cuts=tuple(self._cut(place) for place in find_cuts(structure, self._layout, self._borders())),
             control_flow=structure.control_flow,
             largest_initializer=largest,
             largest_initializer_bytes=structure.tensor_bytes[largest] if largest else 0,
             unknown_tensors=len(structure.unknown),
         )
+
+    def _borders(self) -> list[int]:
+        """Return the positions between blocks that tensors pass by; none where nothing does."""
+        return [] if self._blocks is self._layout else [region.end for region in self._blocks.regions]
 
     def _segment_spans(self) -> list[range]:
         """Return the positions of each segment: one sub-graph each, neighbouring chains merged."""
@@ -380,6 +406,8 @@ class _Analyst:
             segment=segment,
             # Ends of blocks that a mask passes by are borders too, though two tensors cross them.
             inside_segment=bool(place.inside & (place.inside + 1)) or last != self._spans[segment].stop - 1,
+            border=place.border,
+            carries_input=place.carries_input,
         )
 
     def _bytes(self, span: range, *, end: int | None = None) -> int:

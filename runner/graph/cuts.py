@@ -5,7 +5,7 @@ each of its tensors lies on a branch of its own: none of them is computed from a
 residual block is cut (paper, section 4.5.4). Sets of three and more are the live sets along the order of the nodes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from onnx import TensorProto
@@ -22,7 +22,11 @@ _ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardS
 
 @dataclass(frozen=True)
 class CutPlace:
-    """A valid cut; the head is the positions before `start` plus the bits of `inside` from there on."""
+    """A valid cut; the head is the positions before `start` plus the bits of `inside` from there on.
+
+    `border` says that it lies between blocks that other tensors pass by, `carries_input`, that the head hands on an
+    input of the model as it is.
+    """
 
     tensors: tuple[str, ...]
     start: int
@@ -30,15 +34,20 @@ class CutPlace:
     paper: bool
     head_bytes: int
     tail_bytes: int
+    border: bool = False
+    carries_input: bool = False
 
     def in_head(self, position: int) -> bool:
         """Return whether the data node at this position of `Structure.data` runs in the head."""
         return position < self.start or bool(self.inside >> (position - self.start) & 1)
 
 
-def find_cuts(structure: Structure, layout: RegionLayout) -> list[CutPlace]:
-    """Return all valid cuts, the best balanced first; of equally balanced ones, those of fewer tensors first."""
-    finder = _CutFinder(structure, layout)
+def find_cuts(structure: Structure, layout: RegionLayout, borders: Collection[int] = ()) -> list[CutPlace]:
+    """Return all valid cuts, the best balanced first; of equally balanced ones, those of fewer tensors first.
+
+    Cuts that hand on an input of the model come last. `borders` are the positions between blocks that tensors pass by.
+    """
+    finder = _CutFinder(structure, layout, frozenset(borders))
     cuts: dict[frozenset[str], CutPlace] = {}
     for region in layout.regions:
         for cut in finder.cuts_of(region):
@@ -46,15 +55,19 @@ def find_cuts(structure: Structure, layout: RegionLayout) -> list[CutPlace]:
             # A live set and a pair may be the same tensors; the reading under which no branch is cut counts.
             if earlier is None or (cut.paper and not earlier.paper):
                 cuts[frozenset(cut.tensors)] = cut
-    return sorted(cuts.values(), key=lambda cut: (abs(cut.head_bytes - cut.tail_bytes), len(cut.tensors)))
+    return sorted(
+        cuts.values(),
+        key=lambda cut: (cut.carries_input, abs(cut.head_bytes - cut.tail_bytes), len(cut.tensors)),
+    )
 
 
 class _CutFinder:
     """The enumeration of cuts, with the bytes on either side."""
 
-    def __init__(self, structure: Structure, layout: RegionLayout) -> None:
+    def __init__(self, structure: Structure, layout: RegionLayout, borders: frozenset[int]) -> None:
         self._structure = structure
         self._layout = layout
+        self._borders = borders
         count = len(structure.data)
         # Prefix sums: an initializer belongs to a head from its first user on and to a tail up to its last, so that the
         # bytes on either side of a position are two look-ups.
@@ -80,13 +93,23 @@ class _CutFinder:
         if 1 < size <= _LARGEST_REGION:
             yield from self._paired(region)
 
-    def _cut(self, region: Region, inside: int, tensors: Iterable[str], *, paper: bool) -> Iterator[CutPlace]:
-        names = [self._cuttable(name) for name in dict.fromkeys(tensors)]
-        if not names or None in names:
+    def _cut(
+        self,
+        region: Region,
+        inside: int,
+        tensors: Iterable[str],
+        *,
+        paper: bool,
+        border: bool = False,
+        handed_on: frozenset[str] = frozenset(),
+    ) -> Iterator[CutPlace]:
+        names = [name if name in handed_on else self._cuttable(name) for name in dict.fromkeys(tensors)]
+        # With nothing but inputs to hand on, the head would compute nothing.
+        if None in names or handed_on.issuperset(names):
             return
         chosen = tuple(dict.fromkeys(name for name in names if name is not None))
         head, tail = self._bytes(region, inside)
-        yield CutPlace(chosen, region.start, inside, paper, head, tail)
+        yield CutPlace(chosen, region.start, inside, paper, head, tail, border, bool(handed_on))
 
     def _cuttable(self, name: str) -> str | None:
         """Return the tensor to cut for this one, or None: a QDQ group is cut only at its quantized tensor."""
@@ -112,6 +135,17 @@ class _CutFinder:
             return None
         # An activation is fused into what precedes it and is as large after as before: cut after it.
         return None if len(after) == 1 and after <= _ACTIVATIONS else name
+
+    def _can_be_handed_on(self, name: str) -> bool:
+        """Return whether the head can give an input of the model as it is, for the tail to read it."""
+        tensor_type = self._structure.types.get(name)
+        return (
+            name in self._structure.inputs
+            and name not in self._structure.outputs
+            and tensor_type is not None
+            and tensor_type.dims is not None
+            and tensor_type.elem_type in SERVED_TYPES
+        )
 
     def _bytes(self, region: Region, inside: int) -> tuple[int, int]:
         """Sum the bytes of head and tail; an initializer that both use counts in both."""
@@ -151,7 +185,14 @@ class _CutFinder:
             alive = {name for name in alive if inner.readers[name] & ~inside}
             # A single tensor ends its region, and `cuts_of` has yielded that cut.
             if 1 < len(alive) <= _LARGEST_SET:
-                yield from self._cut(region, inside, sorted(alive), paper=inner.apart(alive))
+                yield from self._cut(
+                    region,
+                    inside,
+                    sorted(alive),
+                    paper=inner.apart(alive),
+                    border=region.start + number + 1 in self._borders,
+                    handed_on=frozenset(filter(self._can_be_handed_on, alive)),
+                )
 
     def _paired(self, region: Region) -> Iterator[CutPlace]:
         """Yield the pairs of nodes whose outputs together carry everything that passes on."""
@@ -245,7 +286,12 @@ def is_exact(structure: Structure, cut: Sequence[str]) -> bool:
 
 
 def _is_fused_away(structure: Structure, name: str) -> bool:
-    """Return whether the whole model computes this tensor only within the addition that follows."""
+    """Return whether the whole model computes this tensor only within the addition or normalization that follows."""
+    producer = structure.producer.get(name)
+    users = {structure.nodes[user].op_type for user in structure.consumers.get(name, ())}
+    # Both become one SkipLayerNormalization, whose sums are rounded otherwise.
+    if users == {"LayerNormalization"} and producer is not None and structure.nodes[producer].op_type in _ADDITIONS:
+        return True
     if not _is_weighted(structure, name):
         return False
     for user in structure.consumers.get(name, ()):

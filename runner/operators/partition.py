@@ -7,15 +7,12 @@ from typing import ClassVar
 
 from catalog.units import counted
 from runner.errors import OperatorError
-from runner.graph.analysis import Cut, GraphAnalysis, GraphTensor, analyse_structure
+from runner.graph.analysis import LARGEST_SHARE, Cut, GraphAnalysis, GraphTensor, analyse_structure
 from runner.graph.model_file import read_model
 from runner.graph.rewriting import NotRewirable, split
 from runner.graph.structure import read_structure
 from runner.graph.writing import stored_bytes, write_part
 from runner.operators.base import AppliedPass, Context, PartitionOptions, PassRefusal, listed
-
-# Beyond this the other part holds less than a fifth, and one tier carries the model nearly alone.
-_LARGEST_SHARE = 4 / 5
 
 
 @dataclass(frozen=True)
@@ -116,25 +113,20 @@ def choose_cut(analysis: GraphAnalysis, *, paper: bool = True) -> Cut:
     cut = analysis.best_cut(paper=paper)
     if cut is None:
         raise PassRefusal(f"nothing cuts the model in two: {_obstacle(analysis)}")
-    if not _is_even(cut):
+    if not cut.even:
         head = 100 * cut.head_bytes / (cut.head_bytes + cut.tail_bytes)
         reasons = _heaviest(analysis), _other_cut(analysis, paper), _unknown(analysis, "; ")
         raise PassRefusal(
             f"no balanced cut: the best ({_listed(cut)}) leaves {head:.1f} % / {100 - head:.1f} %, and each part "
-            f"must hold at least {100 * (1 - _LARGEST_SHARE):.0f} %{''.join(reasons)}"
+            f"must hold at least {100 * (1 - LARGEST_SHARE):.0f} %{''.join(reasons)}"
         )
     return cut
-
-
-def _is_even(cut: Cut) -> bool:
-    """Return whether no part holds nearly all of the model."""
-    return max(cut.head_bytes, cut.tail_bytes) <= _LARGEST_SHARE * (cut.head_bytes + cut.tail_bytes)
 
 
 def _other_cut(analysis: GraphAnalysis, paper: bool) -> str:
     """Name the option that allows a balanced cut, where there is one."""
     other = analysis.best_cut(paper=False) if paper else None
-    return "; `cut: any` allows a balanced one, through an identity branch" if other and _is_even(other) else ""
+    return "; `cut: any` allows a balanced one, through an identity branch" if other and other.even else ""
 
 
 def _heaviest(analysis: GraphAnalysis) -> str:
@@ -161,7 +153,7 @@ def _obstacle(analysis: GraphAnalysis) -> str:
     # Only `cut: paper` comes here with cuts at hand.
     other = analysis.best_cut(paper=False)
     if other is not None:
-        allowed = "which `cut: any` allows" if _is_even(other) else "and none of these cuts is balanced either"
+        allowed = "which `cut: any` allows" if other.even else "and none of these cuts is balanced either"
         obstacles.append(f"every cut takes an identity branch, {allowed}")
     count = sum(len(segment.nodes) for segment in analysis.skeleton)
     return (

@@ -12,7 +12,7 @@ from runner.artifacts.calibration import Calibration
 from runner.graph.analysis import analyse
 from runner.operators.base import PassRefusal
 from runner.operators.early_exit import choose_exit
-from tests.foreign.networks import Array, Network, applied, outputs, relative_error
+from tests.foreign.networks import Array, Network, applied, chained, outputs, relative_error, same_bits
 
 WIDTH = 16
 RANDOM = np.random.default_rng(3)
@@ -138,6 +138,31 @@ def test_an_exit_leaves_what_passes_by_the_blocks(
     rewired = outputs(_rewired(model, exit_.entry.name, exit_.result.name), feed)
     for name, array in outputs(folder / "model.onnx", feed).items():
         assert relative_error(rewired[name], array) < 1e-5
+
+
+@pytest.mark.parametrize("build", [masked_encoder, long_skip, late_input])
+def test_a_cut_between_blocks_takes_what_passes_by(tmp_path: Path, build: Callable[[], Network]) -> None:
+    model = build().save(tmp_path / "model.onnx")
+    folder, manifest = applied("partition", model, Calibration())
+    cut = manifest["did"][0]
+    assert len(cut["tensors"]) == 2 and cut["place"].startswith("at the start of sub-graph")
+    assert min(cut["head_bytes"], cut["tail_bytes"]) > 0.2 * model.stat().st_size
+    feed = _feed(model)
+    expected, made = outputs(model, feed), chained(folder, feed)
+    # Channels that fill no blocks of 16 are added in another order.
+    assert build is long_skip or same_bits(expected, made)
+    assert all(relative_error(expected[name], made[name]) < 1e-5 for name in expected)
+
+
+def test_a_head_that_hands_on_an_input_is_quantized(tmp_path: Path) -> None:
+    model = late_input().save(tmp_path / "model.onnx")
+    feeds = [_feed(model) for _ in range(8)]
+    calibration = Calibration([(feed["x"], np.asarray(np.abs(feed["temperature"]) + 1)) for feed in feeds])
+    folder, _ = applied("partition, static_ptq", model, calibration)
+    feed = {"x": feeds[0]["x"], "temperature": np.array(1.5, np.float32)}
+    head = outputs(folder / "head.onnx", feed)
+    assert head["temperature"] == np.float32(1.5)
+    assert relative_error(outputs(model, feed)["y"], chained(folder, feed)["y"]) < 0.1
 
 
 def test_layers_with_different_masks_repeat_in_pairs(tmp_path: Path) -> None:
