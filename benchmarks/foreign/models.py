@@ -99,7 +99,6 @@ MODELS = (
         "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx",
         "text recogniser, CNN and transformer",
         (TensorInput("x", (1, 3, 48, 320)),),
-        _limits("unlike the one before", "a shortcut spans its two encoder blocks", *_SHORTENED),
     ),
     ForeignModel(
         "ocr-cls",
@@ -116,7 +115,7 @@ MODELS = (
         "nudenet/320n.onnx",
         "object detector, YOLOv8",
         Pictures("images", 224, 224),
-        _limits("and none like it", "its head joins three depths, and the blocks before them widen", *_SHORTENED),
+        _limits("no two consecutive identical", "its head joins three depths, and the blocks before them widen", *_SHORTENED),
     ),
     ForeignModel(
         "open-nsfw",
@@ -169,7 +168,6 @@ MODELS = (
             TensorInput("attention_mask", (1, 32), "int64", "constant", 1),
             TensorInput("token_type_ids", (1, 32), "int64", "constant", 0),
         ),
-        _limits("hide the borders", "every layer reads the mask", *_SHORTENED),
     ),
     ForeignModel(
         "magika",
