@@ -115,7 +115,11 @@ MODELS = (
         "nudenet/320n.onnx",
         "object detector, YOLOv8",
         Pictures("images", 224, 224),
-        _limits("no two consecutive identical", "its head joins three depths, and the blocks before them widen", *_SHORTENED),
+        _limits(
+            "no two consecutive identical",
+            "its head joins three depths, and the blocks before them widen",
+            *_SHORTENED,
+        ),
     ),
     ForeignModel(
         "open-nsfw",
