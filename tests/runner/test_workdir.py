@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from runner.workdir import scratch, settle, sweep, temporary
+from runner.launchers.owner import Owner
+from runner.workdir import OWNER_FILE, TUNNEL_PREFIX, scratch, settle, sweep, temporary
 
 KILLED = """
 import os, signal, sys
@@ -20,7 +22,11 @@ with scratch(Path(sys.argv[1])) as directory:
 """
 
 
-def test_what_a_killed_runner_was_making_is_swept_and_what_a_live_one_makes_is_not(tmp_path: Path) -> None:
+def test_what_a_killed_runner_was_making_is_swept_and_what_a_live_one_makes_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Other programs leave things in the system's own directory.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "artifacts")], check=False)
     (left,) = (tmp_path / "artifacts").iterdir()
     assert (left / "half.onnx").read_bytes() == b"half"
@@ -55,6 +61,33 @@ def test_what_killed_trials_left_among_temporary_files_is_swept(
         assert sweep(tmp_path / "workdir") == 1
         assert living.is_dir() and not left.exists()
     assert (tmp_path / "elsewhere").is_dir() and (tmp_path / "tierwise-trial-of another program").is_dir()
+
+
+def test_the_tunnel_of_a_dead_runner_is_swept_where_its_owner_is_known_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    here = Owner.current()
+    owners = {
+        "dead": replace(here, start="another"),
+        "living": here,
+        "elsewhere": replace(here, host="far.1", start="1"),
+    }
+    for name in (*owners, "open", "unknown"):
+        (tmp_path / f"{TUNNEL_PREFIX}{name}").mkdir(mode=0o700)
+    for name, owner in (*owners.items(), ("open", dead)):
+        file = tmp_path / f"{TUNNEL_PREFIX}{name}" / OWNER_FILE
+        file.touch(mode=0o600)
+        file.write_text(str(owner))
+    # What others may have written is not believed, and a link is not followed.
+    (tmp_path / f"{TUNNEL_PREFIX}open" / OWNER_FILE).chmod(0o666)
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / OWNER_FILE).touch(mode=0o600)
+    (tmp_path / "target" / OWNER_FILE).write_text(str(dead))
+    (tmp_path / f"{TUNNEL_PREFIX}link").symlink_to(tmp_path / "target")
+    assert sweep(tmp_path / "workdir") == 1
+    left = {path.name.removeprefix(TUNNEL_PREFIX) for path in tmp_path.iterdir()}
+    assert left == {"living", "elsewhere", "open", "unknown", "link", "target"}
 
 
 def test_the_first_directory_in_a_place_stays(tmp_path: Path) -> None:

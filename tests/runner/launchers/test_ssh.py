@@ -174,7 +174,9 @@ def test_the_tunnel_of_a_killed_runner_leaves_nothing(client: SshHost, tmp_path:
         sweep(tmp_path)
         assert (left / "docker.sock").exists()
         runner.kill()
-    assert sweep(tmp_path) >= 1 and not left.exists()
+    # Another runner of this machine may have swept it already.
+    sweep(tmp_path)
+    assert not left.exists()
 
 
 def test_docker_host_may_name_ssh(client: SshHost, monkeypatch: pytest.MonkeyPatch) -> None:
