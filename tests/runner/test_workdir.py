@@ -68,11 +68,8 @@ def test_the_tunnel_of_a_dead_runner_is_swept_where_its_owner_is_known_and_nothi
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     here = Owner.current()
-    owners = {
-        "dead": replace(here, start="another"),
-        "living": here,
-        "elsewhere": replace(here, host="far.1", start="1"),
-    }
+    dead, elsewhere = replace(here, start="another"), replace(here, host="far.1", start="1")
+    owners = {"dead": dead, "living": here, "elsewhere": elsewhere}
     for name in (*owners, "open", "unknown"):
         (tmp_path / f"{TUNNEL_PREFIX}{name}").mkdir(mode=0o700)
     for name, owner in (*owners.items(), ("open", dead)):
