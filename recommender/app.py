@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from recommender.answer.tabulation import tabulate_later
+from recommender.answer.tabulation import Tabulation
 from recommender.evidence.snapshots import Snapshots
 from recommender.http import evidence, problems, questions, service, whatif
 from recommender.http.answer_cache import AnswerCache
@@ -57,7 +57,7 @@ def create_app(settings: RecommenderSettings | None = None, *, log: RequestLog |
         docs_url=None,  # the stock page loads its scripts from a content network
         redoc_url=None,
     )
-    snapshots = Snapshots(chosen.database, follow=True, prepare=tabulate_later)
+    snapshots = Snapshots(chosen.database, follow=True, prepare=Tabulation())
     app.state.snapshots = snapshots
     app.state.answers = AnswerCache(snapshots)
     app.state.queue = QuestionQueue()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.evidence.changes import environment_tiers
 from catalog.evidence.pools import DesignedSample, StoredDesigns
 from catalog.evidence.queries import ACCURACY_COUNTS, MEASUREMENT_COUNTS, Reader, fetch, fetch_stored, stream
 from catalog.evidence.records import ArtifactFile, FileBase, values_of
@@ -27,7 +28,6 @@ from catalog.evidence.strategy_evidence import (
     tier_use,
     verdict_counts,
 )
-from catalog.statistics.families import client_tier, condition_chains, tier_order
 from catalog.statistics.samples import Samples, wide_rounds
 
 # The cast gives PostgreSQL the type of a parameter that is only compared with NULL.
@@ -54,7 +54,7 @@ _SENT_OF_SUBJECT = f"WHERE sample_id IN (SELECT id FROM sample {_SAMPLES_OF_SUBJ
 _OF_KEY = "latency_key = :key"
 
 # Accuracies already read, by row. A complete one never changes.
-ReadAccuracies = dict[tuple[int | None, str, str], AccuracyEvidence]
+ReadAccuracies = dict[tuple[int, str, str], AccuracyEvidence]
 
 
 def strategy_evidence(
@@ -226,7 +226,7 @@ class _LoadedEvidence:
         self._conditions = _load_conditions(reader, self._series.values())
         self._sent = _load_sent(reader, self._series, subject)
         self._accuracies = _load_accuracies(reader, {row.accuracy_key for row in declared}, read)
-        self._tiers = _load_tiers(reader)
+        self._tiers = environment_tiers(reader)
         self._origins = _load_origins(reader)
         self._environments = _load_environments(reader, self._origins)
         self._accuracy_files = _load_accuracy_files(reader)
@@ -310,27 +310,6 @@ class _LoadedEvidence:
         return min(usable, key=lambda identity: (identity.placement != row.placement, identity.placement), default=None)
 
 
-@dataclass(frozen=True)
-class _Tiers:
-    """The tiers of an environment from the client on, and the client's where anything says which it is."""
-
-    order: tuple[str, ...]
-    client: str | None
-
-
-def _load_tiers(reader: Reader) -> dict[int, _Tiers]:
-    """Load the tiers by environment, over all subjects: they must not depend on which subjects are read."""
-    placements: dict[int, list[Sequence[str]]] = defaultdict(list)
-    chains: dict[int, list[Sequence[str]]] = defaultdict(list)
-    for row in fetch_stored(reader, "strategy", columns=("environment_id", "tiers")):
-        placements[row.environment_id].append(tuple(row.tiers))
-    for row in fetch_stored(reader, "measurement", columns=("environment_id", "conditions")):
-        chains[row.environment_id] += condition_chains(row.conditions)
-    # As sets, because thousands of measurements repeat a few chains.
-    statements = {key: (set(placed), set(chains[key])) for key, placed in placements.items()}
-    return {key: _Tiers(tier_order(*facts), client_tier(*facts)) for key, facts in statements.items()}
-
-
 def _load_origins(reader: Reader) -> dict[int, Origin]:
     files = fetch_stored(reader, "imported_file")
     labels = file_labels(files)
@@ -394,9 +373,14 @@ def _wide(measurements: Sequence[Any], samples: Mapping[int, Sequence[Any]]) -> 
 
 def _load_conditions(reader: Reader, series: Iterable[_Series]) -> dict[int | None, Mapping[str, Any]]:
     """Load the conditions of one measurement per key; they are in the key, so all rounds share them."""
-    first_measurements = {one_series.first_measurement for one_series in series}
-    rows = fetch_stored(reader, "measurement", columns=("id", "conditions"))
-    return {row.id: row.conditions for row in rows if row.id in first_measurements}
+    first_measurements = {one_series.first_measurement for one_series in series} - {None}
+    rows = fetch_stored(reader, "measurement", _one_of(first_measurements), columns=("id", "conditions"))
+    return {row.id: row.conditions for row in rows}
+
+
+def _one_of(ids: set[int | None]) -> str:
+    # Numbers of rows, which may stand in a statement as they are.
+    return f"WHERE id IN ({', '.join(map(str, sorted(ids, key=str)))})" if ids else "WHERE FALSE"
 
 
 def _load_sent(
@@ -437,7 +421,7 @@ def _load_accuracies(reader: Reader, keys: set[str], read: ReadAccuracies) -> di
     return {row.key: read[_place(row)] for row in rows}
 
 
-def _place(row: Any) -> tuple[int | None, str, str]:
+def _place(row: Any) -> tuple[int, str, str]:
     """Identify a row: its number may be reused after it was deleted; its key at that moment is not."""
     return row.id, row.key, row.finished_at
 

@@ -60,6 +60,17 @@ class FileReader:
         return self._connection
 
 
+class ConnectionReader:
+    """The transaction of a connection that is at hand."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def connection(self) -> Any:
+        """Return the connection."""
+        return self._connection
+
+
 class _FileRow(sqlite3.Row):
     """A row whose values have their columns' names, as those of SQLAlchemy have."""
 
@@ -142,11 +153,16 @@ def fetch_stored(
         An object for each row, with an attribute for each column; equal JSON of one column is one object.
     """
     rows = fetch_named(reader, f"SELECT {', '.join(columns)} FROM {table} {condition}", **values)
-    connection = reader.connection()
-    if rows and (isinstance(connection, sqlite3.Connection) or connection.dialect.name == "sqlite"):
+    if rows and is_file(reader):
         _parse(rows, JSON_COLUMNS.get(table, frozenset()) & rows[0].keys(), json_or_text)
         _parse(rows, BOOLEAN_COLUMNS.get(table, frozenset()) & rows[0].keys(), bool)
     return [SimpleNamespace(**row) for row in rows]
+
+
+def is_file(reader: Reader) -> bool:
+    """Tell whether the evidence is an SQLite file, which has JSON as text."""
+    connection = reader.connection()
+    return isinstance(connection, sqlite3.Connection) or bool(connection.dialect.name == "sqlite")
 
 
 def _parse(rows: Sequence[dict[str, Any]], names: frozenset[str], convert: Any) -> None:

@@ -1,7 +1,7 @@
 """What makes a stored row unusable: every row is checked as a file's entries are (`allowed.py`)."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -9,9 +9,10 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model, model_validator
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, text
 
 from catalog.evidence import allowed, records, tables
+from catalog.evidence.changes import OWNERS, RowDigests
 from catalog.units import counted
 from migrations.views import VIEWS
 
@@ -185,6 +186,66 @@ def unsound_rows(connection: Connection) -> dict[str, dict[Any, str]]:
     return unsound
 
 
+# Of more new rows than this, all are checked: their names are part of each statement.
+_MOST_NEW = 5000
+
+
+def new_rows_are_sound(connection: Connection, digests: RowDigests, former: RowDigests) -> bool:
+    """Tell whether the rows that are not those of a former check are sound, with all that is below them.
+
+    Parameters
+    ----------
+    connection : Connection
+    digests, former : dict of dict
+        Of all rows that own others, now and when they were last checked (`changes.row_digests`).
+    """
+    new = {
+        table: [row for row, digest in rows.items() if former.get(table, {}).get(row) != digest]
+        for table, rows in digests.items()
+    }
+    if sum(map(len, new.values())) > _MOST_NEW:
+        return False
+    # A row whose parent went away belongs to nothing, though it is as it was.
+    if any(former.get(table, {}).keys() - digests[table].keys() for table in ("environment", "imported_file")):
+        return False
+    return all(
+        _are_sound(connection, table, parents, new, digests) for table, parents in PARENTS.items()
+    ) and not _without_samples(connection, _dialect(connection), new["measurement"])
+
+
+def _are_sound(
+    connection: Connection,
+    table: str,
+    parents: Mapping[str, str],
+    new: Mapping[str, Sequence[Any]],
+    digests: RowDigests,
+) -> bool:
+    """Tell whether the new rows of a table are sound: its own, or those below new rows of its parent."""
+    dialect = _dialect(connection)
+    if table in OWNERS:
+        condition = _one_of(dialect, OWNERS[table], new[table])
+    else:
+        column, parent = next(iter(parents.items()))
+        # Of a sample, what is above it is its measurement.
+        owner = "measurement" if parent == "sample" else parent
+        condition = _one_of(dialect, "measurement_id" if parent == "sample" else column, new[owner])
+        if parent == "sample":
+            condition = f"{column} IN (SELECT id FROM sample WHERE {condition})"
+        if table in _BULK:
+            return not _bulk(connection, dialect, table, column, condition)
+    rows = connection.execute(select(_ROWS[table].__table__).where(text(condition)))
+    return all(_is_sound(table, dict(row), parents, digests) for row in rows.mappings())
+
+
+def _is_sound(table: str, row: Mapping[str, Any], parents: Mapping[str, str], digests: RowDigests) -> bool:
+    owners = [(parent, row[column]) for column, parent in parents.items() if row[column] is not None]
+    return all(owner in digests[parent] for parent, owner in owners) and _reason(table, row) is None
+
+
+def _one_of(dialect: _Dialect, column: str, rows: Sequence[Any]) -> str:
+    return f"{column} IN ({', '.join(map(dialect.quoted, rows))})" if rows else "1 = 0"
+
+
 def _reason(table: str, row: Mapping[str, Any]) -> str | None:
     """Return the first thing that is wrong with a row."""
     try:
@@ -202,10 +263,12 @@ def _reason(table: str, row: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _bulk(connection: Connection, dialect: _Dialect, table: str, parent: str) -> dict[Any, str]:
+def _bulk(
+    connection: Connection, dialect: _Dialect, table: str, parent: str, condition: str = "1 = 1"
+) -> dict[Any, str]:
     """Count the unsound rows of a table of many small rows, by their parent."""
     unsound = f"NOT COALESCE({dialect.sound(table)}, FALSE)"
-    query = f"SELECT {parent}, COUNT(*) FROM {table} WHERE {unsound} GROUP BY {parent}"
+    query = f"SELECT {parent}, COUNT(*) FROM {table} WHERE {condition} AND {unsound} GROUP BY {parent}"
     words = ", ".join(bounds.column for bounds in _bounds(table))
     return {
         f"of {parent.removesuffix('_id')} {owner}": f"{counted(count, 'row')} with values out of range ({words})"
@@ -213,10 +276,11 @@ def _bulk(connection: Connection, dialect: _Dialect, table: str, parent: str) ->
     }
 
 
-def _without_samples(connection: Connection, dialect: _Dialect) -> set[Any]:
-    """Return complete measurements of which no sample is left."""
+def _without_samples(connection: Connection, dialect: _Dialect, measurements: Sequence[Any] | None = None) -> set[Any]:
+    """Return complete measurements, of all or of some, of which no sample is left."""
+    among = "1 = 1" if measurements is None else _one_of(dialect, "id", measurements)
     query = (
-        "SELECT id FROM measurement WHERE status = 'complete' AND NOT EXISTS "
+        f"SELECT id FROM measurement WHERE {among} AND status = 'complete' AND NOT EXISTS "
         f"(SELECT 1 FROM sample WHERE measurement_id = measurement.id AND {dialect.sound('sample')})"
     )
     return {row[0] for row in connection.exec_driver_sql(query)}

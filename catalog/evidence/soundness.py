@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from catalog.evidence import sound_files
+from catalog.evidence.changes import CheckedRows, row_digests
 from catalog.evidence.database import Database
+from catalog.evidence.queries import ConnectionReader
 
 if TYPE_CHECKING:
     from sqlmodel import Session
@@ -29,13 +31,15 @@ _LOGGED = 20
 _RULES = ("allowed.py", "records.py", "tables.py", "row_checks.py")
 
 
-def sound_database(database: Database) -> Database:
+def sound_database(database: Database, checked: CheckedRows | None = None) -> Database:
     """Return the database itself, or a reading of it that leaves out the unusable rows.
 
     Parameters
     ----------
     database : Database
         It closes what is returned.
+    checked : CheckedRows, optional
+        What an earlier call with it found sound, and is not checked again; this call's rows are then in it.
 
     Returns
     -------
@@ -44,6 +48,13 @@ def sound_database(database: Database) -> Database:
     """
     mark = _mark(database)
     if mark is not None and sound_files.is_remembered(mark):
+        if checked is not None:
+            with database.reading() as reader:
+                digests = row_digests(reader)
+            # What was written meanwhile is not what was remembered.
+            checked.digests = digests if mark == _mark(database) else None
+        return database
+    if checked is not None and checked.digests is not None and _is_still_sound(database, checked):
         return database
     from catalog.evidence.engines import odd_text_allowed
     from catalog.evidence.row_checks import shadows, unsound_rows
@@ -51,8 +62,11 @@ def sound_database(database: Database) -> Database:
     with database.translated(), database.engine.connect() as connection:
         with odd_text_allowed(connection):
             unsound = unsound_rows(connection)
+            is_sound = not any(unsound.values())
+            if checked is not None:
+                checked.digests = row_digests(ConnectionReader(connection)) if is_sound else None
         statements = tuple(shadows(connection, unsound))
-    if not any(unsound.values()):
+    if is_sound:
         # The mark is taken again: what was written during the check may not have been read by it.
         if mark is not None and sound_files.settled(Path(database.location)) and mark == _mark(database):
             sound_files.remember(mark)
@@ -67,6 +81,18 @@ def sound_database(database: Database) -> Database:
     sound = replace(database, shadows=statements, readonly=True, left_out=left_out)
     database.replace_sound(sound)
     return sound
+
+
+def _is_still_sound(database: Database, checked: CheckedRows) -> bool:
+    """Check the rows that are not those of an earlier check, with all that is below them."""
+    from catalog.evidence.engines import odd_text_allowed
+    from catalog.evidence.row_checks import new_rows_are_sound
+
+    with database.translated(), database.engine.connect() as connection, odd_text_allowed(connection):
+        digests = row_digests(ConnectionReader(connection))
+        is_sound = new_rows_are_sound(connection, digests, checked.digests or {})
+    checked.digests = digests if is_sound else None
+    return is_sound
 
 
 def _mark(database: Database) -> str | None:

@@ -20,17 +20,35 @@ _LENIENT_S = 1e6
 _PAUSE_S = 0.5
 
 
-def tabulate_later(
-    evidence: Evidence, is_wanted: Callable[[], bool], *, pause: Callable[[float], None] = time.sleep
-) -> None:
-    """Tabulate once those who wait for this evidence have been answered."""
-    pause(_PAUSE_S)
-    tabulate(evidence, is_wanted)
+class Tabulation:
+    """Tabulates each evidence once those who wait for it have been answered.
+
+    Subjects that were not read again keep what was tabulated of them. Safe to call from several threads.
+    """
+
+    def __init__(self, pause: Callable[[float], None] = time.sleep) -> None:
+        self._pause = pause
+        # None stands for all subjects, and for the percentiles of no targets.
+        self._pending: frozenset[str] | None = None
+        self._percentiles: frozenset[float] = frozenset()
+
+    def __call__(self, evidence: Evidence, is_wanted: Callable[[], bool]) -> None:
+        """Tabulate what is not tabulated yet; what a newer evidence interrupts is left to its own call."""
+        if self._percentiles != (percentiles := declared_percentiles(evidence)):
+            self._pending, self._percentiles = None, percentiles
+        if self._pending is not None and evidence.read_subjects is not None:
+            self._pending |= evidence.read_subjects
+        else:
+            self._pending = None
+        self._pause(_PAUSE_S)
+        tabulate(evidence, is_wanted, self._pending)
+        if is_wanted():
+            self._pending = frozenset()
 
 
-def tabulate(evidence: Evidence, is_wanted: Callable[[], bool]) -> None:
-    """Answer the usual questions; stop when the evidence has been replaced."""
-    for question in usual_questions(evidence):
+def tabulate(evidence: Evidence, is_wanted: Callable[[], bool], subjects: frozenset[str] | None = None) -> None:
+    """Answer the usual questions about some subjects, or all; stop when the evidence has been replaced."""
+    for question in usual_questions(evidence, subjects):
         if not is_wanted():
             return
         try:
@@ -40,19 +58,25 @@ def tabulate(evidence: Evidence, is_wanted: Callable[[], bool]) -> None:
             continue
 
 
-def usual_questions(evidence: Evidence) -> Iterator[RecommendRequest]:
-    """Yield a question for each subject and percentile, those that are declared included.
+def declared_percentiles(evidence: Evidence) -> frozenset[float]:
+    """Return the percentiles that a declared target bounds."""
+    by_subject = (evidence.slos, *evidence.subject_slos.values())
+    return frozenset(percentile for slos in by_subject for slo in slos.values() for percentile in slo.latency_s)
+
+
+def usual_questions(evidence: Evidence, subjects: frozenset[str] | None = None) -> Iterator[RecommendRequest]:
+    """Yield a question for each subject, or each of some, and percentile, those that are declared included.
 
     Then some more of the percentiles that most questions ask for: tables of confidences and probabilities are made once
     they were asked for often (`catalog.statistics.tables`).
     """
-    by_subject = (evidence.slos, *evidence.subject_slos.values())
-    declared = {percentile for slos in by_subject for slo in slos.values() for percentile in slo.latency_s}
+    declared = declared_percentiles(evidence)
+    named = [name for name in evidence.subjects if subjects is None or name in subjects]
     for percentile in dict.fromkeys((*_PERCENTILES, *sorted(declared))):
-        for subject in evidence.subjects:
+        for subject in named:
             yield _lenient(subject, percentile, _LENIENT_S)
     for percentile in dict.fromkeys((_PERCENTILES[0], *sorted(declared))):
-        for subject in evidence.subjects:
+        for subject in named:
             for number in range(OFTEN):
                 yield _lenient(subject, percentile, _LENIENT_S + number + 1)
 

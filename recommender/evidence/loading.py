@@ -4,6 +4,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from hashlib import blake2b
 from statistics import median
@@ -11,9 +12,11 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.evidence.changes import EvidenceDigests, SubjectPlace, evidence_digests
 from catalog.evidence.database import Database, reading_errors
 from catalog.evidence.link_samples import LinkedStrategy, linked_strategies
 from catalog.evidence.loading import ReadAccuracies, slo_evidence, strategy_evidence, subject_slo_evidence
+from catalog.evidence.queries import Reader
 from catalog.evidence.records import Applicability, values_of
 from catalog.evidence.strategy_evidence import AccuracyEvidence, Origin, StrategyEvidence
 from catalog.statistics.drops import AccuracyDrop, hit_drop, mean_iou_drop, pair_items, separate_drop
@@ -68,10 +71,11 @@ class AccuracyBounds:
             remark=accuracy.remark,
         )
 
-    def forget_unused(self) -> None:
-        """Drop what the last snapshot did not use."""
-        self._drops = {key: drop for key, drop in self._drops.items() if key in self._used}
-        self._used = set()
+    def forget_unused(self, *, all_read: bool) -> None:
+        """Drop what the last snapshot did not use, where it was read as a whole."""
+        if all_read:
+            self._drops = {key: drop for key, drop in self._drops.items() if key in self._used}
+            self._used = set()
         self._measurements = {}
 
     def take_new(self) -> list[AccuracyDrop]:
@@ -180,21 +184,29 @@ def load(
     *,
     subject: str | None = None,
     rows: Sequence[StrategyEvidence] | None = None,
+    changes: "SubjectChanges | None" = None,
 ) -> Evidence:
     """Read everything, or all of one subject, in one transaction, so that the snapshot is of one moment.
 
-    Who has read the strategies already passes them as `rows`.
+    A caller that has read the strategies already passes them as `rows`. With `changes`, subjects whose evidence is what
+    it was when `before` was read are taken from there.
 
     A candidate that equals the one `before` stays
     the same object, so that its cached results stay valid.
     """
     with database.reading() as reader:
         drawn = bounds or AccuracyBounds()
-        groups: dict[tuple[str, int], list[StrategyEvidence]] = {}
-        for row in strategy_evidence(reader, subject=subject, read=drawn.read) if rows is None else rows:
+        unchanged: tuple[SubjectEvidence, ...] = ()
+        if rows is None and changes is not None and subject is None:
+            unchanged, changed = changes.since(reader, before, drawn, is_whole=not database.left_out)
+            rows = _changed_rows(reader, drawn, changed)
+        elif rows is None:
+            rows = strategy_evidence(reader, subject=subject, read=drawn.read)
+        groups: dict[SubjectPlace, list[StrategyEvidence]] = {}
+        for row in rows:
             groups.setdefault((row.subject, row.environment.id), []).append(row)
         kept = _candidates(before)
-        loaded, left_out = [], list(database.left_out)
+        loaded, left_out = list(unchanged), list(database.left_out)
         for members in groups.values():
             try:
                 loaded.append(_subject(members, drawn, kept))
@@ -202,9 +214,66 @@ def load(
             except Exception as error:
                 logger.exception("left out: subject %s", members[0].subject)
                 left_out.append(f"subject {members[0].subject}: {type(error).__name__}; the log has more")
-        drawn.forget_unused()
+        drawn.forget_unused(all_read=not unchanged)
         linked, own = LinkedStrategies(database), subject_slo_evidence(reader)
-        return Evidence.of(loaded, slo_evidence(reader), linked, tuple(left_out), subject_slos=own)
+        evidence = Evidence.of(loaded, slo_evidence(reader), linked, tuple(left_out), subject_slos=own)
+        read_subjects = frozenset(name for name, _ in groups) if unchanged else None
+        return replace(evidence, read_subjects=read_subjects)
+
+
+def _changed_rows(reader: Reader, bounds: AccuracyBounds, subjects: Sequence[str] | None) -> Sequence[StrategyEvidence]:
+    """Read the strategies of some subjects, or of all, which None stands for."""
+    if subjects is None:
+        return strategy_evidence(reader, read=bounds.read)
+    rows: list[StrategyEvidence] = []
+    for name in subjects:
+        # A call leaves in `read` what it used alone; the accuracies of other subjects stay known.
+        used = dict(bounds.read)
+        rows += strategy_evidence(reader, subject=name, read=used)
+        bounds.read |= used
+    return rows
+
+
+class SubjectChanges:
+    """What tells which subjects changed in which environments since the evidence was last read."""
+
+    def __init__(self) -> None:
+        self._digests = EvidenceDigests()
+
+    def since(
+        self, reader: Reader, before: Evidence | None, bounds: AccuracyBounds, *, is_whole: bool
+    ) -> tuple[tuple[SubjectEvidence, ...], Sequence[str] | None]:
+        """Return the evidence that is what it was, and the subjects to read again; None for all.
+
+        What `bounds` has of accuracies that changed is forgotten. Rows that are left out (`is_whole` is False) may come
+        back with others: all is read then.
+        """
+        former, self._digests = self._digests, evidence_digests(reader) if is_whole else EvidenceDigests()
+        accuracies = self._digests.accuracies
+        bounds.read = {
+            place: accuracy
+            for place, accuracy in bounds.read.items()
+            if (number := place[0]) in accuracies and accuracies[number] == former.accuracies.get(number)
+        }
+        before_by_place = {} if before is None else _by_place(before)
+        subjects = self._digests.subjects
+        # A subject that could not be computed is not in the evidence of before.
+        changed = {
+            place[0]
+            for place, digest in subjects.items()
+            if place not in before_by_place or former.subjects.get(place) != digest
+        }
+        if len(changed) == len({name for name, _ in subjects}):
+            return (), None
+        return tuple(before_by_place[place] for place in subjects if place[0] not in changed), sorted(changed)
+
+
+def _by_place(evidence: Evidence) -> dict[SubjectPlace, SubjectEvidence]:
+    return {
+        (member.subject, member.environment.id): member
+        for by_environment in evidence.subjects.values()
+        for member in by_environment
+    }
 
 
 _Kept = Mapping[tuple[str, int, str, str], Candidate]

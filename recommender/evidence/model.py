@@ -136,7 +136,8 @@ class Evidence:
     """Everything known at one moment; `subjects` maps each to its environments, imported ones last, newest first.
 
     `linked_strategies` returns what predictions on other links start from, read on demand: few questions need it.
-    `left_out` names the unusable rows of the database.
+    `left_out` names the unusable rows of the database. `read_subjects` are those that were read again for it; None
+    stands for all.
     """
 
     subjects: Mapping[str, tuple[SubjectEvidence, ...]]
@@ -145,6 +146,7 @@ class Evidence:
     linked_strategies: Callable[[SubjectEvidence], tuple[LinkedStrategy, ...]] = field(default=lambda _: (), repr=False)
     left_out: tuple[str, ...] = ()
     subject_slos: Mapping[str, Mapping[str, SloEvidence]] = field(default_factory=dict)
+    read_subjects: frozenset[str] | None = None
 
     @classmethod
     def of(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catalog.errors import CatalogError, DatabaseMissingError, DatabaseTooNewError, DatabaseTooOldError
+from catalog.evidence.changes import CheckedRows
 from catalog.evidence.database import (
     Database,
     data_version,
@@ -22,7 +23,7 @@ from catalog.evidence.database import (
 from catalog.evidence.soundness import sound_database
 from catalog.statistics.drops import AccuracyDrop
 from recommender.errors import DatabaseMissing, DatabaseVersionMismatch, EvidenceUnavailable, NoEvidence
-from recommender.evidence.loading import AccuracyBounds, load
+from recommender.evidence.loading import AccuracyBounds, SubjectChanges, load
 from recommender.evidence.model import Evidence
 
 if TYPE_CHECKING:
@@ -73,6 +74,9 @@ class Snapshots:
         self._state: FileState | None = None
         self._seen: Hashable = None
         self._bounds = AccuracyBounds()
+        # A process that reads once looks for no changes.
+        self._checked = CheckedRows() if subject is None else None
+        self._changes = SubjectChanges()
         self._evidence: Evidence | None = None
         self._reading: Future[None] | None = None
 
@@ -174,7 +178,13 @@ class Snapshots:
             with self._lock:
                 opened = self._open()
                 change = self._change(opened)
-            evidence = load(sound_database(opened), self._bounds, self._evidence, subject=self._subject)
+            evidence = load(
+                sound_database(opened, self._checked),
+                self._bounds,
+                self._evidence,
+                subject=self._subject,
+                changes=self._changes,
+            )
             new = self._bounds.take_new()
             if self._evidence is not None:
                 _compute_bounds(new)
@@ -197,8 +207,12 @@ class Snapshots:
         if self._opened is not None:
             time.sleep(_SETTLE_S)
             state = self._file_state()
-            # Rows of another file may have the numbers of those that were read; bounds are known by their content.
-            self._bounds.read = {}
+            # A writer that closes this very file changes its time and size too; what changed in it is looked for. Rows
+            # of another file may have the numbers of those that were read.
+            if state is None or self._state is None or state.identity != self._state.identity:
+                self._bounds.read = {}
+                self._checked = None if self._checked is None else CheckedRows()
+                self._changes = SubjectChanges()
         self._disconnect()
         self._opened = open_database(self.database, readonly=True)
         if self._follow and self._opened.file is None:
@@ -255,6 +269,11 @@ class FileState:
     size_bytes: int
     modified_ns: int
     changed_ns: int
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """What another file in its place does not share."""
+        return self.device, self.inode
 
     @classmethod
     def of(cls, file: Path, database: str) -> "FileState":

@@ -14,6 +14,7 @@ from catalog.analysis.subject import settings_of
 from catalog.analysis_options import AnalysisOptions
 from catalog.declaration import AnalysisSpec
 from catalog.evidence import records, row_checks, tables
+from catalog.evidence.changes import OWNERS
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,
     EnvironmentEvidence,
@@ -268,3 +269,9 @@ def test_a_file_and_a_row_are_held_to_the_same_bounds(changes: dict[str, object]
 def test_evidence_is_compared_by_identity(evidence: type[Any]) -> None:
     """Equal figures do not make two strategies one; a hash over arrays or lists would fail."""
     assert (evidence.__eq__, evidence.__hash__) == (object.__eq__, object.__hash__)
+
+
+def test_a_row_is_compared_with_what_it_was_or_belongs_to_one_that_is() -> None:
+    assert set(row_checks.PARENTS) == set(tables.EvidenceTable.metadata.tables)
+    for table, parents in row_checks.PARENTS.items():
+        assert table in OWNERS or ((owners := set(parents.values())) <= {*OWNERS, "sample"} and len(owners) == 1), table

@@ -1,16 +1,18 @@
 """That what no budget changes is computed before the first question."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from queue import Queue
 from typing import Any
 
 import pytest
 
+from catalog.evidence.strategy_evidence import SloEvidence
 from catalog.statistics.tables import OFTEN
 from recommender.answer import tabulation
 from recommender.answer.respond import respond
-from recommender.answer.tabulation import tabulate, tabulate_later, usual_questions
+from recommender.answer.tabulation import Tabulation, tabulate, usual_questions
 from recommender.evidence.model import Evidence
 from recommender.evidence.snapshots import Snapshots
 from recommender.ranking import candidates
@@ -70,7 +72,7 @@ def test_nothing_is_computed_before_those_who_wait_are_answered(
 ) -> None:
     done: list[str] = []
     monkeypatch.setattr(tabulation, "respond", lambda _, question: done.append("question"))
-    tabulate_later(opened.current(), lambda: len(done) < 3, pause=lambda _: done.append("pause"))
+    Tabulation(lambda _: done.append("pause"))(opened.current(), lambda: len(done) < 3)
     assert done == ["pause", "question", "question"]
 
 
@@ -86,3 +88,29 @@ def test_new_evidence_is_prepared_once_it_answers_and_wanted_while_it_is_the_new
         assert prepared.get(timeout=30)[0] is database.current()
     finally:
         database.close()
+
+
+def test_only_what_was_read_again_or_not_finished_is_tabulated(
+    opened: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subjects: list[str] = []
+    monkeypatch.setattr(tabulation, "respond", lambda _, question: subjects.append(question.subject))
+    evidence = opened.current()
+    tabulate_new = Tabulation(lambda _: None)
+
+    def tabulated(evidence: Evidence, is_wanted: Callable[[], bool] = lambda: True) -> set[str]:
+        subjects.clear()
+        tabulate_new(evidence, is_wanted)
+        return set(subjects)
+
+    evidence = replace(evidence, subjects=dict.fromkeys(("one", "other", "third"), evidence.subjects["net"]))
+    first, second, _ = evidence.subjects
+    unchanged = replace(evidence, read_subjects=frozenset())
+    assert tabulated(evidence) == set(evidence.subjects)
+    assert tabulated(unchanged) == set()
+    assert tabulated(replace(evidence, read_subjects=frozenset({first})), lambda: False) == set()
+    assert tabulated(replace(evidence, read_subjects=frozenset({second}))) == {first, second}
+    assert tabulated(unchanged) == set()
+    assert tabulated(replace(unchanged, slos={"new": SloEvidence(name="new", latency_s={99.9: 1.0})})) == set(
+        evidence.subjects
+    )
