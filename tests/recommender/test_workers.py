@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,6 +48,8 @@ class Client:
             if answer.will_close:
                 connection.close()
                 connection = None
+        if connection is not None:
+            connection.close()
 
 
 @dataclass
@@ -56,20 +59,21 @@ class Service:
     said: list[str] = field(default_factory=list)
 
     def get(self, path: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
 
     def workers(self) -> set[int]:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return {int(pid) for pid in children.read_text().split()}
 
 
-@pytest.fixture
-def service(path: Path, filled: object) -> Iterator[Service]:
+@contextmanager
+def service_of(path: Path, *options: str) -> Iterator[Service]:
+    """Start the service over a database; yield it once it listens."""
     environment = {"TIERWISE_DRAIN_S": str(DRAIN_S), "TIERWISE_ACCESS_LOG": "false"}
-    command = [sys.executable, "-m", "recommender", "--port", "0", "--workers", "2", "--database", str(path)]
+    command = [sys.executable, "-m", "recommender", "--port", "0", *options, "--database", str(path)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
@@ -81,6 +85,12 @@ def service(path: Path, filled: object) -> Iterator[Service]:
         process.kill()
         process.wait()
         process.stderr.close()
+
+
+@pytest.fixture
+def service(path: Path, filled: object) -> Iterator[Service]:
+    with service_of(path, "--workers", "2") as started:
+        yield started
 
 
 def until(holds: object, *, within_s: float = 15.0) -> None:
