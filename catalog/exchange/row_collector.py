@@ -4,10 +4,10 @@ import math
 import re
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import islice, pairwise
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -34,6 +34,9 @@ _WHOLE = re.compile(r"[0-9]{1,9}")
 _BYTES = re.compile(r"[0-9]{1,15}")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MAX_FIELD = 10_000
+_LEAST_S, _MOST_S = 1e-9, 1e9
+# More of them save no time, and make the collector of cycles look at them all.
+_ROWS_AT_ONCE = 500
 _WITH_UNIT = re.compile(r"[0-9][0-9.,]* ?[A-Za-z%][A-Za-z/%]*")
 # What rows may say of an artifact; an operator makes one of a subject's model.
 ARTIFACT_COUNTS = ("size_bytes", "parameters", "nodes")
@@ -162,12 +165,18 @@ class RowCollector:
 
     def gather(self) -> dict[StrategyName, StrategyRows]:
         """Return all rows by strategy; the order of the rows has no meaning and leaves no trace."""
-        latencies = self._rows.kind == "latencies"
-        take = self._take_latency if latencies else self._take_accuracy
-        for row in self._rows.rows:
-            if len(row.cells) != self._width:
+        take = self._take_latency if self._rows.kind == "latencies" else self._take_accuracy
+        while batch := list(islice(self._rows.rows, _ROWS_AT_ONCE)):
+            if len(batch[0].cells) != self._width:
                 self._lay_out()
-            take(row)
+            if self._rows.kind == "latencies" and self._take_plain_latencies(batch):
+                continue
+            for row in batch:
+                if len(row.cells) != self._width:
+                    self._lay_out()
+                take(row)
+                if self._rows.too_many_problems:
+                    break
             if self._rows.too_many_problems:
                 break
         if not self._rows.problems:
@@ -205,6 +214,74 @@ class RowCollector:
         at = self._at.get(column)
         return "" if at is None else row.cells[at]
 
+    def _take_plain_latencies(self, batch: Sequence[Row]) -> bool:
+        """Collect rows at once, column by column; False, and nothing is collected, where they need to be looked at.
+
+        That is where a row may be wrong, and where there are columns that few files have.
+        """
+        if self._details or self._at_size is not None or any(len(row.cells) != self._width for row in batch):
+            return False
+        cells = [row.cells for row in batch]
+        columns = list(zip(*cells, strict=True))
+        latency_s = self._plain_seconds(columns[self._at_latency])
+        repetitions = _plain_numbers(columns[self._at_repetition], self._repetitions, 0)
+        texts = ("1",) * len(batch) if self._at_round is None else columns[self._at_round]
+        rounds = _plain_numbers([text or "1" for text in texts], self._numbers, 1)
+        inputs = columns[self._at_input]
+        if latency_s is None or repetitions is None or rounds is None or not self._plain_inputs(inputs):
+            return False
+        keys = list(map(self._names, cells))
+        if not self._plain_groups(batch, keys):
+            return False
+        # Most files have the rows of a round one after the other.
+        start = 0
+        for end in range(1, len(keys) + 1):
+            if end < len(keys) and rounds[end] == rounds[start] and keys[end] == keys[start]:
+                continue
+            samples = self._groups[keys[start]].rounds[rounds[start]]
+            samples.input_ids.extend(map(self._inputs.__getitem__, inputs[start:end]))
+            samples.repetitions.extend(repetitions[start:end])
+            samples.latency_s.extend(latency_s[start:end])
+            samples.numbers.extend(row.number for row in batch[start:end])
+            start = end
+        return True
+
+    def _plain_seconds(self, texts: Sequence[str]) -> list[float] | None:
+        """Return the latencies; None where one may be wrong, as `_number` would say of it."""
+        together = "".join(texts)
+        if not together.isascii() or "_" in together:
+            return None
+        try:
+            values = list(map(float, texts))
+        except ValueError:
+            return None
+        if unit := self._units.get(self._at_latency):
+            values = [value * unit.factor / unit.divisor for value in values]
+        # A sum is no number as soon as one of the values is none.
+        if math.isnan(sum(values)) or not (min(values) >= _LEAST_S and max(values) <= _MOST_S):
+            return None
+        return values
+
+    def _plain_inputs(self, texts: Sequence[str]) -> bool:
+        """Tell whether all are names of inputs, and keep them among those that are checked."""
+        new = set(texts) - self._inputs.keys()
+        if any(not text or len(text) > 255 or not text.isprintable() for text in new):
+            return False
+        self._inputs.update((text, text) for text in new)
+        return True
+
+    def _plain_groups(self, batch: Sequence[Row], keys: Sequence[tuple[str, ...]]) -> bool:
+        """Look up what rows with the same names have in common; False where something contradicts another row."""
+        before = len(self._rows.problems)
+        first = {key: row for key, row in zip(reversed(keys), reversed(batch), strict=True) if key not in self._groups}
+        # In the order of the rows, of which the first one is named where a later one contradicts it.
+        for row in sorted(first.values()):
+            self._group(row)
+        # Said again, with the row's number in its turn, when the rows are looked at one by one.
+        del self._rows.problems[before:]
+        groups = [self._groups.get(key) for key in set(keys)]
+        return all(group is not None and not group.conflicts for group in groups)
+
     def _take_latency(self, row: Row) -> None:
         # A row in which something is wrong is reported and not collected.
         before = len(self._rows.problems)
@@ -218,7 +295,7 @@ class RowCollector:
         number = 1
         if self._at_round is not None and cells[self._at_round]:
             number = self._numbers.get(cells[self._at_round]) or self._whole(row, "round", self._numbers, minimum=1)
-        latency_s = self._number(row, self._at_latency, "seconds above 0", 1e-9, 1e9)
+        latency_s = self._number(row, self._at_latency, "seconds above 0", _LEAST_S, _MOST_S)
         if group is None or len(self._rows.problems) > before:
             return
         if self._at_size is not None:
@@ -549,6 +626,15 @@ def _with_spelled_tiers(gathered: Mapping[StrategyName, StrategyRows]) -> Mappin
             rows.parts = {(here(tier), part): values for (tier, part), values in rows.parts.items()}
             rows.sent = {here(link): counts for link, counts in rows.sent.items()}
     return {replace(name, placement=here(name.placement)): members for name, members in gathered.items()}
+
+
+def _plain_numbers(texts: Sequence[str], checked: dict[str, int], minimum: int) -> list[int] | None:
+    """Return whole numbers, and keep them among those that are checked; None where one is wrong."""
+    new = set(texts) - checked.keys()
+    if any(not _WHOLE.fullmatch(text) or int(text) < minimum for text in new):
+        return None
+    checked.update((text, int(text)) for text in new)
+    return list(map(checked.__getitem__, texts))
 
 
 def _choose_rates(gathered: Mapping[StrategyName, StrategyRows]) -> None:

@@ -246,7 +246,7 @@ def _csv_body(reader: Any, rows: Rows, file: str, start: int) -> Iterator[Row]:
             # csv reads an empty line as a row without cells.
             elif cells:
                 rows.problem(Row(start, ()), f"{len(cells)} cells where the header has {width}")
-            if rows.too_many_problems:
+            if rows.problems and rows.too_many_problems:
                 return
             start = reader.line_num + 1
     except csv.Error as error:

@@ -199,3 +199,14 @@ def test_rows_go_out_with_sizes_parameters_nodes_and_items(database: Database, o
 def test_sizes_of_two_files_must_agree(database: Database, tmp_path: Path) -> None:
     with pytest.raises(ExchangeError, match="size_bytes of net/quantized@edge in f0 is 1025, and 1024 in another file"):
         stored(database, tmp_path, COUNTED, JUDGED.replace("1024", "1025"))
+
+
+def test_rows_far_apart_contradict_each_other(database: Database, tmp_path: Path) -> None:
+    """Rows are collected some hundred at a time; what the first ones said still holds for the last."""
+    rows = [f"net,quantized,edge,{item},0,0.1,{11 if item in (700, 1100) else 10}" for item in range(1200)]
+    with pytest.raises(ExchangeError) as caught:
+        stored(database, tmp_path, "\n".join([f"{HEADER},size_bytes", *rows, "net,quantized,edge,3,0,0.2,10"]))
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["line 702", "line 1102"]
+    with pytest.raises(ExchangeError, match="line 1202: this input, repetition and round is on line 5 already"):
+        same = [f"{row.rpartition(',')[0]},10" for row in rows]
+        stored(database, tmp_path, "\n".join([f"{HEADER},size_bytes", *same, "net,quantized,edge,3,0,0.2,10"]))
