@@ -68,6 +68,7 @@ class _CutFinder:
         self._structure = structure
         self._layout = layout
         self._borders = borders
+        self._cuttable_names: dict[str, str | None] = {}
         count = len(structure.data)
         # Prefix sums: an initializer belongs to a head from its first user on and to a tail up to its last, so that the
         # bytes on either side of a position are two look-ups.
@@ -103,13 +104,19 @@ class _CutFinder:
         border: bool = False,
         handed_on: frozenset[str] = frozenset(),
     ) -> Iterator[CutPlace]:
-        names = [name if name in handed_on else self._cuttable(name) for name in dict.fromkeys(tensors)]
+        names = [name if name in handed_on else self._remembered(name) for name in dict.fromkeys(tensors)]
         # With nothing but inputs to hand on, the head would compute nothing.
         if None in names or handed_on.issuperset(names):
             return
         chosen = tuple(dict.fromkeys(name for name in names if name is not None))
         head, tail = self._bytes(region, inside)
         yield CutPlace(chosen, region.start, inside, paper, head, tail, border, bool(handed_on))
+
+    def _remembered(self, name: str) -> str | None:
+        """Return the tensor to cut for this one; a mask has many readers, and is asked about at every cut."""
+        if name not in self._cuttable_names:
+            self._cuttable_names[name] = self._cuttable(name)
+        return self._cuttable_names[name]
 
     def _cuttable(self, name: str) -> str | None:
         """Return the tensor to cut for this one, or None: a QDQ group is cut only at its quantized tensor."""
@@ -287,14 +294,13 @@ def is_exact(structure: Structure, cut: Sequence[str]) -> bool:
 
 def _is_fused_away(structure: Structure, name: str) -> bool:
     """Return whether the whole model computes this tensor only within the addition or normalization that follows."""
-    producer = structure.producer.get(name)
-    users = {structure.nodes[user].op_type for user in structure.consumers.get(name, ())}
+    producer, users = structure.producer.get(name), structure.consumers.get(name, ())
     # Both become one SkipLayerNormalization, whose sums are rounded otherwise.
-    if users == {"LayerNormalization"} and producer is not None and structure.nodes[producer].op_type in _ADDITIONS:
-        return True
+    if producer is not None and structure.nodes[producer].op_type in _ADDITIONS and users:
+        return all(structure.nodes[user].op_type == "LayerNormalization" for user in users)
     if not _is_weighted(structure, name):
         return False
-    for user in structure.consumers.get(name, ()):
+    for user in users:
         node = structure.nodes[user]
         if node.op_type in _ADDITIONS and name == next(read for read in node.input if _is_weighted(structure, read)):
             return True

@@ -113,8 +113,11 @@ class Sides:
 
     def _parted(self, place: CutPlace) -> list[_ValueGroup]:
         """Return the groups with a Shape node before a place in the head and a reader that may be in the tail."""
-        inside = range(place.start, place.start + place.inside.bit_length())
-        groups = [*self._open_at.get(place.start, ()), *(group for p in inside for group in self._starting.get(p, ()))]
+        # Of the positions in the head, only those at which a group starts: a region may be the whole graph.
+        first = bisect_left(self._starts, place.start)
+        behind = bisect_left(self._starts, place.start + place.inside.bit_length())
+        inside = self._starts[first:behind]
+        groups = [*self._open_at.get(place.start, ()), *(group for p in inside for group in self._starting[p])]
         return [group for group in groups if group.last >= place.start]
 
     def _is_in_tail(self, place: CutPlace, group: _ValueGroup) -> bool:
@@ -139,6 +142,11 @@ class Sides:
         for group in groups.values():
             starting.setdefault(group.first, []).append(group)
         return starting
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """The positions at which groups start, in order."""
+        return sorted(self._starting)
 
     @cached_property
     def _open_at(self) -> dict[int, Sequence[_ValueGroup]]:

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 
 from runner.artifacts.calibration import Calibration
 from runner.graph.analysis import analyse
+from runner.operators.registry import look_ahead
 from tests.foreign.networks import Network, applied, outputs, relative_error, same_bits, samples
 
 FEED = {"x": np.random.default_rng(2).normal(size=(1, 16)).astype(np.float32)}
@@ -116,3 +117,13 @@ def test_a_function_without_branches_is_a_link_of_a_chain(tmp_path: Path) -> Non
     network.output(current, [1, 16])
     onnx.save(network.model(ir_version=9), tmp_path / "chain.onnx")
     assert not analyse(tmp_path / "chain.onnx").runs
+
+
+def test_a_model_in_doubles_is_refused_beforehand(tmp_path: Path) -> None:
+    network = Network()
+    weights = helper.make_tensor("w", TensorProto.DOUBLE, [16, 4], np.linspace(-1, 1, 64))
+    network.initializers.append(weights)
+    network.add("MatMul", network.input("x", [1, 16], TensorProto.DOUBLE), "w", out="y")
+    network.output("y", [1, 4], TensorProto.DOUBLE)
+    prospects = look_ahead(analyse(network.save(tmp_path / "doubles.onnx")))
+    assert prospects.refusals["static_ptq"].endswith("the weights of this model are float64; export it in float32")

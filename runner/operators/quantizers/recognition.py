@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 import onnx
+from onnx import TensorProto
 
+from runner.graph.model_file import tensors_in
 from runner.operators.base import PassRefusal
 
 # By name, in whatever domain: ONNX's own nodes, those of ONNX Runtime's quantizers, and its 4- and 8-bit kernels.
@@ -46,10 +48,22 @@ def refuse_unquantizable(model: onnx.ModelProto) -> None:
     if counts:
         kinds = ", ".join(f"{count} {op_type}" for op_type, count in counts.most_common(3))
         raise PassRefusal(f"static_ptq quantizes float models; this one is quantized already ({kinds})")
+    if _computes_in_doubles(model):
+        raise PassRefusal(
+            "static_ptq quantizes numbers of 32 and 16 bits, and the weights of this model are float64; "
+            "export it in float32"
+        )
     # Functions are inlined before the tool runs; into bodies of control flow it does not look.
     outside = (*model.graph.node, *(node for function in model.functions for node in function.node))
     if not any(map(_is_quantizable, outside)):
         raise PassRefusal(nothing_to_quantize(model))
+
+
+def _computes_in_doubles(model: onnx.ModelProto) -> bool:
+    """Return whether all matrices and kernels of real numbers have 64 bits."""
+    kinds = {tensor.data_type for tensor in tensors_in(model) if len(tensor.dims) > 1}
+    floats = kinds & {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
+    return floats == {TensorProto.DOUBLE}
 
 
 def nothing_to_quantize(model: onnx.ModelProto, tool: str = "onnxruntime") -> str:
