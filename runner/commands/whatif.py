@@ -26,6 +26,7 @@ from runner.commands.terminal import (
     print_json,
 )
 from runner.errors import RunnerError
+from runner.reports.ranking import FoldedName
 
 # So many rates fit beside the longest names of strategies, by the width of the terminal.
 _COLUMNS, _WIDE_COLUMNS, _WIDE = 3, 5, 130
@@ -139,16 +140,17 @@ def _print(subject: str, curves: Curves, rates: Sequence[float], answers: Sequen
 def _table(subject: str, curves: Curves, rates: Sequence[float], answers: Sequence[WhatIf]) -> Table:
     title = f"{subject}: predicted p{curves.percentile:g} latency against {curves.link}"
     table = open_table(title=title)
-    table.add_column("strategy", no_wrap=True)
+    table.add_column("strategy")
     for bit_per_s in rates:
-        table.add_column(rate(bit_per_s), justify="right")
+        table.add_column(rate(bit_per_s), justify="right", no_wrap=True)
     rows = [{(one.operator, one.placement): one for one in answer.predictions} for answer in answers]
     fastest = [min((one.estimate_s for one in row.values()), default=0.0) for row in rows]
     for name in sorted(rows[0], key=lambda key: rows[-1][key].estimate_s):
         # The least is one of these very values, so that equality finds it.
         cells = [_cell(row[name], best=row[name].estimate_s == least) for row, least in zip(rows, fastest, strict=True)]
         # A rate at which the strategy was measured is no prediction, so both ends are looked at.
-        table.add_row(f"{name[0]}@{name[1]}" + ("" if any(row[name].predicted for row in rows) else " *"), *cells)
+        star = "" if any(row[name].predicted for row in rows) else " *"
+        table.add_row(FoldedName(f"{name[0]}@{name[1]}{star}"), *cells)
     return table
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +26,8 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 # Enough cells for a shape, and few enough for one column of many.
 _CELLS = 12
 _NAMES = ("left", "right")
+# What a name may be broken into.
+_PIECE = re.compile(r"@?[^_@/]+[_/]?|.")
 # Two names stand side by side in a line of 100 characters.
 _NAME_WIDTH = 15
 
@@ -40,7 +44,7 @@ def sparkline(log_latency: NDArray[np.float64], *, low: float, high: float) -> s
 
 
 def folded(name: str, room: int) -> str:
-    """Break a name that is too long for its column: after an underscore, or before the placement.
+    """Break a name that is too long for its column: after an underscore or a slash, or before the placement.
 
     Examples
     --------
@@ -48,11 +52,25 @@ def folded(name: str, room: int) -> str:
     ['quantized_early_', 'exit@mobile-edge']
     """
     lines = [""]
-    for piece in re.findall(r"@?[^_@]+_?|.", name):
+    for piece in _PIECE.findall(name):
         if lines[-1] and len(lines[-1]) + len(piece) > room:
             lines.append("")
         lines[-1] += piece
     return "\n".join(lines)
+
+
+class FoldedName:
+    """A name in a cell of a table, folded at the width that its column gets."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        longest = max(map(len, _PIECE.findall(self._name)), default=0)
+        return Measurement(longest, len(self._name)).with_maximum(options.max_width)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(folded(self._name, options.max_width))
 
 
 def ranking_table(result: "SubjectResult") -> Table:
@@ -170,7 +188,7 @@ def conditions(result: "SubjectResult") -> str:
     return f"{inputs}, {rounds}; end to end, single stream, unloaded"
 
 
-def _ranked(strategy: "StrategyResult", percentile: float, low: float, high: float) -> list[str]:
+def _ranked(strategy: "StrategyResult", percentile: float, low: float, high: float) -> list[str | FoldedName]:
     interval = strategy.interval(percentile)
     bounds = "one round" if interval.rounds == 1 else "too thin" if interval.refusal else interval.unknown or ""
     if interval.low_s is not None and interval.high_s is not None:
@@ -178,7 +196,7 @@ def _ranked(strategy: "StrategyResult", percentile: float, low: float, high: flo
     return [
         rank_range(strategy.rank.rank, strategy.rank.worst_rank),
         "".join(strategy.rank.letters),
-        strategy.evidence.operator,
+        FoldedName(strategy.evidence.operator),
         strategy.evidence.placement,
         duration(interval.estimate_s),
         bounds,

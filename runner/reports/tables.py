@@ -14,16 +14,18 @@ from recommender.answer.wording import how_sure, percentile_name
 from recommender.schemas import NearMissOut, RecommendationOut, RecommendResponse, StrategyOut
 from runner.measuring.rejudge import JudgedMeasurement, RuleSummary
 from runner.reports.answer import PREDICTED, far_outputs, shortfall, undecided_lacks
-from runner.reports.ranking import folded
+from runner.reports.ranking import FoldedName
 
 
 def links_table(links: Sequence[Mapping[str, Any]]) -> Table:
     """Return a row per link, direction and environment."""
     table = open_table(title="links of the evidence that counts")
+    table.padding = (0, 0, 0, 0)  # nine columns in 80 characters
+    # A narrow terminal shows a figure over its unit: cut off, it would say nothing.
     for heading in ("link", "direction", "launcher"):
         table.add_column(heading, no_wrap=True)
     for heading in ("declared", "measured", "least", "most", "RTT", "probes"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", overflow="fold", min_width=len(heading))
     for row in links:
         # Relative, because the tolerance of a link is: both columns can be read against it. A real link has none.
         usual = row["mean_bit_per_s"] if row["real"] else row["declared_bit_per_s"]
@@ -109,8 +111,6 @@ def _latency(strategy: StrategyOut) -> Text:
     return Text(f"{percentile_name(strategy.latency.percentile)} {prefix}{duration(strategy.latency.percentile_s)}")
 
 
-# With this, all columns of the rules fit 100 characters.
-_PLACE_WIDTH = 28
 _STYLES = {"VALID": "", "DOUBTFUL": "yellow", "INVALID": "red"}
 
 
@@ -124,7 +124,7 @@ def rules_table(summaries: Sequence[RuleSummary]) -> Table:
     for summary in summaries:
         place = f"{summary.measurement}, {summary.worst.where}" if summary.worst.where else summary.measurement
         # Where a rule finds nothing, the worst of many small figures is of no use to anybody.
-        place = "" if summary.worst.verdict == "VALID" else folded(place, _PLACE_WIDTH)
+        place = "" if summary.worst.verdict == "VALID" else place
         # What some units add in words (`inferences, the last ones still falling`) would take the room of others.
         unit = summary.worst.unit.split()[0].rstrip(",")
         table.add_row(
@@ -133,7 +133,7 @@ def rules_table(summaries: Sequence[RuleSummary]) -> Table:
             # The unit of a count stands beside the worst one; twice it would take the room of the place.
             amount(summary.worst.threshold, unit) if unit in ("%", "s") else f"{summary.worst.threshold:g}",
             Text(amount(summary.worst.figure, unit), style=_STYLES[summary.worst.verdict]),
-            Text(place),
+            FoldedName(place),
         )
     return table
 
@@ -152,7 +152,7 @@ def broken_table(judged: Sequence[JudgedMeasurement]) -> Table:
                 else "\n".join(str(finding) for finding in _broken(measurement))
             )
             verdict = "failed" if measurement.failed else measurement.verdict
-            table.add_row(Text(measurement.name), Text(verdict, style=_STYLES[measurement.verdict]), Text(why))
+            table.add_row(FoldedName(measurement.name), Text(verdict, style=_STYLES[measurement.verdict]), Text(why))
     return table
 
 

@@ -1,8 +1,10 @@
 """The tables of links: an emulated link beside what was declared, a real one beside its own mean."""
 
+import io
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from runner.reports import tables
 from runner.reports.html import page
@@ -33,3 +35,11 @@ def test_a_real_link_is_compared_with_its_own_mean(real: bool, declared: str, le
     cells = [next(iter(column.cells)) for column in tables.links_table([row]).columns]
     assert [cells[3], cells[5], cells[6]] == [declared, f"{least} %", f"{most} %"]
     assert f"{least} to {most} %" in str(page.links_table([row]))
+
+
+def test_no_figure_is_cut_off_in_a_narrow_terminal() -> None:
+    text = io.StringIO()
+    Console(file=text, width=80).print(tables.links_table([{**ROW, "real": False, "mean_rtt_s": 0.000343}]))
+    words = text.getvalue().split()
+    assert {"declared", "measured", "probes", "100", "20", "Mbit/s", "-81.0", "-79.0", "0.343"} <= set(words)
+    assert "…" not in text.getvalue()

@@ -3,11 +3,12 @@
 import io
 
 from rich.console import Console
+from rich.table import Table
 
 from catalog.output_distance import grouped
 from catalog.validity.findings import Finding
 from runner.measuring.rejudge import RuleSummary
-from runner.reports.ranking import folded
+from runner.reports.ranking import FoldedName, folded
 from runner.reports.tables import rules_table
 
 STILL = "inferences, the last ones still falling"
@@ -47,6 +48,17 @@ def test_names_are_broken_after_an_underscore_or_before_the_placement() -> None:
         "@mobile-edge",
     ]
     assert folded("identity@edge", 15) == "identity@edge"
+
+
+def test_a_name_in_a_cell_is_broken_where_its_column_ends() -> None:
+    table = Table("operator", "latency", box=None, pad_edge=False)
+    table.add_row(FoldedName("quantized_early_exit_partition"), "4.39 ms")
+    lines = {}
+    for width in (40, 24):
+        text = io.StringIO()
+        Console(file=text, width=width).print(table)
+        lines[width] = [line.split()[0] for line in text.getvalue().splitlines()[1:]]
+    assert lines == {40: ["quantized_early_exit_partition"], 24: ["quantized_", "early_exit_", "partition"]}
 
 
 def test_operators_of_which_the_same_is_said_share_a_line() -> None:
