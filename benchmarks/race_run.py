@@ -3,11 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from catalog.statistics.looks import LEAVING_LOOKS, looks
 from recommender.ranking import Candidate
 from recommender.ranking.racing import RaceQuestion, RaceState, race_state
 
-# Of a strategy: the declared plan of a raced catalog.
+# Rounds of a strategy in the declared plan of a raced catalog.
 FIRST_LOOK = 3
 
 
@@ -22,7 +21,7 @@ class RaceRun:
     rounds : sequence of int
         Of each.
     states : sequence of RaceState
-        After every look, leaving looks included.
+        After every round of those that race.
     """
 
     candidates: Sequence[Candidate]
@@ -60,14 +59,7 @@ def run_race(
         chosen = [places[candidate] for candidate in states[-1].next if candidate.rounds < most]
         if not chosen:
             return RaceRun(candidates, rounds, states)
-        # The strategy with the fewest rounds catches up first: strategies are decided about at the same looks.
-        stop = min(_next_stop(rounds[place]) for place in chosen)
+        # The strategy with the fewest rounds catches up first: strategies are compared over the same rounds.
+        target = min(rounds[place] for place in chosen) + 1
         for place in chosen:
-            rounds[place] = min(max(rounds[place], stop), most)
-
-
-def _next_stop(rounds: int) -> int:
-    leaving = next((stop for stop in LEAVING_LOOKS if stop > rounds), None)
-    if leaving is not None:
-        return leaving
-    return next(look.rounds for look in looks(FIRST_LOOK) if look.rounds > rounds)
+            rounds[place] = max(rounds[place], target)

@@ -11,7 +11,8 @@ from itertools import count
 
 # Rounds of a strategy at the looks of a race; further ones are half as many again as those before.
 LOOKS = (3, 5, 8, 12)
-# Rounds after which strategies may leave, before anything is decided: leaving spends none of the error.
+# Rounds before anything is decided. Strategies may leave after these, as after any later round: leaving spends none of
+# the error.
 LEAVING_LOOKS = (1, 2)
 _GROWTH = 1.5
 _SHARES = (0.3, 0.3, 0.2)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from catalog.statistics.looks import LEAVING_LOOKS, LOOKS, error_share, with_share
+from catalog.statistics.looks import LEAVING_LOOKS, LOOKS, error_share, look_of, with_share
 from catalog.statistics.planning import ROUNDS_MAX, rounds_needed
 from catalog.units import counted
 from recommender.ranking.accuracy_budgets import below_floor
@@ -31,9 +31,13 @@ from recommender.ranking.prospects import accuracy_chance, cost_of_breaking, dro
 from recommender.ranking.recommend import recommend
 
 # Less than this on the scale of a log latency, on average, is worth no round.
-_LEAST_GAIN = 0.005
+_LEAST_GAIN = 0.006
 # Rounds of one that may be faster than what is proven already.
 _RIVAL_ROUNDS = 8
+# Where nobody asked: how many percentage points of accuracy are worth no latency, and what share of it each further one
+# is worth. Half of the accuracy for a tenth of the latency is no answer that rounds should look for.
+_FREE_POINTS = 2.0
+_LATENCY_SHARE_PER_POINT = 0.1
 # What only rounds can mend.
 _OF_ROUNDS = (Gap.ONE_ROUND, Gap.TOO_THIN, Gap.BY_MODEL)
 
@@ -162,7 +166,8 @@ def race_state(
     if not measured:
         return RaceState((), {}, ())
     race = _Race(measured, equivalent_within, seconds_per_round or {})
-    contests = [race.contest(question) for question in (*questions, *race.front_questions(questions))]
+    contests = [race.contest(question) for question in questions]
+    contests += [race.contest(question, points_count=True) for question in race.front_questions(questions)]
     departures = race.departures(questions, contests)
     return RaceState(tuple(contests), departures, race.next_rounds(contests, departures))
 
@@ -200,29 +205,30 @@ class _Race:
             if other is not candidate
         )
 
-    def contest(self, question: RaceQuestion) -> Contest:
-        """Say how a question stands."""
+    def contest(self, question: RaceQuestion, *, points_count: bool = False) -> Contest:
+        """Say how a question stands; `points_count` is whether accuracy counts that its budgets do not name."""
         answer = recommend(self._candidates, question.budgets, constraints=question.constraints, relax=False)
         leader = answer.recommendation.candidate if answer.recommendation else None
-        gains = dict(self._gains(answer))
+        gains = dict(self._gains(answer, points_count=points_count))
         undecided = sorted(gains, key=lambda candidate: -gains[candidate] / self._seconds.get(candidate, 1.0))
         challenger = next((candidate for candidate in undecided if candidate is not leader), None)
         return Contest(question, answer, leader, challenger, tuple(undecided))
 
-    def _gains(self, answer: RankedAnswer) -> Iterator[tuple[Candidate, float]]:
+    def _gains(self, answer: RankedAnswer, *, points_count: bool) -> Iterator[tuple[Candidate, float]]:
         """Yield whose rounds could prove or change an answer, and how much that may gain on the scale of the loss."""
         best = answer.recommendation
         if best is None or best.miss is not None:
             yield from self._late_gains(answer)
             return
         risk = (1 - (best.probability or 0.0)) * cost_of_breaking(answer.budgets)
-        if best.candidate.rounds < _first_look(best.candidate) or self._provable(best, answer):
+        # Rivals drop out between looks; what is promised is decided at them alone.
+        if not at_look(best.candidate) or self._provable(best, answer):
             yield best.candidate, risk + self._equivalent
         # Once the answer is proven, rounds may only find a faster one.
         most = _RIVAL_ROUNDS if best.status is Status.PROVEN or not answer.budgets.latency else ROUNDS_MAX
         rivals: list[Prospect | NearMiss] = [*answer.within, *answer.near_misses]
         for rival in rivals:
-            gain = self._gain(rival, best, answer.budgets)
+            gain = self._gain(rival, best, answer.budgets, points_count=points_count)
             if gain > _LEAST_GAIN and rival.estimate.candidate.rounds < most:
                 yield rival.estimate.candidate, gain
 
@@ -235,7 +241,7 @@ class _Race:
             if candidate.rounds < ROUNDS_MAX and self._may_keep(near_miss, answer.budgets):
                 yield candidate, 1 / (1 + near_miss.distance)
 
-    def _gain(self, rival: Prospect | NearMiss, best: Prospect, budgets: Budgets) -> float:
+    def _gain(self, rival: Prospect | NearMiss, best: Prospect, budgets: Budgets, *, points_count: bool) -> float:
         """Return what a rival gains on average where it turns out better than the best."""
         if isinstance(rival, NearMiss):
             if not self._may_keep(rival, budgets):
@@ -250,7 +256,8 @@ class _Race:
             (1 - (1.0 if chance is None else chance)) * cost_of_breaking(budgets) for chance in (own, best.probability)
         )
         ratio = self._at(budgets.percentile).log_ratio(rival.estimate.candidate, best.candidate)
-        return ratio.gain_beyond(self._equivalent + lasting - risk)
+        points = _points_lost(rival.estimate.candidate, best.candidate) if points_count else 0.0
+        return ratio.gain_beyond(self._equivalent + lasting - risk + points)
 
     def _may_keep(self, near_miss: NearMiss, budgets: Budgets) -> bool:
         """Return whether only latencies miss their budgets, and by no more than further rounds may take back."""
@@ -350,25 +357,28 @@ class _Race:
         self, contests: Sequence[Contest], departures: Mapping[Candidate, Departure]
     ) -> tuple[Candidate, ...]:
         """Return whom the next rounds hold, the most deciding first."""
-        percentile = contests[0].question.budgets.percentile
         deciding: dict[Candidate, None] = {}
         for contest in contests:
             if not contest.decided:
                 named = (*contest.undecided, contest.leader, contest.challenger)
                 deciding |= dict.fromkeys(candidate for candidate in named if candidate is not None)
-        # Whatever the questions, what-if and later questions need identity and one strategy of every placement.
-        fastest = sorted(self._candidates, key=self._at(percentile).value, reverse=True)
-        kept = {candidate.placement: candidate for candidate in fastest}
-        kept |= {candidate.placement: candidate for candidate in self._candidates if _is_identity(candidate)}
-        started = (
-            member for member in self._candidates if member in kept.values() and member.rounds < LEAVING_LOOKS[-1]
+        # Whatever the questions, what-if starts from identity, whose latency has an interval from two rounds on.
+        deciding |= dict.fromkeys(
+            member for member in self._candidates if _is_identity(member) and member.rounds < LEAVING_LOOKS[-1]
         )
-        deciding |= dict.fromkeys(started)
         return tuple(candidate for candidate in deciding if candidate not in departures)
 
 
-def _first_look(candidate: Candidate) -> int:
-    return candidate.rounds_declared or LOOKS[0]
+def at_look(candidate: Candidate) -> bool:
+    """Return whether a candidate has as many rounds as one of the looks of its race."""
+    return look_of(candidate.rounds, candidate.rounds_declared or LOOKS[0]).rounds == candidate.rounds
+
+
+def _points_lost(candidate: Candidate, other: Candidate) -> float:
+    """Return what the accuracy that a strategy has less than another is worth on the scale of a log latency."""
+    lost_pp = _accuracy_pct(other) - _accuracy_pct(candidate)
+    # Where either is not known, neither is the difference.
+    return max(lost_pp - _FREE_POINTS, 0.0) * _LATENCY_SHARE_PER_POINT if math.isfinite(lost_pp) else 0.0
 
 
 def _name(candidate: Candidate) -> str:

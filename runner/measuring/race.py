@@ -14,12 +14,12 @@ from catalog.evidence.allowed import utc_now, utc_text
 from catalog.evidence.database import Database
 from catalog.evidence.soundness import sound_database
 from catalog.evidence.stored_rows import replace_departures
-from catalog.statistics.looks import LEAVING_LOOKS, look_of, next_look
+from catalog.statistics.looks import look_of, next_look
 from recommender.answer.wording import chance
 from recommender.evidence.loading import AccuracyBounds, load
 from recommender.evidence.model import DeclaredStrategy, Evidence
 from recommender.ranking import Budgets, Candidate, LatencyBudget, Status
-from recommender.ranking.racing import Contest, RaceQuestion, RaceState, race_state
+from recommender.ranking.racing import Contest, RaceQuestion, RaceState, at_look, race_state
 from runner.measuring.estimates import race_range
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext
@@ -45,18 +45,6 @@ def declared_questions(catalog: Catalog) -> tuple[RaceQuestion, ...]:
         )
         for name, slo in catalog.slos.items()
     )
-
-
-def next_target(rounds: int, first: int) -> int:
-    """Return the number of rounds after which a strategy is looked at next; `first` is that of the first look.
-
-    Examples
-    --------
-    >>> [next_target(rounds, 3) for rounds in (0, 1, 2, 3, 4, 5)]
-    [1, 2, 3, 5, 5, 8]
-    """
-    leaving = (target for target in LEAVING_LOOKS if rounds < target < first)
-    return next(leaving, next_look(rounds, first).rounds)
 
 
 class RaceEvidence:
@@ -149,24 +137,31 @@ class SubjectRace:
         yield from (candidate for candidate in self.state.next if candidate in deciding)
 
     def targets(self, first: int, left_s: float) -> dict[str, int]:
-        """Return for each strategy of the next look the rounds that it shall have by then.
+        """Return for each strategy of the next rounds how many it shall have by then.
 
-        Beyond the first look, only as many strategies as the time suffices for, the most deciding first.
+        After every round rivals may drop out. Beyond the first look, only as many strategies as the time suffices for
+        until the next one, the most deciding first: between looks nothing is promised.
         """
         racing = self.racing()
         if not racing:
             return {}
-        target = next_target(min(map(self.rounds, racing)), first)
+        least = min(map(self.rounds, racing))
+        target, look = least + 1, next_look(least, first).rounds
         behind = [name for name in racing if self.rounds(name) < target]
         if target <= first:
             return dict.fromkeys(behind, target)
         fitting: dict[str, int] = {}
         for name in behind:
-            left_s -= (target - self.rounds(name)) * self.seconds.get(name, _GUESSED_ROUND_S)
+            left_s -= (look - self.rounds(name)) * self.seconds.get(name, _GUESSED_ROUND_S)
             if left_s < 0:
                 break
             fitting[name] = target
         return fitting
+
+    def between_looks(self, first: int) -> bool:
+        """Return whether what would be recommended has rounds of a look that is not complete yet."""
+        leaders = (contest.leader for contest in self.contests)
+        return any(leader is not None and leader.rounds > first and not at_look(leader) for leader in leaders)
 
     def seconds_to_look(self, first: int) -> float:
         """Return how long the rounds before the next decision take."""
@@ -184,8 +179,9 @@ class SubjectRace:
 def _settled(contest: Contest) -> bool:
     """Return whether an asked question needs no further round: it is decided, or what it recommends is proven."""
     best = contest.answer.recommendation
-    proven = best is not None and best.status is Status.PROVEN and contest.question.budgets.any_set
-    return contest.decided or proven
+    if best is None or not contest.question.budgets.any_set:
+        return contest.decided
+    return contest.decided or (best.status is Status.PROVEN and at_look(best.candidate))
 
 
 def contest_words(contest: Contest, candidates: int) -> str:
@@ -344,8 +340,8 @@ class Race:
                     replace_departures(writing, rows, environment_id=environment_id, subject=race.subject)
                 writing.commit()
         lines = [line for race in measured for line in race.lines()]
-        # A look for which the time did not suffice says nothing new.
-        if lines != self._shown:
+        # A look for which the time did not suffice says nothing new, and nothing is decided between looks.
+        if lines != self._shown and not any(race.between_looks(self._first) for race in measured):
             self._shown = lines
             undecided = {candidate for race in measured for contest in race.contests for candidate in contest.undecided}
             open_races = (race for race in races if race.end is None)
@@ -412,8 +408,8 @@ def race_plan(
         target = next_look(least, first).rounds
         behind = [name for name in racing if race.rounds(name) < target]
         targets |= dict.fromkeys(behind, target)
-        # Some leave after one or two rounds, before the look.
-        early |= dict.fromkeys(behind, next_target(least, first))
+        # Some drop out after any round, before the look.
+        early |= dict.fromkeys(behind, least + 1)
     redone = tuple(task for task in plan.rounds if task.supersedes)
     added = rounds_until(plan, context, database, targets, reason="undecided")
     raced = replace(plan, rounds=(*added, *redone))

@@ -149,6 +149,33 @@ def test_the_next_rounds_hold_the_undecided_and_their_leader_alone() -> None:
     assert not state.contests[0].decided
 
 
+def test_a_leader_completes_its_look_while_rivals_drop_out() -> None:
+    # The looks are after 3 and 5 rounds.
+    for rounds, decided in ((3, True), (4, False), (5, True)):
+        leader = contender("quantized", "mobile", 0.04, rounds=rounds, lost=1)
+        state = race_state([contender("identity", "mobile", 0.08, rounds=rounds), leader], [slo("quick", 0.1)])
+        assert state.contests[0].leader is leader and state.contests[0].decided is decided
+        # Identity leads among those that lose no accuracy.
+        assert names(state.next) == (set() if decided else {"identity@mobile", "quantized@mobile"})
+
+
+def test_without_a_budget_half_of_the_accuracy_is_no_rival() -> None:
+    leader = contender("identity", "mobile", 0.041, noise=0.1)
+    for lost, is_rival in ((20, True), (1000, False)):
+        rival = contender("pruned", "mobile", 0.0425, noise=0.1, lost=lost)
+        state = race_state([leader, rival], [])
+        assert (rival in state.next) is is_rival
+        # Whoever declares a latency alone wants the fastest.
+        asked = race_state([leader, rival], [slo("any", 0.06, None)])
+        assert rival in asked.contests[0].undecided
+
+
+def test_identity_alone_has_two_rounds_whatever_the_questions() -> None:
+    state = race_state(one_round(), [slo("never", 0.001)])
+    # Far beyond every other, and the only one of its placement.
+    assert {"identity@mobile", "identity@edge"} <= names(state.next) and "pruned@mobile-edge" not in names(state.next)
+
+
 def test_cheap_rounds_come_first() -> None:
     close = [contender("quantized", "mobile", 0.04, noise=0.1), contender("pruned", "mobile", 0.041, noise=0.1)]
     members = [contender("identity", "mobile", 0.4), *close]

@@ -18,10 +18,10 @@ from catalog.errors import CatalogFileError
 from catalog.evidence.database import Database, open_database
 from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.writing import record_measurement
-from catalog.statistics.looks import error_share
+from catalog.statistics.looks import LOOKS, error_share
 from recommender.evidence.loading import load
 from recommender.ranking import Budgets, LatencyBudget, Status
-from recommender.ranking.racing import Contest, RaceQuestion
+from recommender.ranking.racing import Contest, RaceQuestion, at_look
 from runner.artifacts.store import ArtifactStore
 from runner.host import this_host
 from runner.launchers.process import ProcessLauncher
@@ -225,10 +225,19 @@ def test_a_race_measures_most_what_decides_and_ends_when_all_is_decided(track: T
 
 
 def test_every_round_has_the_look_and_the_share_of_its_number(track: Track) -> None:
-    track.race(Script(CLOSE), max_time_s=100)
+    track.race(Script(CLOSE), max_time_s=60)
+    # Rivals drop out after any round, between two looks as well.
+    assert {*track.rounds().values()} - {1, 2, *LOOKS}
     rows = track.query("SELECT DISTINCT round, look, error_share FROM measurement ORDER BY 1")
     assert len(rows) > 3
     assert rows[:5] == [(number, look, error_share(look)) for number, look in ((1, 1), (2, 1), (3, 1), (4, 2), (5, 2))]
+
+
+def test_a_question_is_answered_at_a_look_and_never_between(track: Track) -> None:
+    (fast, *_) = declared_questions(track.context().catalog)
+    nearer = Script(LATENCIES | {"identity@edge": 0.144, "identity@cloud": 0.146})
+    best = only(track.race(nearer, questions=[fast])).contests[0].answer.recommendation
+    assert best is not None and best.status == "proven" and best.candidate.rounds > 3 and at_look(best.candidate)
 
 
 def test_a_killed_race_continues_where_it_was(track: Track, tmp_path: Path) -> None:
