@@ -31,7 +31,7 @@ from recommender.ranking.prospects import accuracy_chance, cost_of_breaking, dro
 from recommender.ranking.recommend import recommend
 
 # Less than this on the scale of a log latency, on average, is worth no round.
-_LEAST_GAIN = 0.006
+_LEAST_GAIN = 0.005
 # Rounds of one that may be faster than what is proven already.
 _RIVAL_ROUNDS = 8
 # Where nobody asked: how many percentage points of accuracy are worth no latency, and what share of it each further one
