@@ -2,15 +2,21 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-from tests.test_names import PRODUCT, ROOT, modules, parsed
+from tests.test_names import PRODUCT, ROOT, modules
 
 
+def nodes(path: Path) -> Iterator[ast.AST]:
+    return ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path)))
+
+
+@cache
 def defined_names(path: Path) -> set[str]:
     """Return what a module defines or imports at its top level, the branches of an `if` or `try` included."""
     names: set[str] = set()
-    for node in ast.walk(parsed(path)):
+    for node in nodes(path):
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 names.add(name)
@@ -28,7 +34,7 @@ def module_file(name: str) -> Path | None:
 
 def absent_names(benchmark: Path) -> Iterator[str]:
     """Yield what a benchmark imports from this project that is not there."""
-    for node in ast.walk(parsed(benchmark)):
+    for node in nodes(benchmark):
         if not isinstance(node, ast.ImportFrom) or node.module is None:
             continue
         if node.module.split(".")[0] not in (*PRODUCT, "benchmarks", "tests"):
