@@ -343,11 +343,14 @@ def _place(environment: EnvironmentEntry) -> str:
 
 def _latencies(document: Document, names: dict[str, str]) -> Iterator[dict[str, Any]]:
     facts = _operator_facts(document)
-    declared = {
-        strategy.latency_key: facts[_operator_of(strategy)] for strategy in document.strategies if strategy.declared
-    }
+    declared = {strategy.latency_key: _operator_of(strategy) for strategy in document.strategies if strategy.declared}
+    foreign = {environment.key for environment in document.environments if environment.launcher == LAUNCHER}
     for measurement in document.measurements:
-        if not measurement.counts or measurement.samples is None or measurement.latency_key not in declared:
+        operator = declared.get(measurement.latency_key)
+        if operator is None and measurement.environment in foreign:
+            # Rows at other rates of the links are settings of the strategy, under keys of their own.
+            operator = measurement.environment, measurement.subject, measurement.operator
+        if not measurement.counts or measurement.samples is None or operator not in facts:
             continue
         links = {f"{link['name']}_bit_per_s": link["up_bit_per_s"] for link in measurement.conditions.get("links", ())}
         ids, samples = document.ids[measurement.samples.ids], measurement.samples
@@ -363,7 +366,7 @@ def _latencies(document: Document, names: dict[str, str]) -> Iterator[dict[str, 
                 "round": measurement.round,
                 "environment": names[measurement.environment],
                 **({"input_bytes": sizes[ids[position]]} if ids[position] in sizes else {}),
-                **declared[measurement.latency_key],
+                **facts[operator],
                 **links,
             }
 

@@ -11,7 +11,7 @@ from catalog.errors import ExchangeError
 from catalog.evidence.database import Database
 from catalog.evidence.link_samples import LinkedStrategy, LinkRate, linked_strategies
 from catalog.evidence.loading import strategy_evidence
-from catalog.exchange import import_files
+from catalog.exchange import collect, import_files, rows_csv
 from recommender.whatif.model import Prediction, UnpredictableStrategy
 from recommender.whatif.predict import estimate_s, predict, refusal, what_if
 
@@ -74,6 +74,17 @@ def test_rates_of_a_link_are_settings_of_one_strategy(database: Database, tmp_pa
     # Answers are about the fastest of rates that are as frequent as each other.
     assert evidence["cloud"].conditions["links"][0]["up_bit_per_s"] == RATES[-1]
     assert evidence["cloud"].latency_s.size == 30
+
+
+def test_settings_go_out_as_they_came_in(database: Database, other: Database, tmp_path: Path) -> None:
+    """Rows had only the rate that answers are about."""
+    linked(database, tmp_path, rows([{"edge-cloud": rate} for rate in RATES]))
+    with database.session() as session:
+        written = rows_csv(collect(session), "latencies")
+    assert written.count("net,identity,cloud,") == 30 * len(RATES)
+    linked(other, tmp_path, written)
+    with other.session() as session:
+        assert rows_csv(collect(session), "latencies") == written
 
 
 def test_a_rate_between_the_settings_is_predicted_without_bytes(database: Database, tmp_path: Path) -> None:
