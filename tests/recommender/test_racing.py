@@ -166,8 +166,8 @@ def test_without_a_budget_half_of_the_accuracy_is_no_rival() -> None:
         state = race_state([leader, rival], [])
         assert (rival in state.next) is is_rival
         # Whoever declares a latency alone wants the fastest.
-        asked = race_state([leader, rival], [slo("any", 0.06, None)])
-        assert rival in asked.contests[0].undecided
+        declared = race_state([leader, rival], [slo("any", 0.06, None)])
+        assert rival in declared.contests[0].undecided
 
 
 def test_identity_alone_has_two_rounds_whatever_the_questions() -> None:
