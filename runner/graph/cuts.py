@@ -150,7 +150,7 @@ class _CutFinder:
             name in self._structure.inputs
             and name not in self._structure.outputs
             and tensor_type is not None
-            and tensor_type.dims is not None
+            and (tensor_type.dims is not None or name in self._structure.file.assumed_shapes)
             and tensor_type.elem_type in SERVED_TYPES
         )
 

@@ -20,7 +20,7 @@ from runner.subjects.dataset import Subject
 from runner.subjects.declared import resolve_declared
 from tests.foreign.networks import Network, applied, chained, outputs, same_bits
 from tierserver.encoding import read_tensors, write_tensors
-from tierserver.messages import PartSpec, Preprocess
+from tierserver.messages import PartSpec, Postprocess, Preprocess
 from tierserver.pipeline import ServedPart
 from tierserver.protocol import Tensor
 
@@ -187,6 +187,15 @@ def test_a_tier_serves_samples_of_the_declared_shape(tmp_path: Path, shape: obje
     part = ServedPart(PartSpec("m", str(subject.model), preprocess=Preprocess.from_json(subject.preprocess)), "edge")
     served = part.run((Tensor("image", None, (memoryview(write_tensors([fed])),)),)).outputs
     assert same_bits(outputs(model, {"x": fed}), served)
+
+
+def test_a_tier_gives_the_best_classes_of_an_output_without_a_declared_shape(tmp_path: Path) -> None:
+    model, fed = _table(tmp_path), RANDOM.normal(size=(1, 16)).astype(np.float32)
+    spec = PartSpec(
+        "m", str(model), preprocess=Preprocess.from_json({"kind": "tensors"}), postprocess=Postprocess("top_k", k=2)
+    )
+    served = ServedPart(spec, "edge").run((Tensor("image", None, (memoryview(write_tensors([fed])),)),)).outputs
+    assert served["classes"].tolist() == np.argsort(-outputs(model, {"x": fed})["y"][0])[:2].tolist()
 
 
 def test_the_declared_shape_belongs_to_the_data(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def long_skip() -> Network:
 
 
 def late_input() -> Network:
-    """Build perceptrons whose scores a temperature divides, which is an input."""
+    """Build perceptrons whose result is divided by a temperature, which is an input."""
     network = Network()
     source, temperature = network.input("x", [1, WIDTH]), network.input("temperature", [])
     network.add("Div", network.perceptrons(source, WIDTH, 4), temperature, out="y")
@@ -163,6 +163,16 @@ def test_a_head_that_hands_on_an_input_is_quantized(tmp_path: Path) -> None:
     head = outputs(folder / "head.onnx", feed)
     assert head["temperature"] == np.float32(1.5)
     assert relative_error(outputs(model, feed)["y"], chained(folder, feed)["y"]) < 0.1
+
+
+def test_an_input_of_unknown_shape_is_handed_on(tmp_path: Path) -> None:
+    model = late_input().model()
+    for value in model.graph.input:
+        value.type.tensor_type.ClearField("shape")
+    onnx.save(model, tmp_path / "model.onnx")
+    folder, _ = applied("partition", tmp_path / "model.onnx", Calibration())
+    feed = {"x": RANDOM.normal(size=(1, WIDTH)).astype(np.float32), "temperature": np.array(1.5, np.float32)}
+    assert same_bits(outputs(tmp_path / "model.onnx", feed), chained(folder, feed))
 
 
 def test_layers_with_different_masks_repeat_in_pairs(tmp_path: Path) -> None:
