@@ -293,7 +293,7 @@ def figure(replay: Replay, run: RaceRun, path: Path) -> None:
         panel.text(candidate.rounds + 0.15, row, f"{latency_ms:.0f} ms   {fate.words}", va="center")
     panel.set_yticks(range(len(order)), [f"{member.operator} on {member.placement}" for member in order])
     panel.set(
-        xlabel="rounds; strategies leave after 1 and 2, questions are decided after 3, 5, 8 and 12",
+        xlabel="rounds; strategies leave after any of them, questions are decided after 3, 5, 8 and 12",
         xlim=(0, max(run.rounds) + 9),
         ylim=(-0.6, len(order) - 0.4),
     )
