@@ -1,8 +1,9 @@
 """Runs tests in several processes that are forked once everything is imported and collected.
 
-A new interpreter per process would import everything and collect 4 700 tests again, at ten seconds of CPU apiece. A
-forked process has all that already, with what `prepare` made before. Whole groups of tests are given out, so that what
-the fixtures of a module made stays of use. A process that crashes is replaced, and the test that it ran has failed.
+A new interpreter per process, as pytest-xdist starts them, imports everything and collects 4 700 tests again: five take
+44 s of CPU before the first test, forks 12 s. A forked process also has what `prepare` made before. Whole groups of
+tests are given out, so that what the fixtures of a module made stays of use. A process that crashes is replaced, and
+the test that it ran has failed.
 """
 
 import os
