@@ -55,8 +55,9 @@ class Rows:
     """A file's rows, of one kind, which can be gone through once; `place` is what a row's number counts.
 
     Going through them notes in `problems` what is wrong with single rows. A column of JSON is added to `columns` when
-    the first row has it. `units` has the columns whose cells are in another unit than the column's name says, and
-    `written` how the file calls the columns that it calls otherwise.
+    the first row has it. `units` has the columns whose cells are in another unit than the column's name says,
+    `written` how the file calls each column first, and `mixed` the later names of columns in other units, with the
+    first one.
     """
 
     kind: Kind
@@ -64,6 +65,7 @@ class Rows:
     columns: list[str]
     units: dict[str, ColumnUnit] = field(default_factory=dict)
     written: dict[str, str] = field(default_factory=dict)
+    mixed: dict[str, str] = field(default_factory=dict)
     rows: Iterator[Row] = field(default_factory=lambda: iter(()))
     problems: list[str] = field(default_factory=list)
 
@@ -78,10 +80,12 @@ class Rows:
             column, unit = other
         if not _allowed(column, self.kind):
             column = name
-        elif column not in self.columns:
+        elif column not in self.written:
             self.written[column] = name
             if unit is not None:
                 self.units[column] = unit
+        elif self.units.get(column) != unit:
+            self.mixed[name] = self.written[column]
         self.columns.append(column)
         return column
 
@@ -188,7 +192,7 @@ def _kind(columns: Sequence[str]) -> Kind:
     return "accuracies" if {"value_pct", "metric"} & set(map(spelled_column, columns)) else "latencies"
 
 
-def _column_problems(columns: Sequence[str], kind: Kind) -> Iterator[str]:
+def _column_problems(columns: Sequence[str], kind: Kind, header: Sequence[str]) -> Iterator[str]:
     if len(columns) == 1 and (separator := next((mark for mark in (";", "\t", "|") if mark in columns[0]), None)):
         yield f"line 1: comma expected between columns, found {separator!r}; export it as comma-separated"
         return
@@ -197,7 +201,11 @@ def _column_problems(columns: Sequence[str], kind: Kind) -> Iterator[str]:
         return
     for name in dict.fromkeys(columns):
         if columns.count(name) > 1:
-            yield f"column {name!r} is there {columns.count(name)} times; keep one"
+            spellings = dict.fromkeys(
+                repr(text) for text, column in zip(header, columns, strict=True) if column == name
+            )
+            spelled = f", as {' and '.join(spellings)}" if len(spellings) > 1 else ""
+            yield f"column {name!r} is there {columns.count(name)} times{spelled}; keep one"
         if not _allowed(name, kind):
             yield _unknown(name, kind)
     yield from _missing(columns, kind)
@@ -214,7 +222,7 @@ def _csv_rows(text: TextIO, file: str) -> Rows:
     rows = Rows(_kind(header), "line", [])
     for name in header:
         rows.add_column(name)
-    if problems := list(_column_problems(rows.columns, rows.kind)):
+    if problems := list(_column_problems(rows.columns, rows.kind, header)):
         raise ExchangeError(file, problems)
     # A quoted cell may span lines: `line_num` is where a row ends.
     rows.rows = _csv_body(reader, rows, file, reader.line_num + 1)
@@ -261,8 +269,7 @@ def _json_rows(text: TextIO, file: str) -> Rows:
     first = next(source, None)
     rows = Rows(_kind(list(first) if isinstance(first, dict) else []), "row", [])
     # So that every row has them, whichever the first one has.
-    for name in REQUIRED[rows.kind]:
-        rows.add_column(name)
+    rows.columns += REQUIRED[rows.kind]
     rows.rows = iter(()) if first is None else _json_body(chain((first,), source), rows, file)
     return rows
 
@@ -303,6 +310,9 @@ def _json_body(source: Iterable[Any], rows: Rows, file: str) -> Iterator[Row]:
                 positions[name] = len(positions)
             if not _allowed(name, rows.kind):
                 wrong[_unknown(name, rows.kind)] = None
+            if other := rows.mixed.get(written):
+                # One column of cells in two units would need a unit for each cell.
+                rows.problem(Row(number, ()), f"{written} is {other} in earlier rows; write all rows in one unit")
         row = _json_row(number, value, {name: positions[columns[name]] for name in value}, rows)
         # A column that nothing knows makes the rows something else.
         if not wrong:

@@ -77,8 +77,13 @@ def test_other_spellings_are_the_same_rows(content: str, written: Callable[[str]
 REFUSED = {
     "a column of another name": (LATENCIES, "subject", "Model", "unknown column 'Model'; rename it to 'subject'"),
     "no unit": (LATENCIES, "latency_s", "latency", "rename it to 'latency_s' or 'latency_ms'"),
-    "the same column twice": (LATENCIES, "input_id", "Subject", "column 'subject' is there 2 times; keep one"),
-    "two units": (LATENCIES, "round", "latency_ms", "column 'latency_s' is there 2 times; keep one"),
+    "the same column twice": (
+        LATENCIES,
+        "input_id",
+        "Subject",
+        "column 'subject' is there 2 times, as 'subject' and 'Subject'; keep one",
+    ),
+    "two units": (LATENCIES, "round", "latency_ms", "is there 2 times, as 'latency_s' and 'latency_ms'; keep one"),
     "units in cells": (
         LATENCIES,
         "8.94",
@@ -122,6 +127,29 @@ def test_two_spellings_of_a_column_in_one_json_row_are_refused() -> None:
                 ]
             )
         )
+
+
+def json_rows(content: str) -> list[dict[str, str]]:
+    header, *lines = content.splitlines()
+    return [dict(zip(header.split(","), line.split(","), strict=True)) for line in lines]
+
+
+@pytest.mark.parametrize("plain", ["latency_s", "mobile-edge_bit_per_s"])
+def test_json_in_another_unit_is_the_same_rows(plain: str) -> None:
+    """A column that every row must have is laid out before its unit is read."""
+    unit, factor = {"latency_s": ("latency_ms", 1e3), "mobile-edge_bit_per_s": ("mobile-edge_kbit_per_s", 1e-3)}[plain]
+    rows = json_rows(LATENCIES)
+    for row in rows:
+        text = row.pop(plain)
+        row[unit] = text and f"{float(text) * factor:g}"
+    assert digest(json.dumps(rows)) == digest(LATENCIES)
+
+
+def test_json_rows_in_two_units_are_refused() -> None:
+    rows = json_rows(LATENCIES)
+    rows[1]["latency_ms"] = rows[1].pop("latency_s")
+    with pytest.raises(ExchangeError, match="row 2: latency_ms is latency_s in earlier rows; write all rows in one"):
+        digest(json.dumps(rows))
 
 
 def test_an_import_says_what_its_names_keep_from_being_compared(database: Database, tmp_path: Path) -> None:
