@@ -1,9 +1,7 @@
 """From the database to a document: everything that is known, or what is known of some subjects."""
 
-import csv
-import io
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -58,13 +56,8 @@ from catalog.exchange.document import (
     neutral,
     ordered_strategies,
 )
-from catalog.exchange.row_collector import ARTIFACT_COUNTS, artifact_counts
-from catalog.exchange.rows import REQUIRED, Kind
-from catalog.exchange.rows_to_document import LAUNCHER
 from catalog.exchange.serialization import ids_name, pack_bits, pool_digest, problems_of
-from catalog.exchange.spellings import default_passes
 from catalog.keys import canonical_json
-from catalog.statistics.families import KNOWN_PASSES
 
 EntryT = TypeVar("EntryT", bound=Entry)
 
@@ -304,125 +297,3 @@ def _entry(kind: type[EntryT], row: EvidenceTable, **more: object) -> EntryT:
     # What a tier printed last, and reasons that quote it, may hold a terminal's escape sequences.
     values |= {name: printable(values[name]) for name in ("reason", "log_tail") if isinstance(values.get(name), str)}
     return kind.model_validate(values | more)
-
-
-def rows_csv(document: Document, kind: Kind) -> str:
-    """Write latencies or accuracies as CSV: what is declared and counts.
-
-    Parameters
-    ----------
-    document : Document
-    kind : {"latencies", "accuracies"}
-
-    Returns
-    -------
-    str
-        With a header; for latencies a column per link with the declared upward rate. Parts, bytes sent, single items
-        and provenance have no place in rows: the document has them.
-    """
-    names = {environment.key: _place(environment) for environment in document.environments}
-    rows = list(_latencies(document, names) if kind == "latencies" else _accuracies(document, names))
-    columns = {name for row in rows for name in row}
-    # A column of which nothing is known would be empty in every row.
-    optional = [name for name in ("input_bytes", "items", "passes", *ARTIFACT_COUNTS) if name in columns]
-    fixed = [*REQUIRED[kind], *(("round",) if kind == "latencies" else ()), "environment", *optional]
-    links = sorted(columns - set(fixed))
-    text = io.StringIO(newline="")
-    # The module's default ends lines with \r\n on every system.
-    writer = csv.DictWriter(text, [*fixed, *links], restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _place(environment: EnvironmentEntry) -> str:
-    """Return a short name: that of a foreign environment, else the start of the key."""
-    # `foreign_document` keeps the name of a foreign environment as its host.
-    return environment.host if environment.launcher == LAUNCHER else environment.key.rpartition(":")[2][:16]
-
-
-def _latencies(document: Document, names: dict[str, str]) -> Iterator[dict[str, Any]]:
-    facts = _operator_facts(document)
-    declared = {strategy.latency_key: _operator_of(strategy) for strategy in document.strategies if strategy.declared}
-    foreign = {environment.key for environment in document.environments if environment.launcher == LAUNCHER}
-    for measurement in document.measurements:
-        operator = declared.get(measurement.latency_key)
-        if operator is None and measurement.environment in foreign:
-            # Rows at other rates of the links are settings of the strategy, under keys of their own.
-            operator = measurement.environment, measurement.subject, measurement.operator
-        if not measurement.counts or measurement.samples is None or operator not in facts:
-            continue
-        links = {f"{link['name']}_bit_per_s": link["up_bit_per_s"] for link in measurement.conditions.get("links", ())}
-        ids, samples = document.ids[measurement.samples.ids], measurement.samples
-        sizes = _encoded_sizes(document, measurement)
-        for position, repetition, latency_s in zip(samples.input, samples.repetition, samples.latency_s, strict=True):
-            yield {
-                "subject": measurement.subject,
-                "operator": measurement.operator,
-                "placement": measurement.placement,
-                "input_id": ids[position],
-                "repetition": repetition,
-                "latency_s": latency_s,
-                "round": measurement.round,
-                "environment": names[measurement.environment],
-                **({"input_bytes": sizes[ids[position]]} if ids[position] in sizes else {}),
-                **facts[operator],
-                **links,
-            }
-
-
-def _encoded_sizes(document: Document, measurement: MeasurementEntry) -> dict[str, int]:
-    """Return the bytes of each input of a measurement's pool; none where they are not known."""
-    pool = document.pools.get(measurement.pool_key or "")
-    return {} if pool is None or pool.unit != "bytes" else dict(zip(document.ids[pool.ids], pool.size, strict=True))
-
-
-def _accuracies(document: Document, names: dict[str, str]) -> Iterator[dict[str, Any]]:
-    facts = _operator_facts(document)
-    complete = {accuracy.key: accuracy for accuracy in document.accuracies if accuracy.status == "complete"}
-    for strategy in document.strategies:
-        accuracy = complete.get(strategy.accuracy_key)
-        if accuracy is None or not strategy.declared:
-            continue
-        primary = accuracy.miou_pct if accuracy.metric_primary == "miou" else accuracy.top1_pct
-        for metric, value in ((accuracy.metric_primary, primary), ("top5", accuracy.top5_pct)):
-            # Rows have top5 beside top1 alone (docs/exchange.md).
-            if value is not None and not (metric == "top5" and accuracy.metric_primary != "top1"):
-                yield {
-                    "subject": strategy.subject,
-                    "operator": strategy.operator,
-                    "placement": strategy.placement,
-                    "metric": metric,
-                    "value_pct": value,
-                    "environment": names[strategy.environment],
-                    **({"items": accuracy.items} if accuracy.items else {}),
-                    **facts[_operator_of(strategy)],
-                }
-
-
-def _operator_of(strategy: StrategyEntry) -> tuple[str, str, str]:
-    return strategy.environment, strategy.subject, strategy.operator
-
-
-def _operator_facts(document: Document) -> dict[tuple[str, str, str], dict[str, object]]:
-    """Return the cells of an operator's passes and artifact, by environment, subject and operator."""
-    artifacts = {
-        artifact.key: artifact_counts(artifact.size_bytes, artifact.details) for artifact in document.artifacts
-    }
-    facts: dict[tuple[str, str, str], dict[str, object]] = defaultdict(dict)
-    counts: dict[tuple[str, str, str], list[dict[str, int]]] = defaultdict(list)
-    for strategy in document.strategies:
-        if strategy.declared:
-            facts[_operator_of(strategy)].update(_passes(strategy))
-            counts[_operator_of(strategy)].append(artifacts.get(strategy.artifact_key, {}))
-    for operator, stated in counts.items():
-        # Rows state one size for an operator; of tiers whose processors need different artifacts, none is stated.
-        facts[operator].update(stated[0].items() if all(other == stated[0] for other in stated) else ())
-    return facts
-
-
-def _passes(strategy: StrategyEntry) -> dict[str, str]:
-    """Return the cell of an operator's passes; none where its name says them, or where rows could not."""
-    names = tuple(str(step.get("name")) for step in strategy.passes)
-    said = names == tuple(default_passes(strategy.operator)) or not set(names) <= set(KNOWN_PASSES)
-    return {} if said else {"passes": "+".join(names) or "none"}

@@ -41,7 +41,7 @@ _WITH_UNIT = re.compile(r"[0-9][0-9.,]* ?[A-Za-z%][A-Za-z/%]*")
 # What rows may say of an artifact; an operator makes one of a subject's model.
 ARTIFACT_COUNTS = ("size_bytes", "parameters", "nodes")
 # Parts that are rounded to the digits of the latency may exceed it by that much.
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 
 
 def is_name(text: str) -> bool:
@@ -401,8 +401,8 @@ class RowCollector:
             shown, before = (text or "empty" for text in (moment, samples.measured_at))
             what = f"measured_at of this round of {group.name} is {shown}, and {before} before; keep one"
             self._rows.problem(row, what)
-        parts = self._part_times(row, group.name)
-        if sum(parts.values()) > latency_s * (1 + _ROUNDING):
+        parts = self._part_times(row, group)
+        if sum(parts.values()) > latency_s * (1 + ROUNDING):
             took = f"the parts take {sum(parts.values()):g} s, longer than the latency of {latency_s:g} s"
             self._rows.problem(row, took)
         sent = self._sent_bytes(row, group)
@@ -421,16 +421,18 @@ class RowCollector:
         for name, value in values.items():
             columns.setdefault(name, []).append(value)
 
-    def _part_times(self, row: Row, name: StrategyName) -> dict[tuple[str, str], float]:
-        tiers = name.placement.split("-")
+    def _part_times(self, row: Row, group: _Group) -> dict[tuple[str, str], float]:
+        tiers = group.name.placement.split("-")
+        # Every tier that the links lead through does something, if only to hand on what it gets.
+        route = {*tiers, *(tier for link, _ in group.links for tier in link.split("-"))}
         times: dict[tuple[str, str], float] = {}
         for (tier, duration), at in self._parts:
             if not row.cells[at]:
                 continue
             column = self._rows.columns[at]
-            if (tier and tier not in tiers) or (not tier and len(tiers) > 1):
+            if (tier and tier not in route) or (not tier and len(tiers) > 1):
                 self._rows.problem(
-                    row, f"{column} is of no tier of {name.placement}; name one, as in {tiers[0]}_{duration}"
+                    row, f"{column} is of no tier of {group.name.placement}; name one, as in {tiers[0]}_{duration}"
                 )
                 continue
             seconds = self._number(row, at, "seconds from 0 on", 0, 1e9)

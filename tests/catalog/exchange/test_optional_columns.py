@@ -1,5 +1,7 @@
 """What rows may say beside latencies: passes, sizes, moments, parts, bytes; and what contradicts itself."""
 
+import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from tests.catalog.exchange.study_rows import HEADER as STUDY_HEADER
 from tests.catalog.exchange.study_rows import latency_rows
 
 HEADER = "subject,operator,placement,input_id,repetition,latency_s"
+ACCURACY_HEADER = "subject,operator,placement,metric,value_pct"
+MIDNIGHT = "T00:00:00.000+00:00"
 NOW = "2026-11-24T06:00:00.000+00:00"
 
 
@@ -194,6 +198,63 @@ def test_rows_go_out_with_sizes_parameters_nodes_and_items(database: Database, o
     with other.session() as session:
         second = collect(session)
     assert (rows_csv(second, "latencies"), rows_csv(second, "accuracies")) == (latencies, accuracies)
+
+
+def rows_of(database: Database) -> tuple[str, str]:
+    with database.session() as session:
+        document = collect(session)
+    return rows_csv(document, "latencies"), rows_csv(document, "accuracies")
+
+
+def test_moments_parts_and_bytes_go_out_as_they_came_in(database: Database, other: Database, tmp_path: Path) -> None:
+    """Export left them out, and a round without a moment got that of the import."""
+    lines = [
+        f"{HEADER},round,measured_at,edge_compute_s,mobile_serialise_s,sent_bytes,mobile-edge_bit_per_s",
+        "net,identity,edge,2,0,0.6,1,2024-02-29,0.25,0.05,2000,1e6",
+        "net,identity,edge,1,0,0.5,1,2024-02-29,0.2,0.0625,1000,1e6",
+        "net,identity,edge,1,0,0.5,2,,0.2,0.05,1000,1e6",
+    ]
+    accuracies = f"{ACCURACY_HEADER},measured_at\nnet,identity,edge,top1,90,2024-03-01\nnet,mine,edge,top1,80,\n"
+    stored(database, tmp_path, "\n".join(lines), accuracies)
+    written = rows_of(database)
+    latencies = list(csv.DictReader(io.StringIO(written[0])))
+    assert [row["measured_at"] for row in latencies] == [f"2024-02-29{MIDNIGHT}", f"2024-02-29{MIDNIGHT}", ""]
+    columns = ("edge_compute_s", "mobile_serialise_s", "edge_preprocess_s", "mobile-edge_sent_bytes")
+    assert [latencies[0][name] for name in columns] == ["0.2", "0.0625", "0.0", "1000"]
+    moments = [row["measured_at"] for row in csv.DictReader(io.StringIO(written[1]))]
+    assert moments == [f"2024-03-01{MIDNIGHT}", ""]
+    stored(other, tmp_path, *written)
+    assert rows_of(other) == written
+
+
+def test_own_measurements_survive_as_rows(rich: Database, other: Database, tmp_path: Path) -> None:
+    """Rows of a strategy whose request passes a tier that is not in its placement were refused."""
+    written = rows_of(rich)
+    assert {"measured_at", "mobile_compute_s", "mobile-edge_sent_bytes"} <= set(written[0].split("\n")[0].split(","))
+    stored(other, tmp_path, *written)
+    assert rows_of(other) == written
+
+
+def test_a_tier_that_did_nothing_took_no_time(rich: Database) -> None:
+    """Some samples have parts and others none, as after an early exit; an import wants them for all."""
+    with rich.session() as session:
+        invalid = "verdict = 'INVALID' AND status = 'complete'"
+        session.execute(text(f"UPDATE measurement SET verdict = 'VALID' WHERE {invalid}"))
+        session.commit()
+    rows = [row for row in csv.DictReader(io.StringIO(rows_of(rich)[0])) if row["round"] == "5"]
+    taken = [row["edge_compute_s"] for row in rows]
+    assert len(taken) == 7 and "" not in taken and taken.count("0.0") == 4
+    assert [row["mobile-edge_sent_bytes"] for row in rows].count("0") == 4
+
+
+def test_parts_that_exceed_their_sample_are_left_out(rich: Database, other: Database, tmp_path: Path) -> None:
+    """Tiers may work at the same time; an import would refuse the rows."""
+    with rich.session() as session:
+        session.execute(text("UPDATE sample_part SET compute_s = 9.0"))
+        session.commit()
+    written = rows_of(rich)
+    assert "compute_s" not in written[0]
+    stored(other, tmp_path, *written)
 
 
 def test_sizes_of_two_files_must_agree(database: Database, tmp_path: Path) -> None:

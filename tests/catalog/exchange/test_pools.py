@@ -14,7 +14,7 @@ from catalog.evidence.records import PoolInputRecord, PoolRecord
 from catalog.evidence.soundness import sound_database
 from catalog.evidence.writing import record_measurement, sync_strategies, upsert_environment
 from catalog.exchange import collect, document_bytes, import_files, parse_document
-from catalog.exchange.export_document import rows_csv
+from catalog.exchange.export_rows import rows_csv
 from catalog.exchange.forget import forget_file
 from catalog.statistics.input_draw import Pool, PoolInput
 
@@ -136,7 +136,7 @@ def test_a_document_without_pools_is_written_as_before(database: Database, make:
 def test_rows_may_bring_the_bytes_of_their_inputs(drawn: Database, other: Database, tmp_path: Path) -> None:
     with drawn.session() as session:
         csv = rows_csv(collect(session), "latencies")
-    assert csv.splitlines()[0].endswith("round,environment,input_bytes")
+    assert csv.splitlines()[0].split("round,environment,")[1].startswith("input_bytes,measured_at,")
     file = tmp_path / "rows.csv"
     file.write_text(csv)
     import_files(other, [file])
