@@ -2,8 +2,9 @@
 
 What is below a measurement, an accuracy, a pool or an analysis is stored with it and never changed: what is measured or
 imported again comes with another row above it. So a row above that is as it was says the same of all that is below, of
-which there is a hundred times as much. Other programs may do anything to a file: of its latencies and hits, number and
-sum are compared as well. A server computes sums in no fixed order of its rows and does without.
+which there is a hundred times as much. Other programs may do anything to a file: of what is below its rows, numbers and
+sums are compared as well, but for the ids of inputs and what single samples sent. A server computes sums in no fixed
+order of its rows and does without.
 """
 
 from collections import defaultdict
@@ -34,21 +35,45 @@ SubjectPlace = tuple[str, int]
 RowDigests = dict[str, dict[Any, int]]
 
 
-_SUMS = {
-    "measurement": "SELECT measurement_id, COUNT(*), TOTAL(latency_s) FROM sample GROUP BY measurement_id",
-    "accuracy": "SELECT accuracy_id, COUNT(*), TOTAL(top1), TOTAL(top5) FROM accuracy_item GROUP BY accuracy_id",
-}
+# Of what another program may have changed below a row of the table: its number, and what tells its values apart. A sum
+# weighted by the place of each row changes when two rows exchange their values.
+_BELOW = (
+    (
+        "measurement",
+        "SELECT measurement_id, COUNT(*), TOTAL(latency_s), TOTAL(latency_s * seq) FROM sample GROUP BY measurement_id",
+    ),
+    (
+        "measurement",
+        "SELECT measurement_id, COUNT(*), TOTAL(memory_peak_bytes), TOTAL(peak_rss_bytes), TOTAL(cold_start_s) "
+        "FROM tier_run GROUP BY measurement_id",
+    ),
+    (
+        "accuracy",
+        "SELECT accuracy_id, COUNT(*), TOTAL(top1), TOTAL(top5), TOTAL(top1 * rowid), TOTAL(top5 * rowid) "
+        "FROM accuracy_item GROUP BY accuracy_id",
+    ),
+    (
+        "accuracy",
+        "SELECT accuracy_id, COUNT(*), TOTAL(intersection_px), TOTAL(union_px), TOTAL(intersection_px * rowid), "
+        "TOTAL(union_px * rowid) FROM accuracy_class_item GROUP BY accuracy_id",
+    ),
+    ("input_pool", "SELECT pool_id, COUNT(*), TOTAL(size), TOTAL(size * rowid) FROM pool_input GROUP BY pool_id"),
+)
+_POOLS = "SELECT m.id, p.id FROM measurement m JOIN input_pool p ON p.key = m.pool_key"
 
 
 def row_digests(reader: Reader) -> RowDigests:
     """Return by table and row what tells whether it is the row that it was, within this process."""
     digests = {table: dict(_digests(reader, table, name)) for table, name in OWNERS.items()}
     if is_file(reader):
-        for table, query in _SUMS.items():
+        for table, query in _BELOW:
             for row in stream(reader, query):
                 # Of an owner that is not there is what belongs to nothing.
                 if row[0] in digests[table]:
                     digests[table][row[0]] = hash((digests[table][row[0]], row))
+        for measurement, pool in stream(reader, _POOLS):
+            own, drawn_from = digests["measurement"][measurement], digests["input_pool"][pool]
+            digests["measurement"][measurement] = hash((own, drawn_from))
     return digests
 
 

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from catalog.evidence import row_checks
+from catalog.evidence.changes import evidence_digests
 from catalog.exchange import import_files
 from catalog.exchange.forget import forget_file
 from recommender.evidence import loading
@@ -163,6 +164,46 @@ def test_a_new_row_that_no_answer_can_use_is_left_out(estate: Writer, snapshots:
         session.execute(text(statement))
         session.commit()
     assert newest(snapshots, before).left_out
+
+
+BELOW_ROWS = (
+    "INSERT INTO input_pool (id, key, unit, created_at) VALUES (1, 'pool', 'bytes', '')",
+    "INSERT INTO pool_input (pool_id, input_id, size) VALUES (1, 'a', 10), (1, 'b', 20)",
+    "UPDATE measurement SET pool_key = 'pool' WHERE id = 1",
+    "UPDATE sample SET latency_s = 0.1 * seq WHERE measurement_id = 1",
+    "INSERT INTO accuracy_class_item (accuracy_id, item_id, class_id, intersection_px, union_px) "
+    "VALUES (1, 'a', 0, 5, 9)",
+)
+CHANGED_IN_PLACE = {
+    "latencies exchanged": "UPDATE sample SET latency_s = 0.1 * (6 - seq) WHERE measurement_id = 1 AND seq IN (2, 4)",
+    "hits exchanged": "UPDATE accuracy_item SET top1 = NOT top1 WHERE rowid IN "
+    "(SELECT MIN(rowid) FROM accuracy_item WHERE accuracy_id = 1 GROUP BY top1)",
+    "pixels": "UPDATE accuracy_class_item SET intersection_px = 4",
+    "memory": "UPDATE tier_run SET memory_peak_bytes = 2 * memory_peak_bytes",
+    "sizes of inputs": "UPDATE pool_input SET size = 30 - size",
+}
+
+
+@pytest.mark.parametrize("statement", CHANGED_IN_PLACE.values(), ids=CHANGED_IN_PLACE)
+def test_what_another_program_changed_below_a_row_is_a_change_of_its_subject(writer: Writer, statement: str) -> None:
+    """The rows above are what they were, and so are the sums of what was exchanged."""
+    environment = writer.environment()
+    for subject in ("net", "other"):
+        writer.declare(environment, "identity", "mobile", subject=subject)
+        writer.measure(environment, "identity", "mobile", 0.1, subject=subject, inputs=5, used={"mobile": (10**6, 0.1)})
+        writer.judge(environment, "identity", 50.0, subject=subject, items=4)
+
+    def subjects_after(*statements: str) -> Mapping[tuple[str, int], int]:
+        with writer.database.writing_session() as session:
+            for changing in statements:
+                assert session.execute(text(changing)).rowcount  # type: ignore[attr-defined]
+            session.commit()
+        with writer.database.reading() as reader:
+            return evidence_digests(reader).subjects
+
+    before, after = subjects_after(*BELOW_ROWS), subjects_after(statement)
+    changed = {place[0] for place, digest in after.items() if digest != before[place]}
+    assert changed == ({"net", "other"} if "tier_run" in statement else {"net"})
 
 
 def test_samples_that_another_program_changed_in_place_are_read_again(estate: Writer, snapshots: Snapshots) -> None:
