@@ -24,6 +24,7 @@ from catalog.evidence.tables import (
     Measurement,
     RaceDeparture,
     Slo,
+    Strategy,
     column,
 )
 
@@ -47,6 +48,13 @@ def stored_row(session: Session, table: type[RowT], number: int) -> RowT:
 def stored_values(session: Session, table: type[EvidenceTable], name: str, **values: object) -> set[Any]:
     """Return what a column holds in the rows that have these values."""
     return set(session.execute(select(column(table, name)).filter_by(**values)).scalars())
+
+
+def subjects_measured_here(session: Session) -> set[str]:
+    """Return the subjects with a declared strategy in an environment that no file brought."""
+    here = stored_values(session, Environment, "id", imported_file_id=None)
+    strategies = stored_rows(session, Strategy, declared=True)
+    return {strategy.subject for strategy in strategies if strategy.environment_id in here}
 
 
 def count_rows(session: Session, table: type[EvidenceTable]) -> int:

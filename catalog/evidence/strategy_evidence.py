@@ -1,9 +1,9 @@
 """The evidence as arrays, per declared strategy: what ranking and statistics start from, and of which environment."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -209,6 +209,56 @@ class SloEvidence(AccuracyDemand, SloName):
     """A target as declared at the last fill: seconds by percentile (90.0 for p90), percent."""
 
     latency_s: Mapping[float, float]
+
+
+TargetT = TypeVar("TargetT")
+
+
+def targets_of_subject(
+    subject: str,
+    targets: Mapping[str, TargetT],
+    by_subject: Mapping[str, Mapping[str, TargetT]],
+    *,
+    measured_here: Callable[[str], bool],
+) -> Mapping[str, TargetT]:
+    """Return the targets of a subject by name.
+
+    Parameters
+    ----------
+    subject : str
+    targets : mapping of str to target
+        All targets, each as it was declared last.
+    by_subject : mapping of str to mapping
+        Those of the catalogs that declare the subjects; a subject without any is not in it.
+    measured_here : callable
+        Whether a subject has evidence that was measured here.
+
+    Returns
+    -------
+    mapping of str to target
+        Its own where it has any. Else those that no catalog declares for its subjects, as targets of a single question
+        are; for imported evidence also those of the catalogs here.
+
+    Examples
+    --------
+    >>> by_subject = {"net": {"fast": 0.1}}
+    >>> targets_of_subject("net", {"fast": 0.1, "mine": 1.0}, by_subject, measured_here=lambda subject: True)
+    {'fast': 0.1}
+    >>> targets_of_subject("plain", {"fast": 0.1, "mine": 1.0}, by_subject, measured_here=lambda subject: True)
+    {'mine': 1.0}
+    """
+    if own := by_subject.get(subject):
+        return own
+    owners: dict[str, list[str]] = {}
+    for owner, owned in by_subject.items():
+        for name in owned:
+            owners.setdefault(name, []).append(owner)
+    local = measured_here(subject)
+    return {
+        name: target
+        for name, target in targets.items()
+        if name not in owners or (not local and any(map(measured_here, owners[name])))
+    }
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -275,6 +275,8 @@ class Document(Entry):
     artifacts: list[ArtifactEntry] = []
     strategies: list[StrategyEntry] = []
     slos: list[SloEntry] = []
+    # Of subjects whose targets are others than `slos`.
+    subject_slos: dict[Name, list[SloEntry]] = {}
     ids: dict[Key, list[Id]] = {}
     pools: dict[Key, PoolColumns] = {}
     measurements: list[MeasurementEntry] = []
@@ -292,6 +294,7 @@ LISTS: Mapping[str, TypeAdapter[Any]] = {
     "accuracies": TypeAdapter(AccuracyEntry),
 }
 MAPPINGS: Mapping[str, TypeAdapter[Any]] = {
+    "subject_slos": TypeAdapter(dict[Name, FailingFast[SloEntry]]),
     "ids": TypeAdapter(dict[Key, FailingFast[Id]]),
     "pools": TypeAdapter(dict[Key, PoolColumns]),
 }

@@ -20,7 +20,9 @@ from catalog.evidence.stored_rows import (
     samples_by_measurement,
     stored_rows,
     stored_values,
+    subjects_measured_here,
 )
+from catalog.evidence.strategy_evidence import targets_of_subject
 from catalog.evidence.tables import (
     Accuracy,
     Artifact,
@@ -122,6 +124,8 @@ class _DocumentExport:
         used |= {accuracy.environment for accuracy in accuracies}
         # Without a choice of subjects, also those in which nothing was measured yet.
         environments = [row for row in self._environments.values() if self._subjects is None or row.key in used]
+        subjects = {strategy.subject for strategy in strategies}
+        slos = self._slos(subjects)
         # The key decides between equal moments: row numbers must not change the bytes of an export.
         environments.sort(key=lambda row: (row.created_at, row.key))
         files = {row.imported_file_id for row in environments} | self._contributing({row.id for row in environments})
@@ -133,7 +137,8 @@ class _DocumentExport:
                 key=lambda entry: (entry.subject, entry.operator, entry.key),
             ),
             strategies=strategies,
-            slos=self._slos({strategy.subject for strategy in strategies}),
+            slos=slos,
+            subject_slos=self._subject_slos(subjects, slos),
             ids=self._ids,
             pools=pools,
             measurements=measurements,
@@ -205,9 +210,22 @@ class _DocumentExport:
         entries = []
         for row in stored_rows(self._session, Slo):
             limits = {canonical_json([target.latency, target.accuracy]) for target in own[row.name]}
-            # A document has one target of a name: of several catalogs', that which was declared last.
+            # Of several catalogs', that which was declared last; `_subject_slos` has the others.
             entries.append(_entry(SloEntry, own[row.name][0] if len(limits) == 1 else row))
         return sorted(entries, key=lambda entry: entry.name)
+
+    def _subject_slos(self, subjects: Collection[str], slos: Sequence[SloEntry]) -> dict[str, list[SloEntry]]:
+        """Return the targets of the subjects for which a catalog declares others than those of the whole document."""
+        stored: dict[str, dict[str, SloEntry]] = defaultdict(dict)
+        for target in stored_rows(self._session, SubjectSlo):
+            stored[target.subject][target.name] = _entry(SloEntry, target)
+        local = subjects_measured_here(self._session)
+        together = {entry.name: entry for entry in slos}
+        targets = {
+            subject: targets_of_subject(subject, together, stored, measured_here=local.__contains__)
+            for subject in sorted(subjects)
+        }
+        return {subject: [own[name] for name in sorted(own)] for subject, own in targets.items() if own != together}
 
     def _children(self, table: type[EvidenceTable], kind: type[EntryT]) -> dict[int, list[EntryT]]:
         grouped: dict[int, list[EntryT]] = defaultdict(list)

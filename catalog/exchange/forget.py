@@ -121,6 +121,7 @@ class _FileRemoval:
         counted: tuple[type[EvidenceTable], ...] = (Environment, Strategy, Measurement, Accuracy)
         before = {table: count_rows(self._session, table) for table in counted}
         artifacts = set(noted(self._file, "artifacts", []))
+        subjects = stored_values(self._session, Strategy, "subject")
         for environment in self._environments():
             artifacts |= self._strategy_artifacts(environment)
             heir = self._heir(environment)
@@ -134,6 +135,8 @@ class _FileRemoval:
         self._remove_artifacts(artifacts)
         delete_unused_pools(self._session)
         slos = self._remove_slos()
+        for subject in subjects - stored_values(self._session, Strategy, "subject"):
+            delete_rows(self._session, SubjectSlo, subject=subject)
         name, sha256 = printable(str(self._file.name)), str(self._file.sha256)
         # Last, when no row names the file any more: the reference has no cascade.
         delete_rows(self._session, ImportedFile, id=self._file.id)

@@ -33,9 +33,10 @@ from catalog.evidence.stored_rows import (
     stored_row,
     stored_rows,
     stored_values,
+    subjects_measured_here,
 )
 from catalog.evidence.strategy_evidence import file_labels
-from catalog.evidence.tables import Artifact, Environment, ImportedFile, Slo, Strategy
+from catalog.evidence.tables import Artifact, Environment, ImportedFile, Slo, Strategy, SubjectSlo
 from catalog.evidence.writing import store_pool
 from catalog.exchange.document import (
     AccuracyEntry,
@@ -394,14 +395,31 @@ class _DocumentImport:
         if own and owner is not None:
             targets = {slo.name: {"latency": slo.latency, "accuracy": slo.accuracy} for slo in own}
             note(owner, SLOS, targets | noted(owner, SLOS, {}))
-        kept = []
+        kept: dict[str, None] = {}
         for slo in self._document.slos:
             row = stored.get(slo.name)
             if row is None:
                 insert_rows(self._session, Slo, [slo.model_dump()])
             elif (row.latency, row.accuracy) != (slo.latency, slo.accuracy):
-                kept.append(slo.name)
-        return kept
+                kept[slo.name] = None
+        return [*(kept | dict.fromkeys(self._store_subject_slos()))]
+
+    def _store_subject_slos(self) -> Iterator[str]:
+        """Store targets of subjects that have none here; yield the names of those that are declared otherwise here."""
+        if not self._document.subject_slos:
+            return
+        local = subjects_measured_here(self._session)
+        # A subject that is not named there has the document's: else it would have those of the other subjects, too.
+        together = {strategy.subject: self._document.slos for strategy in self._document.strategies}
+        for subject, slos in sorted((together | self._document.subject_slos).items()):
+            stored = {row.name: row for row in stored_rows(self._session, SubjectSlo, subject=subject)}
+            if not stored and subject not in local:
+                insert_rows(self._session, SubjectSlo, ({"subject": subject, **slo.model_dump()} for slo in slos))
+                continue
+            for slo in slos:
+                row = stored.get(slo.name)
+                if row is None or (row.latency, row.accuracy) != (slo.latency, slo.accuracy):
+                    yield slo.name
 
 
 def _is_later(entry: StrategyEntry, row: Strategy) -> bool:

@@ -74,6 +74,7 @@ _TOLERANCE_PP = 0.01
 def inconsistencies(document: Document) -> Iterator[str]:
     """Yield every reference that leads nowhere and every name used twice, each with its place."""
     yield from _repeated_names(document)
+    yield from _subject_slos(document)
     yield from _environments(document)
     yield from _one_place_per_key(document)
     yield from _pools(document)
@@ -96,6 +97,15 @@ def _repeated_names(document: Document) -> Iterator[str]:
         for name in duplicates(names):
             shown = "/".join(str(part) for part in name) if isinstance(name, tuple) else name
             yield f"{section}: {shown} is there twice; keep one"
+
+
+def _subject_slos(document: Document) -> Iterator[str]:
+    subjects = {strategy.subject for strategy in document.strategies}
+    for subject, slos in document.subject_slos.items():
+        if subject not in subjects:
+            yield f"subject_slos: {subject!r} is not among the subjects of the strategies"
+        for name in duplicates(slo.name for slo in slos):
+            yield f"subject_slos.{subject}: {name} is there twice; keep one"
 
 
 def _environments(document: Document) -> Iterator[str]:

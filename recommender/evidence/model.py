@@ -14,6 +14,7 @@ from catalog.evidence.strategy_evidence import (
     Origin,
     SloEvidence,
     preferred_environment,
+    targets_of_subject,
 )
 from recommender.errors import (
     EvidenceUnavailable,
@@ -243,8 +244,11 @@ class Evidence:
         )
 
     def slos_of(self, subject: str) -> Mapping[str, SloEvidence]:
-        """Return the SLOs of the catalog that declares the subject; all that are known for one from elsewhere."""
-        return self.subject_slos.get(subject) or self.slos
+        """Return the SLOs of the catalog that declares the subject; those of all for one from elsewhere."""
+        return targets_of_subject(subject, self.slos, self.subject_slos, measured_here=self._is_measured_here)
+
+    def _is_measured_here(self, subject: str) -> bool:
+        return any(member.environment.origin is None for member in self.subjects.get(subject, ()))
 
     def slo(self, name: str, subject: str | None = None) -> SloEvidence:
         """Return the SLO of that name, as the subject's catalog declares it; raise `UnknownSlo`."""

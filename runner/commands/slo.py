@@ -117,6 +117,11 @@ def _check(
         for subject in subjects
         if name in evidence.slos_of(subject)
     ]
+    if not checks:
+        raise RunnerError(
+            f"no SLO is declared for {subject or 'any of the subjects'}; allowed for subjects of other catalogs: "
+            f"{', '.join(names)}. Add one under `slos` of the catalog file, then run: runner fill-catalog"
+        )
     if all(check.answer is None for check in checks):
         raise RunnerError(f"nothing can be checked: {checks[0].why_not}")
     return checks

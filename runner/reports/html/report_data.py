@@ -196,11 +196,11 @@ def _departures(reader: Reader, members: Sequence[StrategyEvidence]) -> Iterator
 
 
 def _answers(evidence: Evidence, environment: str, subjects: Sequence[str]) -> Iterator[SloAnswer]:
-    """Yield what `runner slo` answers, from this environment; without SLOs the fastest strategy of each subject."""
-    for name in sorted(evidence.slos) or (None,):
+    """Yield what `runner slo` answers, from this environment; of a subject without SLOs the fastest strategy."""
+    for name in (*sorted(evidence.slos), None):
         for subject in subjects:
             slos = evidence.slos_of(subject)
-            if name is None or name in slos:
+            if name in slos or (name is None and not slos):
                 request = RecommendRequest(subject=subject, environment=environment, slo=name)
                 yield SloAnswer(None if name is None else slos[name], subject, respond(evidence, request))
 

@@ -137,6 +137,7 @@ def test_compressed_bytes_have_no_time_in_them() -> None:
         (tables.AccuracyItem, document.HitColumns, {"accuracy_id", "item_id"}),
         (tables.AccuracyClassItem, document.PixelColumns, {"accuracy_id", "item_id"}),
         (tables.Slo, document.SloEntry, set()),
+        (tables.SubjectSlo, document.SloEntry, {"id", "subject"}),
         (tables.ImportedFile, document.FileEntry, {"id"}),
     ],
 )

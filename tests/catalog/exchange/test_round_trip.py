@@ -24,8 +24,9 @@ from catalog.evidence.reading import (
 )
 from catalog.evidence.records import LinkBytes, PartTimes
 from catalog.evidence.writing import record_measurement, sync_slos, sync_strategies, upsert_environment
-from catalog.exchange import Document, collect, document_bytes, import_files, parse_document
+from catalog.exchange import Document, collect, document_bytes, forget_file, import_files, parse_document
 from catalog.exchange.lineage import imported_key
+from recommender.evidence.loading import load
 
 pytestmark = pytest.mark.both_databases
 
@@ -265,6 +266,62 @@ def test_declared_targets_are_kept(rich: Database, other: Database, tmp_path: Pa
     assert imported.stored.slos_kept == ("fast",)
     with other.session() as session:
         assert [slo.latency_s for slo in slo_evidence(session)] == [{50.0: 0.001}, {50.0: 0.002}]
+
+
+def subject_limits(database: Database) -> dict[str, dict[str, dict[float, float]]]:
+    evidence = load(database)
+    return {
+        subject: {name: target.latency_s for name, target in evidence.slos_of(subject).items()}
+        for subject in evidence.subjects
+    }
+
+
+def test_targets_of_two_catalogs_survive_an_export(rich: Database, other: Database, tmp_path: Path) -> None:
+    """A document had one target of a name, and that of one catalog was lost."""
+    with rich.session() as session:
+        sync_slos(session, {"fast": slo("1ms"), "mine": slo("2ms")}, subjects=["net"])
+        sync_slos(session, {"fast": slo("1s")}, subjects=["canvas"])
+        session.commit()
+    own = {"net": {"fast": {50.0: 0.001}, "mine": {50.0: 0.002}}, "canvas": {"fast": {50.0: 1.0}}}
+    assert subject_limits(rich) == own
+    import_files(other, [written(rich, tmp_path / "all.json")])
+    assert subject_limits(other) == own
+    assert exported(other).subject_slos == exported(rich).subject_slos
+    # Nothing of them stays behind the file.
+    forget_file(other, "all.json")
+    with other.session() as session:
+        assert session.execute(text("SELECT COUNT(*) FROM subject_slo")).scalar_one() == 0
+
+
+def test_a_catalog_without_targets_gets_none_of_another(rich: Database, other: Database, tmp_path: Path) -> None:
+    with rich.session() as session:
+        sync_slos(session, {"fast": slo("1ms")}, subjects=["net"])
+        sync_slos(session, {}, subjects=["canvas"])
+        session.commit()
+    own = {"net": {"fast": {50.0: 0.001}}, "canvas": {}}
+    assert subject_limits(rich) == own
+    document = exported(rich)
+    assert document.subject_slos == {"canvas": []}
+    import_files(other, [written(rich, tmp_path / "all.json")])
+    assert subject_limits(other) == own
+    assert exported(other).subject_slos == {"canvas": []}
+    # A question's own targets are no catalog's, and are answered for both.
+    with rich.session() as session:
+        sync_slos(session, {"single": slo("3ms")}, subjects=["canvas"], keep_others=True)
+        session.commit()
+    assert subject_limits(rich) == own | {"canvas": {"single": {50.0: 0.003}}}
+
+
+def test_targets_of_a_subject_that_is_declared_here_are_kept(rich: Database, other: Database, tmp_path: Path) -> None:
+    with rich.session() as session:
+        sync_slos(session, {"fast": slo("1ms")}, subjects=["net"])
+        session.commit()
+    with other.session() as session:
+        sync_slos(session, {"fast": slo("5ms")}, subjects=["net"])
+        session.commit()
+    (imported,) = import_files(other, [written(rich, tmp_path / "all.json")])
+    assert imported.stored.slos_kept == ("fast",)
+    assert subject_limits(other)["net"] == {"fast": {50.0: 0.005}}
 
 
 def test_only_some_subjects(rich: Database, other: Database, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from catalog.evidence.database import open_database
+from runner.reports.html import gather_report
 from tests.runner.commands.conftest import Command
 
 Filled = Callable[..., Command]
@@ -51,6 +52,24 @@ def test_one_without_a_strategy_is_exit_code_1_with_its_nearest_miss(filled: Fil
     assert [miss["operator"] for miss in report["checked"][0]["near_misses"]] == ["quantized", "identity"]
     assert command("slo", "--slo", "batch").code == 0
     assert command("slo", "--slo", "batch", "--confidence", "0.999999999999").code == 1
+
+
+def test_a_subject_of_a_catalog_without_slos_has_none(filled: Filled, tmp_path: Path) -> None:
+    """It was held to those of the other catalogs."""
+    command = filled("fashion-resnet", "quantized@edge", "identity@edge")
+    with open_database(tmp_path / "tierwise.db") as opened, opened.session() as session:
+        named = "INSERT INTO subject_slo (subject, name, latency, accuracy) SELECT 'other', name, latency, accuracy"
+        session.execute(text(f"{named} FROM slo"))
+        session.commit()
+    for arguments in ((), ("--subject", "fashion-resnet")):
+        done = command("slo", *arguments)
+        assert done.code == 2 and "no SLO is declared for" in done.said
+        assert "allowed for subjects of other catalogs: batch, interactive" in done.said
+    done = command("slo", "--subject", "fashion-resnet", "--slo", "batch")
+    assert done.code == 2 and "'batch'" in done.said
+    # The report has an answer without any SLO in their place.
+    with open_database(tmp_path / "tierwise.db") as opened:
+        assert [answer.slo for answer in gather_report(opened).answers] == [None]
 
 
 @pytest.mark.parametrize(
