@@ -194,6 +194,14 @@ def _fingerprint(machine: str, model: str, cpus: int) -> str:
     return hashlib.sha256(f"{machine}|{model}|{cpus}".encode()).hexdigest()[:16]
 
 
+def machine_facts() -> dict[str, object]:
+    """Return what of this machine enters a fingerprint or a choice of operators, without loading a runtime."""
+    machine = _MACHINE_ID.read_text().strip() if _MACHINE_ID.exists() else ""
+    own = _fingerprint(machine or str(uuid.getnode()), cpu_model(), usable_cpus())
+    # An engine on this machine is known by its boot.
+    return {"machine": own, "vnni": has_vnni(), "kernel": platform.release(), "boot": boot_id()}
+
+
 def versions() -> dict[str, str]:
     """Return the versions of what transforms and executes models; they enter the content keys."""
     return {name: _version(name) for name in ("onnx", "onnxruntime", "numpy", "pillow")}

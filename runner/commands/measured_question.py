@@ -6,34 +6,39 @@ the question has a budget of accuracy or the best by accuracy is asked for.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-
-import typer
+from dataclasses import replace
 
 from catalog.analysis.subject import settings_of
 from catalog.console import labelled
 from catalog.declaration import Strategy
 from catalog.evidence.database import Database, open_database
 from catalog.evidence.loading import slo_evidence
-from catalog.evidence.reading import declared_subjects
+from catalog.evidence.reading import declared_subjects, unequal_compositions
 from catalog.evidence.soundness import sound_database
 from catalog.evidence.writing import sync_slos
 from catalog.units import counted, duration, waiting
-from recommender.answer.respond import constraints_of, resolve_budgets, respond
-from recommender.evidence.loading import load
+from recommender.answer.respond import constraints_of, resolve_budgets
 from recommender.evidence.model import Evidence
 from recommender.ranking.model import declared_breaches
 from recommender.ranking.racing import RaceQuestion
 from recommender.schemas import RecommendRequest, RecommendResponse
 from runner.artifacts.store import ArtifactStore
+from runner.commands.kept_plan import KeptPlan, PlanMemory, StrategyKeys
 from runner.commands.plan import run_context
+from runner.commands.prepared_question import (
+    PreparedQuestion,
+    environment_evidence,
+    measurable_request,
+    needs_accuracies,
+    proven_answer,
+)
 from runner.commands.progress import Progress, doubtful_summary
 from runner.commands.question import QuestionOptions
-from runner.commands.question_catalog import CatalogSubject, OwnData, check_declared, find_subject, subject_name
+from runner.commands.question_catalog import CatalogSubject
 from runner.commands.terminal import RunnerSettings, err
-from runner.errors import RunnerError, SubjectError
+from runner.errors import ModelFileError, RunnerError, SubjectError
 from runner.fleet.exclusive import exclusive_fill
+from runner.graph.model_file import data_files
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.keyed_strategy import RunContext
@@ -50,61 +55,19 @@ from runner.workdir import sweep
 _NOT_ASKED = ("the question is about another subject",)
 
 
-@dataclass(frozen=True)
-class PreparedQuestion:
-    """A question whose evidence is there; `environment` is the key of the one that it was measured in.
-
-    Other environments may hold evidence that is more complete, or newer, and are not meant. `answer` is the answer
-    where it had to be found to see that nothing is to be measured.
-    """
-
-    request: RecommendRequest
-    environment: str | None = None
-    answer: RecommendResponse | None = None
-
-
-def prepared_question(
-    subject: str,
-    options: QuestionOptions,
-    own: OwnData,
-    *,
-    wait_s: float | None,
-    catalog: Path | None,
-    database: str,
+def measure_for(
+    subject: CatalogSubject, options: QuestionOptions, database: str, wait_s: float, *, memory: PlanMemory
 ) -> PreparedQuestion:
-    """Return the question to ask of the evidence, once what it lacks was measured; `wait_s` is None without measuring.
-
-    Raises
-    ------
-    typer.BadParameter
-        For options that do not go together.
-    RunnerError
-        As `find_subject` and `measure_for`.
-    """
-    if wait_s is not None:
-        return measure_for(find_subject(subject, catalog, own), options, database, wait_s)
-    if own.named:
-        raise typer.BadParameter("it goes with --measure", param_hint=" and ".join(own.named))
-    return PreparedQuestion(options.request(subject_name(subject, catalog)))
-
-
-def measure_for(subject: CatalogSubject, options: QuestionOptions, database: str, wait_s: float) -> PreparedQuestion:
     """Measure what a question lacks, and return it with the environment in which it was measured.
 
-    `--launcher` and `--scale` say how to measure, not which evidence is meant.
+    The keys of its strategies are kept in `memory` for the next question.
 
     Raises
     ------
     RunnerError
         For a question that measuring cannot answer, data that are missing, and another fill of the same database.
     """
-    request = replace(options, launcher=None, scale=None).request(subject.name)
-    if request.links:
-        raise typer.BadParameter(
-            "an answer for other links is predicted; declare the link so in the catalog and measure it there",
-            param_hint="--measure with --link",
-        )
-    check_declared(request, subject.catalog)
+    request = measurable_request(subject, options)
     settings = RunnerSettings()
     selection = select_launcher(options.launcher or "auto", base_image=settings.base_image)
     err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
@@ -116,8 +79,11 @@ def measure_for(subject: CatalogSubject, options: QuestionOptions, database: str
         open_database(database, create=True) as opened,
     ):
         question = _QuestionFill(context, opened, selection, request, ensure)
+        # Before any file is read for a key: one that changes meanwhile is noticed.
+        state = memory.state()
         try:
             answer = question.run(wait_s)
+            question.keep_keys(memory, state)
         except KeyboardInterrupt:
             err.print("stopped; the answer is from what was measured so far")
             answer = None
@@ -151,6 +117,7 @@ class _QuestionFill:
     ) -> None:
         self._context, self._database, self._selection, self._ensure = context, database, selection, ensure
         self._subject, self._request = request.subject, request
+        self._planned: Plan
         with database.writing_session() as writing:
             self._environment_id = store_environment(writing, context, selection)
             # The catalog of one question may be another one than that of the fills, whose targets stay.
@@ -194,7 +161,7 @@ class _QuestionFill:
             filler = Filler(setups, self._database, launcher, environment_id, progress, ensure=self._ensure)
             filler.build(plan, stop)
             # Building shows which operators do not apply and which parts need an accuracy of their own.
-            plan = update_plan(plan, self._context, sound_database(self._database))
+            plan = self._planned = update_plan(plan, self._context, sound_database(self._database))
             self._declare(plan)
             progress.expect(plan.estimate_s, rounds=len(plan.rounds))
             if (left_s := ends - time.monotonic()) < plan.estimate_s:
@@ -215,34 +182,48 @@ class _QuestionFill:
         others = {name: _NOT_ASKED for name in self._context.catalog.subjects if name != self._subject}
         scope = FillScope(only=(*admitted, *references))
         planned = make_plan(self._context, sound_database(self._database), scope, unusable=others)
-        accuracies = planned.accuracies if self._needs_accuracies else ()
+        accuracies = planned.accuracies if needs_accuracies(self._question.budgets) else ()
         # An empty scope would cover everything.
         covering = FillScope(only=admitted or ("none",), race=True)
         covered = tuple(task for task in accuracies if covering.covers(task.keyed.strategy))
         rounds = tuple(task for task in planned.rounds if covering.covers(task.keyed.strategy))
         plan = replace(planned, scope=covering, accuracies=covered, rounds=rounds)
+        self._planned = plan
         return plan, tuple(task for task in accuracies if task not in covered)
 
     def _proven(self, plan: Plan) -> RecommendResponse | None:
         """Return the answer if it is proven and every strategy was measured as it is declared now."""
-        evidence = load(sound_database(self._database), subject=self._subject).within(self._context.environment_key)
-        measured = {
-            (strategy.operator, strategy.placement): strategy.latency_evidence_id
-            for member in evidence.subjects.get(self._subject, ())
-            for strategy in member.strategies
-            if strategy.candidate is not None
-        }
-        for keyed in plan.declared:
-            name = keyed.strategy.operator, keyed.strategy.placement.name
-            applies = keyed.artifact_key not in plan.inapplicable and plan.scope.covers(keyed.strategy)
-            if applies and measured.get(name) != keyed.latency_key:
-                return None
-        if not measured:
-            return None
-        answer = respond(evidence, self._request)
-        impossible = answer.infeasible is not None and answer.infeasible.status == "proven"
-        # Without a budget nothing is proven: the fastest may still be another one.
-        return answer if impossible or (answer.status == "proven" and answer.budgets.any_set) else None
+        evidence = environment_evidence(self._database, self._subject, self._context.environment_key)
+        return proven_answer(self._database, evidence, self._request, self._keys(plan))
+
+    def _keys(self, plan: Plan) -> tuple[StrategyKeys, ...]:
+        judged = self._context.subjects[self._subject].metric is not None
+        return tuple(
+            StrategyKeys(
+                keyed.strategy.operator,
+                keyed.strategy.placement.name,
+                keyed.strategy.placement.tiers,
+                not keyed.strategy.passes,
+                judged,
+                keyed.artifact_key,
+                keyed.accuracy_key,
+                keyed.latency_key,
+            )
+            for keyed in plan.declared
+        )
+
+    def keep_keys(self, memory: PlanMemory, state: str | None) -> None:
+        """Keep the keys of the strategies, as far as they are sure to be the same for the next question."""
+        model = self._context.subjects[self._subject].model
+        try:
+            weights = data_files(model)
+        except ModelFileError:
+            # What cannot be read has keys of its own bytes alone.
+            weights = ()
+        with sound_database(self._database).reading() as reading:
+            unequal = tuple(sorted(unequal_compositions(reading)))
+        kept = KeptPlan(self._context.environment_key, self._keys(self._planned), unequal)
+        memory.keep(kept, state=state, weights=weights, launcher=self._selection.launcher.name)
 
     def _raced(self, plan: Plan) -> Plan:
         """Return the plan with the rounds that the question lacks until the next look."""
@@ -251,12 +232,6 @@ class _QuestionFill:
     def _admits(self, strategy: Strategy) -> bool:
         tiers, constraints = strategy.placement.tiers, self._question.constraints
         return not declared_breaches(strategy.operator, tiers, None, constraints)
-
-    @property
-    def _needs_accuracies(self) -> bool:
-        budgets = self._question.budgets
-        limited = budgets.min_accuracy_pct is not None or budgets.max_accuracy_drop_pp is not None
-        return limited or budgets.objective == "accuracy"
 
     def _declare(self, plan: Plan) -> None:
         """Record the strategies of the subject as declared; those of other subjects, of other catalogs too, stay."""

@@ -335,8 +335,8 @@ def recommend(
     acceptance = Acceptance.parse(accept)
     target = database or RunnerSettings().database
     if measure is not None or data or labels or task or subject.lower().endswith(".onnx"):
-        # Imported here: measuring needs libraries that would cost a question most of its second.
-        from runner.commands.measured_question import prepared_question
+        # Imported here: it imports the options from here.
+        from runner.commands.prepared_question import prepared_question
         from runner.commands.question_catalog import OwnData
 
         question = prepared_question(

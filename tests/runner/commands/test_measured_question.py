@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import yaml
 
 from catalog.evidence.fill_lock import fill_lock
 from catalog.evidence.writing import record_measurement
-from runner.commands import measured_question
+from runner.commands import kept_plan, measured_question
+from runner.commands.measured_question import measure_for
+from runner.commands.prepared_question import PreparedQuestion
+from runner.commands.question_catalog import CatalogSubject
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.plan import MissingAccuracy, MissingRound, Plan
 from tests.catalog_of_one import CATALOG, declare
@@ -303,3 +307,80 @@ def test_a_lack_of_docker_is_said(command: Command, tmp_path: Path, monkeypatch:
 def test_the_wait_is_a_time(command: Command) -> None:
     done = command("recommend", "table", "--measure", "10")
     assert done.code == 2 and "write a time such as 90s, 10m or 2h" in done.said
+
+
+@pytest.fixture
+def again(asking: Callable[..., Done], track: Track, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """Ask a question whose answer was measured, without the libraries that measure where `prompt`."""
+    monkeypatch.setattr(kept_plan, "_SETTLED_NS", 0)
+    assert asking("table", "--max-latency", "150ms").code == 0
+
+    def asking_again(*arguments: str, prompt: bool) -> Done:
+        with monkeypatch.context() as patched:
+            if prompt:
+                patched.setattr(measured_question, "measure_for", lambda *_, **__: pytest.fail("keys were computed"))
+            return asking("table", *(arguments or ("--max-latency", "150ms")), "--json")
+
+    return asking_again
+
+
+def test_the_next_question_is_answered_without_what_measures(again: Callable[..., Done], track: Track) -> None:
+    before = len(track.rounds)
+    done = again(prompt=True)
+    assert (done.code, best(done), answered(done)["status"]) == (0, "identity@edge", "proven")
+    assert "Nothing had to be measured." in done.err and len(track.rounds) == before
+    # Another budget, a declared target and constraints are other questions to the same evidence.
+    assert best(again("--max-latency", "160ms", prompt=True)) == "identity@edge"
+    assert best(again("--slo", "fast", prompt=True)) == "identity@edge"
+    nowhere = again("--max-latency", "1s", "--forbid-tier", "edge,mobile", prompt=True)
+    assert answered(nowhere)["infeasible"]["status"] == "proven"
+
+
+@pytest.mark.parametrize("changed", ["model", "data", "catalog", "machine", "program"])
+def test_evidence_of_something_else_answers_nothing(
+    again: Callable[..., Done], track: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    again(prompt=True)
+    match changed:
+        case "model":
+            # Of the same size, with the time of the former one: only the bytes differ.
+            model, status = tmp_path / "table.onnx", (tmp_path / "table.onnx").stat()
+            other = onnx.load(model)
+            other.graph.initializer[0].raw_data = np.full((8, 4), 2, np.float32).tobytes()
+            onnx.save(other, model)
+            os.utime(model, ns=(status.st_atime_ns, status.st_mtime_ns))
+            assert model.stat().st_size == status.st_size
+        case "data":
+            np.savez(tmp_path / "table.npz", row=np.random.default_rng(1).normal(size=(40, 8)).astype(np.float32))
+        case "catalog":
+            tiers = {"mobile": {"cpus": 0.25, "memory": "512m"}, "edge": {"cpus": 0.25, "memory": "512m"}}
+            (tmp_path / "strategies.yaml").write_text(yaml.safe_dump(RACING | {"tiers": tiers}, sort_keys=False))
+        case "machine":
+            monkeypatch.setattr(kept_plan, "machine_facts", lambda: {"machine": "another"})
+        case "program":
+            monkeypatch.setattr(kept_plan, "_programs", lambda: iter([["another"]]))
+    before, subjects = len(track.rounds), []
+
+    def measuring(subject: CatalogSubject, *arguments: Any, **more: Any) -> PreparedQuestion:
+        subjects.append(subject.name)
+        return measure_for(subject, *arguments, **more)
+
+    monkeypatch.setattr(measured_question, "measure_for", measuring)
+    assert again(prompt=False).code == 0 and subjects == ["table"]
+    # Keys are computed where a program or the machine changed; here they turn out to be the same.
+    assert (len(track.rounds) > before) == (changed in ("model", "data", "catalog"))
+
+
+def test_what_was_kept_does_not_outlive_its_evidence(again: Callable[..., Done], track: Track, tmp_path: Path) -> None:
+    before = len(track.rounds)
+    (tmp_path / "tierwise.db").unlink()
+    assert best(again(prompt=False)) == "identity@edge" and len(track.rounds) > before
+
+
+def test_keys_that_cannot_be_read_are_computed(again: Callable[..., Done], tmp_path: Path) -> None:
+    (kept,) = (tmp_path / ".tierwise/planned").iterdir()
+    for text in ("{", "[]", "{}", '{"state": 1}'):
+        kept.write_text(text)
+        assert best(again(prompt=False)) == "identity@edge"
+    # And kept again.
+    assert best(again(prompt=True)) == "identity@edge"
