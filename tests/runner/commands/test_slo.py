@@ -69,7 +69,8 @@ def test_a_subject_of_a_catalog_without_slos_has_none(filled: Filled, tmp_path: 
     assert done.code == 2 and "'batch'" in done.said
     # The report has an answer without any SLO in their place.
     with open_database(tmp_path / "tierwise.db") as opened:
-        assert [answer.slo for answer in gather_report(opened).answers] == [None]
+        (report,) = gather_report(opened).environments
+    assert [answer.slo for answer in report.answers] == [None]
 
 
 @pytest.mark.parametrize(
