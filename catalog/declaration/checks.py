@@ -166,10 +166,13 @@ _NUMBERS = ("int_type", "float_type")
 _SHOWN_CHARACTERS = 60
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Return text to append to a message: what is allowed, and the nearest spelling if one is near."""
+def nearest(name: str, allowed: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Return text to append to a message: what is allowed, and the nearest spelling if one is near.
+
+    From the cutoff on, of `difflib.SequenceMatcher.ratio`, a spelling is near.
+    """
     names = list(allowed)
-    close = difflib.get_close_matches(name, names, n=1)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"allowed: {', '.join(names) or 'none is declared'}{hint}"
 

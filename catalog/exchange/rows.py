@@ -37,6 +37,12 @@ _MAX_LINE = 2**20
 _MAX_COLUMNS = 1000
 # A wrong column makes a problem of every row: after so many the rest is not read.
 MAX_PROBLEMS = 1000
+_NEAR = 0.75
+_YAML_LINE = re.compile(r"---|[A-Za-z_]+:( |$)|# yaml-language-server:")
+_YAML = (
+    "is YAML, as a catalog file is, which declares what to measure and holds no evidence; expected an export, or rows "
+    "as CSV or JSON (docs/exchange.md). To measure what a catalog declares: runner fill-catalog --catalog {file}"
+)
 _EXPECTED = "expected CSV with a header, JSON, or either as .gz (docs/exchange.md)"
 
 
@@ -178,7 +184,8 @@ def _unknown(name: str, kind: Kind) -> str:
     if near := suggestion(name):
         return f"unknown column {name!r}; rename it to {near}"
     links = "; or a link such as mobile-edge_bit_per_s" if kind == "latencies" else ""
-    allowed = nearest(name, (*REQUIRED[kind], *OPTIONAL[kind]))
+    # A file of others has columns that mean nothing here, such as `comment`, which is no misspelt `placement`.
+    allowed = nearest(name, (*REQUIRED[kind], *OPTIONAL[kind]), cutoff=_NEAR)
     return f"unknown column {name!r}; {allowed}{links}; rename it or leave it out"
 
 
@@ -219,6 +226,8 @@ def _csv_rows(text: TextIO, file: str) -> Rows:
         raise ExchangeError(file, [f"line 1: {error}"]) from error
     if not any(header):
         raise ExchangeError(file, [f"the file is empty or has no header; {_EXPECTED}"])
+    if _is_yaml(file, header):
+        raise ExchangeError(file, [_YAML.format(file=file)])
     rows = Rows(_kind(header), "line", [])
     for name in header:
         rows.add_column(name)
@@ -227,6 +236,10 @@ def _csv_rows(text: TextIO, file: str) -> Rows:
     # A quoted cell may span lines: `line_num` is where a row ends.
     rows.rows = _csv_body(reader, rows, file, reader.line_num + 1)
     return rows
+
+
+def _is_yaml(file: str, header: Sequence[str]) -> bool:
+    return file.endswith((".yaml", ".yml")) or (len(header) == 1 and _YAML_LINE.match(header[0]) is not None)
 
 
 def _lines(text: TextIO, file: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from catalog.console import open_table
+from catalog.errors import DatabaseMissingError
 from catalog.evidence.database import open_database
 from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.soundness import sound_database
@@ -43,8 +44,15 @@ def compare(a: FirstArgument, b: SecondArgument, subject: SubjectOption = None, 
 
 
 def _evidence(database: str, subject: str | None) -> tuple[StrategyEvidence, ...]:
-    with open_database(database) as opened, sound_database(opened).reading() as reader:
-        return strategy_evidence(reader, subject=subject)
+    try:
+        with open_database(database) as opened, sound_database(opened).reading() as reader:
+            return strategy_evidence(reader, subject=subject)
+    except DatabaseMissingError as error:
+        # The error's own advice is for commands that have one database, named by an option.
+        raise RunnerError(
+            f"{error.location}: there is no evidence; name a database that `runner fill-catalog` or `runner import` "
+            "has filled: runner compare A B"
+        ) from error
 
 
 def _print(pairing: Pairing) -> None:

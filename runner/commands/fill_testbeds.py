@@ -261,8 +261,8 @@ def _served(request: FleetRequest, scheduler: str, database: Database, progress:
             context = run_context(request.catalog, request.base, selection, request.scale)
             contexts.setdefault(context.environment_key, (context, selection))
             members.setdefault(context.environment_key, []).append(name)
-        if client.dashboard_link:
-            progress.link(f"dashboard: {client.dashboard_link}")
+        if link := dask.dashboard_link(client):
+            progress.link(f"dashboard: {link}")
         yield [
             _Group(
                 context,

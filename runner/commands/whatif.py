@@ -1,6 +1,6 @@
 """`runner whatif`: latency against the bandwidth of a link, per strategy, and where the choice changes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.console import open_table
-from catalog.units import duration, parse_bit_rate, rate
+from catalog.units import counted, duration, parse_bit_rate, rate
 from recommender.answer.wording import output_warnings
 from recommender.evidence.snapshots import Snapshots
 from recommender.whatif import LinkedStrategy, LinkRate, Prediction, WhatIf, what_if
@@ -30,6 +30,8 @@ from runner.reports.ranking import FoldedName
 
 # So many rates fit beside the longest names of strategies, by the width of the terminal.
 _COLUMNS, _WIDE_COLUMNS, _WIDE = 3, 5, 130
+# So many strategies are named where one reason keeps several from a prediction; `--json` has all.
+_NAMED = 3
 # The numbers; samples and intervals in full are for the code that decides.
 _REPORTED = [field.name for field in fields(Prediction) if field.compare]
 SubjectArgument = Annotated[str, typer.Argument(help="The model under study")]
@@ -132,9 +134,23 @@ def _print(subject: str, curves: Curves, rates: Sequence[float], answers: Sequen
         # What has no prediction might be faster still.
         predicted = "the fastest of those with a prediction is" if curves.unpredictable else "the fastest is"
         out.print(f"{predicted} {curves.fastest(0).name} at every rate shown")
-    for refused in curves.unpredictable:
-        out.print(f"no prediction for {refused.operator}@{refused.placement}: {refused.reason}")
+    for line in _refusals(curves):
+        out.print(line)
     out.print("unloaded, single stream; ± is half the 95 % interval, * was measured and does not use the link")
+
+
+def _refusals(curves: Curves) -> Iterator[str]:
+    """Yield a line for each reason, with the strategies that have no prediction for it."""
+    names: dict[str, list[str]] = {}
+    for refused in curves.unpredictable:
+        names.setdefault(refused.reason, []).append(f"{refused.operator}@{refused.placement}")
+    for reason, strategies in names.items():
+        if not curves.curves and len(names) == 1 and len(strategies) > 1:
+            who = f"any of {counted(len(strategies), 'strategy')}"
+        else:
+            rest = [f"{len(strategies) - _NAMED} more"] if len(strategies) > _NAMED else []
+            who = " and ".join(filter(None, (", ".join(strategies[:_NAMED]), *rest)))
+        yield f"no prediction for {who}: {reason}"
 
 
 def _table(subject: str, curves: Curves, rates: Sequence[float], answers: Sequence[WhatIf]) -> Table:

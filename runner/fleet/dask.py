@@ -17,9 +17,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, Request, build_opener
 
 import dask.config
 from distributed import Client, Future, Security, Worker, get_worker
@@ -48,6 +51,7 @@ _PATIENCE_S = 60.0
 _ATTEMPTS = 5
 _PREFIX = "testbed:"
 _CLOSING_S = 5
+_DASHBOARD_S = 2.0
 
 # Dask looks at its workers to share out work by their load, which would be load on a machine that measures.
 _QUIET = {
@@ -170,6 +174,29 @@ async def _serve(service: _Service, scheduler: str, say: Callable[[str], None]) 
     # The thread of a measurement in flight is Dask's, which would wait for it a few seconds only.
     while service.worker.busy:
         await asyncio.sleep(_TICK_S)
+
+
+def dashboard_link(client: Client) -> str | None:
+    """Return the address of the scheduler's dashboard; None where it runs without one.
+
+    Dask names an address either way, because the port has other pages, too.
+    """
+    try:
+        link = str(client.dashboard_link or "")
+    except KeyError:  # the scheduler has no such port at all
+        return None
+    if not link.startswith(("http://", "https://")):
+        return None
+    try:
+        # The scheduler was reached without a proxy.
+        with build_opener(ProxyHandler({})).open(Request(link, method="HEAD"), timeout=_DASHBOARD_S):
+            return link
+    except HTTPError as error:
+        # A page that answers to GET alone is there.
+        return None if error.code == HTTPStatus.NOT_FOUND else link
+    except (OSError, ValueError):
+        # What cannot be reached from here may be reached from where the browser runs.
+        return link
 
 
 _REFUSED: tuple[type[Exception], ...] = (OSError, CommClosedError, ValueError, RuntimeError, FleetError)

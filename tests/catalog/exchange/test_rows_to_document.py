@@ -232,6 +232,8 @@ BAD: dict[str, tuple[str | bytes, str]] = {
         "subject,operator,placement,latency_s\nnet,i,edge,1\n",
         "missing columns input_id, repetition; latencies",
     ),
+    "no near name": (f"{HEADER},comment\n{ROW},x\n", r"unknown column 'comment'; allowed: [^;?]*; or a link such"),
+    "yaml": ("version: 1\nsubjects:\n  net: {model: a.onnx}\n", r"^[^\n]*is YAML, as a catalog file is, [^\n]*$"),
     "unknown": (f"{HEADER},rund\n{ROW},1\n", r"unknown column 'rund'; allowed: subject, .* did you mean 'round'\?"),
     "misspelt": (f"{HEADER}\n{ROW}\n".replace("latency_s", "latency_sec"), "unknown column 'latency_sec'.*'latency_s'"),
     "twice": (f"{HEADER},latency_s\n{ROW},1\n", "column 'latency_s' is there 2 times"),

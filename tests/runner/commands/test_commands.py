@@ -164,7 +164,11 @@ def test_a_rejected_file_is_told_by_line_and_leaves_no_trace(lab: Runner, tmp_pa
         (["sql", "SELECT 1 UNION SELECT 2", "-d", "lab.db", "--max-rows", "1", "--json"], 1, "more than 1 row;"),
         (["sql", "SELECT 1", "-d", "lab.db", "--max-size", "much"], 2, "--max-size"),
         (["sql", "SELECT 1", "-d", "lab.db", "--json", "--csv"], 2, "choose one of --json and --csv"),
-        (["compare", "lab.db", "none.db"], 1, "there is no database"),
+        (
+            ["compare", "lab.db", "none.db"],
+            1,
+            "none.db: there is no evidence; name a database that `runner fill-catalog`",
+        ),
         (["compare", "lab.db"], 2, "Missing argument"),
         (["compare", "lab.db", "lab.db", "--subject", "x"], 1, "neither database declares x"),
     ],
