@@ -329,7 +329,11 @@ def _shortfall_out(candidate: Candidate, shortfall: Shortfall) -> ShortfallOut:
             items_needed=shortfall.items_needed,
         )
 
-    return made() if shortfall.items is None else _shortfall_rows.get(candidate, shortfall, made)
+    if shortfall.items is None:
+        return made()
+    # The estimate and the items are the candidate's; a key of few numbers takes a fraction of a dataclass's time.
+    key = shortfall.budget, shortfall.limit, shortfall.bound, shortfall.best_bound, shortfall.items_needed
+    return _shortfall_rows.get(candidate, key, made)
 
 
 def _status(answer: RankedAnswer, infeasible: InfeasibleOut | None) -> AnswerStatus:

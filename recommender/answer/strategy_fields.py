@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from typing import TypedDict
+from weakref import WeakKeyDictionary
 
 import scipy
 
@@ -30,11 +31,13 @@ SEPARATOR = ":"
 _latencies: CandidateCache[LatencyOut] = CandidateCache()
 _accuracies: CandidateCache[AccuracyOut] = CandidateCache()
 _distances: CandidateCache[DistanceOut] = CandidateCache()
-_resource_uses: CandidateCache[ResourcesOut] = CandidateCache()
+_measured_fields: CandidateCache["MeasuredFields"] = CandidateCache()
+# As long as the snapshot of the evidence.
+_environments: WeakKeyDictionary[SubjectEvidence, EnvironmentOut] = WeakKeyDictionary()
 
 
-class StrategyFields(TypedDict):
-    """What every place in an answer says of a strategy."""
+class MeasuredFields(TypedDict):
+    """What the measurements of a strategy say; no budget changes it."""
 
     id: str
     operator: str
@@ -46,6 +49,11 @@ class StrategyFields(TypedDict):
     sent_bytes: float | None
     resources: ResourcesOut
     pareto: bool
+
+
+class StrategyFields(MeasuredFields):
+    """What every place in an answer says of a strategy."""
+
     verdicts: Mapping[str, int]
     latency_evidence_id: str | None
     accuracy_evidence_id: str | None
@@ -59,9 +67,22 @@ def strategy_id(subject: str, operator: str, placement: str) -> str:
 
 def strategy_fields(subject: str, strategy: DeclaredStrategy, estimate: Estimate, *, pareto: bool) -> StrategyFields:
     """Return the fields of a considered strategy."""
+    key = subject, estimate.percentile, pareto
+    measured = _measured_fields.get(estimate.candidate, key, lambda: _measured(subject, estimate, pareto=pareto))
+    # Not kept with the candidate: after a reload it may belong to a strategy of which more is known.
+    return {
+        **measured,
+        "verdicts": strategy.verdicts,
+        "latency_evidence_id": strategy.latency_evidence_id,
+        "accuracy_evidence_id": strategy.accuracy_evidence_id,
+        "artifact_sha256": strategy.artifact_sha256,
+    }
+
+
+def _measured(subject: str, estimate: Estimate, *, pareto: bool) -> MeasuredFields:
     candidate = estimate.candidate
     return {
-        "id": strategy_id(subject, strategy.operator, strategy.placement),
+        "id": strategy_id(subject, candidate.operator, candidate.placement),
         "operator": candidate.operator,
         "placement": candidate.placement,
         "latency": latency_out(estimate),
@@ -69,12 +90,8 @@ def strategy_fields(subject: str, strategy: DeclaredStrategy, estimate: Estimate
         "distance": distance_of(candidate),
         "size_bytes": candidate.size_bytes,
         "sent_bytes": candidate.sent_bytes,
-        "resources": _resource_uses.get(candidate, None, lambda: _resources(candidate)),
+        "resources": _resources(candidate),
         "pareto": pareto,
-        "verdicts": strategy.verdicts,
-        "latency_evidence_id": strategy.latency_evidence_id,
-        "accuracy_evidence_id": strategy.accuracy_evidence_id,
-        "artifact_sha256": strategy.artifact_sha256,
     }
 
 
@@ -210,6 +227,13 @@ def _tiers(subject_evidence: SubjectEvidence) -> list[str]:
 
 def environment_out(subject_evidence: SubjectEvidence) -> EnvironmentOut:
     """Return the environment of an answer as it is sent."""
+    out = _environments.get(subject_evidence)
+    if out is None:
+        out = _environments[subject_evidence] = _environment_out(subject_evidence)
+    return out
+
+
+def _environment_out(subject_evidence: SubjectEvidence) -> EnvironmentOut:
     environment = subject_evidence.environment
     return EnvironmentOut(
         **values_of(environment, EnvironmentSummary),

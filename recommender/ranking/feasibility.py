@@ -9,6 +9,7 @@ from catalog.statistics.feasibility import BudgetCheck, Feasibility, latency_che
 from catalog.statistics.intervals import PercentileInterval
 from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.looks import with_share
+from catalog.statistics.posterior import latency_probability
 from recommender.ranking.accuracy_budgets import MissingEvidence, accuracy_checks, below_floor
 from recommender.ranking.candidates import Candidate, Estimate
 from recommender.ranking.model import (
@@ -180,6 +181,10 @@ class Judgement:
         return missed
 
     def _latency_chances(self) -> list[float | None]:
+        # Most questions have one budget of latency.
+        if len(self._latency) == 1:
+            [columns], [limit] = self._latency, self._limits
+            return [None if own is None else latency_probability(own, limit) for own in columns.posterior]
         percentiles = tuple(budget.percentile for budget in self.budgets.latency)
         correlation = self.table.correlation(percentiles) if len(percentiles) > 1 else None
         return [
@@ -272,7 +277,8 @@ class _Checks:
         "_budgets",
         "_columns",
         "_confidences",
-        "_limits",
+        "_of_accuracy",
+        "_promised",
         "_row",
         "_share",
         "_sharing",
@@ -283,11 +289,18 @@ class _Checks:
     def __init__(self, candidate: Candidate, judgement: Judgement, row: int) -> None:
         table, self._budgets = judgement.table, judgement.budgets
         self._columns: Sequence[LatencyColumns] = judgement._latency
-        self._limits, self._row = judgement._limits, row
+        self._row = row
+        self._promised = [
+            (columns.promised[row], limit) for columns, limit in zip(judgement._latency, judgement._limits, strict=True)
+        ]
         self._accuracy = [check for check in accuracy_checks(candidate, judgement.budgets) if check is not None]
         # The largest level at which all budgets of accuracy hold, each by itself.
         self.accuracy_confidence = min((check.confidence for check in self._accuracy), default=1.0)
         self._sharing = table.sharing[row]
+        self._of_accuracy = self.accuracy_confidence
+        if self._of_accuracy >= self._budgets.confidence:
+            # Judged once for all that share it, at level ** sharing (`at`); the root puts it on the scale of one test.
+            self._of_accuracy **= 1 / self._sharing
         self._share = judgement.family.latency_share * table.error_share[row]
         # The number of tests matters only where strategies share variance, which errs once for all.
         self._tests = None if any(own.shares_variance[row] for own in self._columns) else len(judgement.family.rows)
@@ -296,12 +309,7 @@ class _Checks:
     def confidence(self, tests: int) -> float:
         """Return the confidence for stepping down; an accuracy that alone does not hold puts it below any level."""
         of_latency = min(self._of_latency(tests), default=1.0)
-        of_latency = max(0.0, 1 - (1 - of_latency) / self._share)
-        of_accuracy = self.accuracy_confidence
-        if of_accuracy >= self._budgets.confidence:
-            # Judged once for all that share it, at level ** sharing (`at`); the root puts it on the scale of one test.
-            of_accuracy **= 1 / self._sharing
-        return min(of_latency, of_accuracy)
+        return min(max(0.0, 1 - (1 - of_latency) / self._share), self._of_accuracy)
 
     def missed(self, level: float, tests: int) -> int | None:
         """Return the place of the first check that does not hold at the level of a step."""
@@ -347,8 +355,7 @@ class _Checks:
         confidences = self._confidences.get(tests)
         if confidences is None:
             confidences = self._confidences[tests] = [
-                0.0 if (own := columns.promised[self._row]) is None else own.confidence_below(limit, tests=tests)
-                for columns, limit in zip(self._columns, self._limits, strict=True)
+                0.0 if own is None else own.confidence_below(limit, tests=tests) for own, limit in self._promised
             ]
         return confidences
 
