@@ -1,7 +1,8 @@
 """What a reader must know before acting on an answer."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from weakref import ref
 
 from catalog.statistics.intervals import inputs_needed
 from catalog.units import counted, duration
@@ -9,6 +10,7 @@ from recommender.answer.wording import join, output_warnings, percentile_name, s
 from recommender.errors import FILL_COMMAND
 from recommender.evidence.model import DeclaredStrategy, EnvironmentChoice
 from recommender.ranking import Candidate, Constraints, Estimate, Objective, RankedAnswer
+from recommender.ranking.candidates import CandidateCache
 
 
 def cautions(
@@ -18,9 +20,7 @@ def cautions(
     strategies: Mapping[Candidate, DeclaredStrategy],
 ) -> Iterator[str]:
     """Yield what to know of the answers, the evidence, the recommendation and the environment."""
-    yield from output_warnings([estimate.candidate for estimate in answer.considered])
-    yield from _remarks(answer)
-    yield from _rounds(answer)
+    yield from _of_evidence([estimate.candidate for estimate in answer.considered])
     here = chosen.subject_evidence.environment.imported_from is None
     yield from _doubtful([strategies[estimate.candidate] for estimate in answer.considered], here=here)
     yield from _thin_ranking(answer)
@@ -32,6 +32,22 @@ def cautions(
         yield from _unknown_objective(answer.recommendation.candidate, answer.budgets.objective)
     yield from _slow_int8(answer, strategies)
     yield from _environment(chosen)
+
+
+# As many as tables of candidates (`recommender.ranking.table`): one for each choice of constraints.
+_evidence_cautions: CandidateCache[tuple[str, ...]] = CandidateCache(most=16)
+
+
+def _of_evidence(candidates: Sequence[Candidate]) -> Sequence[str]:
+    """Return what to know of the evidence of the considered strategies, which no budget changes."""
+    if not candidates:
+        return ()
+
+    def made() -> tuple[str, ...]:
+        return (*output_warnings(candidates), *_remarks(candidates), *_rounds(candidates))
+
+    # Weak references, so that the key does not keep candidates of an older snapshot alive.
+    return _evidence_cautions.get(candidates[0], tuple(map(ref, candidates)), made)
 
 
 def _unknown_objective(best: Candidate, objective: Objective) -> Iterator[str]:
@@ -58,10 +74,10 @@ def _doubts(best: Candidate) -> Iterator[str]:
         yield f"{strategy_name(best)}: {len(best.doubts)} of its {best.rounds} rounds are marked doubtful"
 
 
-def _rounds(answer: RankedAnswer) -> Iterator[str]:
-    total = len(answer.considered)
+def _rounds(considered: Sequence[Candidate]) -> Iterator[str]:
+    total = len(considered)
     # A race stops measuring a strategy once it cannot change an answer.
-    candidates = [estimate.candidate for estimate in answer.considered if estimate.candidate.error_share == 1]
+    candidates = [candidate for candidate in considered if candidate.error_share == 1]
     once = [candidate for candidate in candidates if candidate.rounds == 1]
     if once:
         yield (
@@ -173,14 +189,14 @@ def _by_round(estimate: Estimate) -> Mapping[int, float]:
     return dict(zip(numbers, estimate.percentile_s_by_round, strict=False))
 
 
-def _remarks(answer: RankedAnswer) -> Iterator[str]:
+def _remarks(candidates: Sequence[Candidate]) -> Iterator[str]:
     """Yield the remarks on accuracies that say nothing, with all operators that share one together."""
     # Dictionaries serve as ordered sets: operators come in the order of the answer.
     operators: dict[str, dict[str, None]] = {}
-    for estimate in answer.considered:
-        accuracy = estimate.candidate.accuracy
+    for candidate in candidates:
+        accuracy = candidate.accuracy
         if accuracy is not None and accuracy.remark is not None:
-            operators.setdefault(accuracy.remark, {})[estimate.candidate.operator] = None
+            operators.setdefault(accuracy.remark, {})[candidate.operator] = None
     for remark, names in operators.items():
         yield f"{join(list(names))}: {remark}"
 

@@ -182,7 +182,7 @@ def respond(evidence: Evidence, request: RecommendRequest, *, on: date | None = 
     relaxed = [_relaxation(relaxation) for relaxation in answer.relaxations]
     unmeasured = list(not_considered(subject_evidence, answer, constraints))
     to_do = planner.whole(unmeasured)
-    infeasible = _infeasible(answer)
+    infeasible, recommendation = _infeasible(answer), fields.recommendation()
     return RecommendResponse(
         version=request.version,
         status=_status(answer, infeasible),
@@ -191,9 +191,9 @@ def respond(evidence: Evidence, request: RecommendRequest, *, on: date | None = 
         budgets=_budgets(budgets, request.slo),
         links=on_links.asked_out(request.links),
         constraints=constraints_out(request) if constraints.any_set else None,
-        summary=summary(answer, to_do),
+        summary=summary(answer, to_do, reason=None if recommendation is None else recommendation.why),
         to_do=None if to_do is None else _to_do(to_do),
-        recommendation=fields.recommendation(),
+        recommendation=recommendation,
         proven=fields.proven(),
         infeasible=infeasible,
         # `relaxations` puts the cheapest first.
@@ -331,7 +331,7 @@ def _shortfall_out(candidate: Candidate, shortfall: Shortfall) -> ShortfallOut:
 
     if shortfall.items is None:
         return made()
-    # The estimate and the items are the candidate's; a key of few numbers takes a fraction of a dataclass's time.
+    # The estimate and the items are the candidate's.
     key = shortfall.budget, shortfall.limit, shortfall.bound, shortfall.best_bound, shortfall.items_needed
     return _shortfall_rows.get(candidate, key, made)
 

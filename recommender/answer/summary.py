@@ -26,12 +26,12 @@ from recommender.ranking.model import WITHOUT_ESTIMATE
 from recommender.schemas.base import CONDITIONS
 
 
-def summary(answer: RankedAnswer, to_do: ToDo | None) -> str:
-    """Summarise any answer for a reader who acts on it."""
+def summary(answer: RankedAnswer, to_do: ToDo | None, *, reason: str | None = None) -> str:
+    """Summarise any answer for a reader who acts on it; `reason` is what `why` says, where that is known already."""
     best = answer.recommendation
     if best is None:
         return " ".join(filter(None, (f"{nothing(answer)}.", _way_out(answer, to_do))))
-    sentences = [f"{head(answer, best)}.", _capital(why(answer))]
+    sentences = [f"{head(answer, best)}.", _capital(reason or why(answer))]
     if to_do is not None:
         sentences.append(f"{to_do.words}.")
     if answer.proven is not None:

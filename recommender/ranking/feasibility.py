@@ -326,21 +326,12 @@ class _Checks:
     def at(self, level: float, tests: int) -> tuple[BudgetCheck, ...]:
         """Judge at the level of a step."""
         of_latency, of_accuracy = self._levels(level)
-        return (
-            *(
-                latency_check(
-                    columns.bounded[self._row],
-                    budget.max_s,
-                    confidence,
-                    confidence_level=of_latency,
-                    tests=self._effective(tests),
-                )
-                for columns, budget, confidence in zip(
-                    self._columns, self._budgets.latency, self._of_latency(tests), strict=True
-                )
-            ),
-            *(check.at(of_accuracy) for check in self._accuracy),
-        )
+        row, effective, confidences = self._row, self._effective(tests), self._of_latency(tests)
+        latency = [
+            latency_check(columns.bounded[row], budget.max_s, confidence, confidence_level=of_latency, tests=effective)
+            for columns, budget, confidence in zip(self._columns, self._budgets.latency, confidences, strict=True)
+        ]
+        return (*latency, *[check.at(of_accuracy) for check in self._accuracy])
 
     def _levels(self, level: float) -> tuple[float, float]:
         """Return the level of latencies, and that of accuracies: once for all that share one, not below the asked."""

@@ -12,10 +12,11 @@ from catalog.evidence.strategy_evidence import SloEvidence
 from catalog.statistics.tables import OFTEN
 from recommender.answer import tabulation
 from recommender.answer.respond import respond
+from recommender.answer.strategy_fields import strategy_fields
 from recommender.answer.tabulation import Tabulation, tabulate, usual_questions
 from recommender.evidence.model import Evidence
 from recommender.evidence.snapshots import Snapshots
-from recommender.ranking import candidates
+from recommender.ranking import candidates, estimate
 from recommender.schemas import RecommendRequest
 
 
@@ -114,3 +115,22 @@ def test_only_what_was_read_again_or_not_finished_is_tabulated(
     assert tabulated(replace(unchanged, slos={"new": SloEvidence(name="new", latency_s={99.9: 1.0})})) == set(
         evidence.subjects
     )
+
+
+def test_what_no_budget_changes_is_made_once(opened: Snapshots) -> None:
+    evidence = opened.current()
+    first, second = (respond(evidence, RecommendRequest(subject="net", max_latency_s=limit)) for limit in (0.2, 0.3))
+    assert first.recommendation is not None
+    assert second.recommendation is not None
+    assert first.environment is second.environment
+    assert first.recommendation.resources is second.recommendation.resources
+
+
+def test_a_kept_candidate_has_what_is_known_of_its_strategy_now(opened: Snapshots) -> None:
+    evidence = opened.current()
+    [strategy, *_] = [strategy for strategy in evidence.select("net").strategies if strategy.candidate is not None]
+    assert strategy.candidate is not None
+    measured = estimate(strategy.candidate, 90.0)
+    for verdicts in ({"VALID": 3}, {"VALID": 3, "INVALID": 1}):
+        later = replace(strategy, verdicts=verdicts)
+        assert strategy_fields("net", later, measured, pareto=True)["verdicts"] == verdicts
