@@ -91,3 +91,20 @@ def test_an_engine_that_was_started_again_is_noticed(
     # What an engine elsewhere runs on cannot be told without asking it.
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     assert memory("docker").state() is None
+
+
+@pytest.mark.parametrize("changed", ["machine_facts", "versions", "_programs"])
+def test_another_machine_or_program_is_noticed(memory: Memory, monkeypatch: pytest.MonkeyPatch, changed: str) -> None:
+    keep(memory())
+    monkeypatch.setattr(kept_plan, changed, lambda: {"another": "one"})
+    assert memory().find() is None
+
+
+def test_keys_that_cannot_be_read_are_absent(memory: Memory, tmp_path: Path) -> None:
+    keep(memory())
+    (file,) = (tmp_path / ".tierwise/planned").iterdir()
+    for content in (b"{", b"[]", b"{}", b'{"state": 1}', b"\xff"):
+        file.write_bytes(content)
+        assert memory().find() is None
+    keep(memory())
+    assert memory().find() == PLAN
