@@ -51,6 +51,7 @@ _SERVER_FULL = (
     "the server's disk is full; nothing of the last transaction was stored. Free space there, then give the same "
     "command again"
 )
+_DAMAGED = "the file is damaged; restore a copy, or move it away and fill a new one"
 _CUT = (
     "the connection to the server was cut; nothing of the last transaction was stored. Give the same command again: "
     "what is stored is kept"
@@ -64,7 +65,9 @@ _TRANSLATIONS: Mapping[str, tuple[type[DatabaseError], str]] = {
     "readonly": (DatabaseReadOnlyError, "it may only be read; open it for writing or change its permissions"),
     "read-only": (DatabaseReadOnlyError, "it may only be read; open it for writing or change its permissions"),
     "not a database": (NotADatabaseError, f"this is not a Tierwise database; {_FILL}"),
-    "malformed": (NotADatabaseError, "the file is damaged; restore a copy, or move it away and fill a new one"),
+    "malformed": (NotADatabaseError, _DAMAGED),
+    # A header that no version of SQLite has written.
+    "unsupported file format": (NotADatabaseError, _DAMAGED),
     "server closed the connection": (DatabaseError, _CUT),
     "terminating connection": (DatabaseError, _CUT),
     "connection is lost": (DatabaseError, _CUT),

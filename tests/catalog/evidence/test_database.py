@@ -168,6 +168,18 @@ def test_what_is_something_else_is_refused_untouched(tmp_path: Path, create: boo
         assert before is None or path.read_bytes() == before
 
 
+@pytest.mark.parametrize("offset", [44, 100])
+def test_a_file_of_which_bytes_are_damaged_is_said_to_be_that(tmp_path: Path, offset: int) -> None:
+    """Byte 44 begins the schema's format, byte 100 its first page (sqlite.org/fileformat2.html)."""
+    path = tmp_path / "damaged.db"
+    open_database(path, create=True).close()
+    content = bytearray(path.read_bytes())
+    content[offset : offset + 8] = b"\xaa" * 8
+    path.write_bytes(content)
+    with pytest.raises(errors.NotADatabaseError, match="the file is damaged; restore a copy"):
+        open_database(path, readonly=True)
+
+
 @pytest.mark.parametrize("url", ["nonsense://somewhere/x", "http//:", "postgresql+nothing://host/x"])
 def test_urls_nothing_answers_to_are_refused(url: str) -> None:
     with pytest.raises(errors.DatabaseError):
