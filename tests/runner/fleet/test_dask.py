@@ -1,5 +1,6 @@
 """Testbeds behind a Dask scheduler: a fill over two workers, what is refused, and what is left after kills."""
 
+import asyncio
 import contextlib
 import io
 import json
@@ -24,6 +25,7 @@ if os.environ.get("CI") != "true":
     pytest.importorskip("distributed", reason="the extra tierwise[fleet] is not installed")
 
 from dask import config
+from distributed import Client, Scheduler
 
 from benchmarks.fleet_kills import TESTBEDS, KillRun, declare_testbeds, free_port, run_command, run_scheduler
 from runner.errors import FleetError
@@ -125,6 +127,20 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         for process in processes:
             process.kill()
             process.join()
+
+
+def test_a_dashboard_is_linked_only_where_there_is_one() -> None:
+    async def link(*, shown: bool) -> str | None:
+        where = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
+        async with (
+            Scheduler(**where, dashboard=shown) as scheduler,
+            Client(scheduler.address, asynchronous=True) as client,
+        ):
+            return await asyncio.to_thread(dask.dashboard_link, client)
+
+    assert asyncio.run(link(shown=False)) is None
+    # In this order: Dask keeps the pages of a dashboard for all later schedulers of a process.
+    assert (asyncio.run(link(shown=True)) or "").endswith("/status")
 
 
 def test_testbeds_of_one_class_share_the_rounds_and_each_says_where_it_ran(fleet: Fleet) -> None:
