@@ -90,6 +90,11 @@ def rewire(model: Path, entry: str, result: str) -> onnx.ModelProto:
     whole = onnx.load(model)
     for node in whole.graph.node:
         node.input[:] = [entry if name == result else name for name in node.input]
+    if any(output.name == result for output in whole.graph.output):
+        # Nothing reads an output, so that the tensor itself becomes another one.
+        for node in whole.graph.node:
+            node.output[:] = [f"{name}_skipped" if name == result else name for name in node.output]
+        whole.graph.node.append(onnx.helper.make_node("Identity", [entry], [result]))
     # Declared shapes of inner tensors may be those of the longer path.
     del whole.graph.value_info[:]
     return whole
