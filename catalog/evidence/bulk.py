@@ -6,7 +6,7 @@ the rows are written, and rows of plain values go to the driver as they are.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import chain, repeat
+from itertools import repeat
 from typing import Any
 
 from sqlalchemy import func, insert, select, text
@@ -46,8 +46,6 @@ _PLAIN: Mapping[type[EvidenceTable], tuple[str, ...]] = {
 }
 # Rows that wait in memory: more of them save no time.
 _ROWS_AT_ONCE = 20_000
-# Of eight values each: older builds of SQLite allow 999 in a statement.
-_ROWS_OF_A_STATEMENT = 100
 _Columns = Sequence[Sequence[Any]]
 
 
@@ -121,7 +119,7 @@ class BulkWriter:
             for table in _ORDER:
                 rows = self._rows[table]
                 if rows and table in _PLAIN:
-                    self._insert_plain(table, rows)
+                    self._session.connection().exec_driver_sql(self._statement(table), rows)
                 elif rows:
                     self._session.execute(insert(table_of(table)), rows)
                 self._rows[table] = []
@@ -163,23 +161,11 @@ class BulkWriter:
         query = text(f"SELECT nextval(pg_get_serial_sequence('{name}', 'id')) FROM generate_series(1, :count)")
         return self._session.execute(query, {"count": count}).scalars().all()
 
-    def _insert_plain(self, table: type[EvidenceTable], rows: Sequence[Any]) -> None:
-        """Insert rows in the driver's own words: SQLAlchemy would look at every value of a million rows."""
-        connection = self._session.connection()
-        is_file = connection.dialect.name == "sqlite"
-        names, place = _PLAIN[table], "?" if is_file else "%s"
-        insertion = f"INSERT INTO {table_of(table).name} ({', '.join(names)}) VALUES "
-        row = f"({', '.join([place] * len(names))})"
-        start = 0
-        if is_file:
-            # SQLite takes two thirds of the time for a statement of many rows.
-            statement = insertion + ", ".join([row] * _ROWS_OF_A_STATEMENT)
-            while start + _ROWS_OF_A_STATEMENT <= len(rows):
-                values = chain.from_iterable(rows[start : start + _ROWS_OF_A_STATEMENT])
-                connection.exec_driver_sql(statement, tuple(values))
-                start += _ROWS_OF_A_STATEMENT
-        if start < len(rows):
-            connection.exec_driver_sql(insertion + row, rows[start:])
+    def _statement(self, table: type[EvidenceTable]) -> str:
+        """Return an INSERT in the driver's own words: SQLAlchemy would look at every value of a million rows."""
+        names = _PLAIN[table]
+        place = "?" if self._session.connection().dialect.name == "sqlite" else "%s"
+        return f"INSERT INTO {table_of(table).name} ({', '.join(names)}) VALUES ({', '.join([place] * len(names))})"
 
 
 def _refuse_duplicate(name: Any, stored: set[Any], what: str) -> None:
