@@ -98,7 +98,7 @@ class RecommenderSettings(FileSettings):
     @field_validator("api_key")
     @classmethod
     def _refuse_unsendable(cls, key: SecretStr | None) -> SecretStr | None:
-        # A client sends it in a header; with any other character the service would start and nobody could enter it.
+        # A client sends it in a header; with any other character the service would start and refuse every client.
         if key is not None and _KEY.fullmatch(key.get_secret_value()) is None:
             raise ValueError(
                 "the key has a blank, a line break or another character that a header cannot carry; allowed: at least "

@@ -34,8 +34,8 @@ from recommender.ranking.recommend import recommend
 _LEAST_GAIN = 0.005
 # Rounds of one that may be faster than what is proven already.
 _RIVAL_ROUNDS = 8
-# Where nobody asked: how many percentage points of accuracy are worth no latency, and what share of it each further one
-# is worth. Half of the accuracy for a tenth of the latency is no answer that rounds should look for.
+# In undeclared questions: how many percentage points of accuracy are worth no latency, and what share of it each
+# further one is worth. Half of the accuracy for a tenth of the latency is no answer that rounds should look for.
 _FREE_POINTS = 2.0
 _LATENCY_SHARE_PER_POINT = 0.1
 # What only rounds can mend.

@@ -96,7 +96,7 @@ def _fill(engine: Engine, mount: Mount, *, image: str, labels: Mapping[str, str]
 
 def _add(tar: tarfile.TarFile, inside: str, path: Path) -> None:
     entry = tar.gettarinfo(str(path), arcname=inside)
-    # Tiers run as nobody: they may read the files, but neither own nor change them.
+    # Tiers run as the user nobody: they may read the files, but neither own nor change them.
     entry.uid = entry.gid = 0
     # tarfile would write a second name of one inode as a hard link, without its content.
     entry.type, entry.size, entry.mode = tarfile.REGTYPE, path.stat().st_size, 0o444

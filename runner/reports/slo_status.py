@@ -51,12 +51,6 @@ def store_results(
     progress(_ANSWERS, 1.0)
 
 
-def store_slo_status(database: Database) -> None:
-    """Answer every SLO for every subject in every environment, and store the answers in place of the former ones."""
-    # Before the evidence is read: what is measured meanwhile is newer than the answers.
-    _store_answers(database, utc_text(utc_now()), lambda: load(sound_database(database)))
-
-
 def _store_answers(database: Database, now: str, read: Callable[[], Evidence]) -> None:
     try:
         rows = [{**row, "created_at": now} for row in _answers(read())]

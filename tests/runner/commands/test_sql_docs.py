@@ -13,7 +13,7 @@ from catalog.evidence.database import open_database
 from catalog.exchange import import_files
 from migrations.views import VIEWS
 from runner.cli import app, run
-from runner.reports.slo_status import store_slo_status
+from runner.reports.slo_status import store_results
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "sql.md").read_text()
@@ -26,7 +26,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> str:
     with open_database(path, create=True) as database:
         import_files(database, [DOCS / "example-evidence.json.gz"])
         store_missing(database, AnalysisSettings())
-        store_slo_status(database)
+        store_results(database, AnalysisSettings())
     return str(path)
 
 

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from catalog.analysis import AnalysisSettings
 from catalog.evidence.allowed import utc_now
 from catalog.evidence.database import Database, open_database
 from catalog.evidence.writing import sync_strategies
 from recommender.answer.respond import respond
 from recommender.evidence.loading import load
 from recommender.schemas import RecommendRequest
-from runner.reports.slo_status import store_slo_status
+from runner.reports.slo_status import store_results
 from tests.evidence_builder import EvidenceBuilder, measurement_record, sample_records, strategy_record
 
 pytestmark = pytest.mark.both_databases
@@ -37,7 +38,7 @@ def builder(database_url: str) -> Iterator[EvidenceBuilder]:
             for place, level_s in places.items()
         )
         builder.slos({"easy": EASY, "hard": HARD})
-        store_slo_status(database)
+        store_results(database, AnalysisSettings())
         yield builder
 
 
@@ -76,11 +77,11 @@ def test_answers_to_changed_or_removed_targets_are_gone(builder: EvidenceBuilder
     assert set(rows(builder.database)) == {"easy"}
     builder.slos({"hard": HARD})
     assert rows(builder.database) == {}
-    store_slo_status(builder.database)
+    store_results(builder.database, AnalysisSettings())
     assert set(rows(builder.database)) == {"hard"}
 
 
 def test_what_has_no_accuracy_yet_is_unmeasured_and_not_infeasible(builder: EvidenceBuilder) -> None:
     builder.slos({"exact": {"latency": {"p90": "1s"}, "accuracy": {"min": 50.0}}})
-    store_slo_status(builder.database)
+    store_results(builder.database, AnalysisSettings())
     assert [(row["status"], row["operator"]) for row in rows(builder.database).values()] == [("unmeasured", None)]
