@@ -1,11 +1,14 @@
 """Small real networks, and their outputs in the real engine."""
 
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import docker
 import numpy as np
 import onnx
 import onnxruntime
+import psutil
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -102,3 +105,15 @@ def residual(tmp_path: Path) -> Path:
     for number in range(3):
         current = build.block(current, f"layer2.{number}")
     return build.save(tmp_path / "residual.onnx", build.classifier(current))
+
+
+@pytest.fixture(scope="module")
+def gateway() -> str:
+    """Return the address of this machine that the containers of its engine reach.
+
+    It is read from the bridge: an engine that has just been started for the first time does not name the gateway.
+    """
+    client = docker.from_env()
+    bridge = client.networks.get("bridge").attrs["Options"]["com.docker.network.bridge.name"]
+    client.close()
+    return next(address.address for address in psutil.net_if_addrs()[bridge] if address.family == socket.AF_INET)

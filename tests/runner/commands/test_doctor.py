@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
 
 from runner.cli import app, run
@@ -43,10 +42,7 @@ def test_each_place_that_does_not_answer_says_why(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.docker
-def test_a_testbed_is_tried_from_tier_to_tier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    client = docker.from_env()
-    gateway = client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
-    client.close()
+def test_a_testbed_is_tried_from_tier_to_tier(tmp_path: Path, capsys: pytest.CaptureFixture[str], gateway: str) -> None:
     edge = f"{{engine: 'unix:///var/run/docker.sock', address: {gateway}}}"
     rows = examined(capsys, tmp_path, f"{{mobile: local, edge: {edge}}}", code=1)
     assert rows["mobile", "machine"]["advice"] == "" and rows["mobile", "provider"]["advice"] == ""

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import docker
 import pytest
 
 from catalog.declaration import TestbedSpec
@@ -40,14 +39,6 @@ def places(**cloud: object) -> TestbedSpec:
     edge = {"engine": "local", "address": "192.0.2.1"}
     tiers = {"mobile": "local", "edge": edge, "cloud": {"engine": SOCKET, "address": "192.0.2.1", **cloud}}
     return TestbedSpec.model_validate({"tiers": tiers})
-
-
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[str]:
-    """Yield the address of this machine that the containers of its engine reach."""
-    client = docker.from_env()
-    yield client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
-    client.close()
 
 
 @pytest.fixture(scope="module")

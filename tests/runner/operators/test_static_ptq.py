@@ -159,7 +159,8 @@ def test_a_network_of_the_first_onnx_release_is_quantized(tmp_path: Path, format
     assert [model_input.name for model_input in result.graph.input] == ["data_0"]
     assert len(int8_weights(quantized)) == 26
     one, other = run([quantized], taken[2]).ravel(), run([model], taken[2]).ravel()
-    assert one.argmax() == other.argmax() and close(one, other)
+    # A softmax in whole numbers answers in steps of 1/256, of which the largest score here has fifteen.
+    assert one.argmax() == other.argmax() and np.abs(one - other).max() < 1 / 256
 
 
 def test_an_old_ir_version_at_a_new_opset_is_raised(tmp_path: Path) -> None:
