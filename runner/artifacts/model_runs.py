@@ -15,9 +15,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as engine_state
 
 from catalog.output_distance import Agreement, OutputDistance
 from runner.errors import OperatorError
-from runner.graph.assumed_shapes import guessed_shapes, guesses
 from runner.graph.model_file import read_model
-from runner.graph.runtime import brief
+from runner.graph.runtime import brief, guessed_shapes, guesses
 from runner.graph.shapes import input_dimensions
 
 # So many give the distance an interval; to compare bits a few suffice.

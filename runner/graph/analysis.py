@@ -9,12 +9,10 @@ from typing import Literal
 
 from onnx import helper
 
-from runner.graph.cuts import CutPlace, find_cuts, is_exact
+from runner.graph.cuts import CutPlace, Sides, find_cuts, is_exact
 from runner.graph.model_file import read_model
-from runner.graph.passing_tensors import divide_hidden
-from runner.graph.repeated_blocks import RepeatedRun, Unit, find_runs
+from runner.graph.repeated_blocks import RepeatedRun, Unit, divide_hidden, find_runs
 from runner.graph.shapes import Dimension
-from runner.graph.side_values import Sides
 from runner.graph.structure import RegionLayout, Structure, is_weighty, lay_out, read_structure
 
 # Beyond this the other part holds less than a fifth, and one tier carries the model nearly alone.

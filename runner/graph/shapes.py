@@ -323,3 +323,45 @@ def _shifted(size: Dimension, offset: int) -> Dimension:
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """One run: the sizes that free dimensions of the inputs had, and the type of every tensor that was looked at."""
+
+    sizes: Mapping[str, int]
+    types: Mapping[str, TensorType]
+
+
+def measured_types(runs: Sequence[TrialRun]) -> dict[str, TensorType]:
+    """Return the types that two runs show; a dimension that differs between them is free.
+
+    One run alone does not say which dimensions are free, so that all of them count as free.
+    """
+    if len(runs) < 2:
+        return {
+            name: TensorType(shown.elem_type, tuple(f"{name}.{axis}" for axis, _ in enumerate(shown.dims or ())))
+            for run in runs
+            for name, shown in run.types.items()
+        }
+    first, second = runs
+    types: dict[str, TensorType] = {}
+    for name, one in first.types.items():
+        other = second.types.get(name)
+        if one.container:
+            types[name] = one
+        if other is None or one.dims is None or other.dims is None or len(one.dims) != len(other.dims):
+            continue
+        pairs = zip(one.dims, other.dims, strict=True)
+        dims = tuple(_dimension(runs, pair, f"{name}.{axis}") for axis, pair in enumerate(pairs))
+        types[name] = TensorType(one.elem_type, dims)
+    return types
+
+
+def _dimension(runs: Sequence[TrialRun], pair: tuple[Dimension, Dimension], own_name: str) -> Dimension:
+    """Return a size, the one dimension of the inputs that has both sizes, or a name of the tensor's own."""
+    if pair[0] == pair[1]:
+        return pair[0]
+    first, second = runs
+    names = [name for name, size in first.sizes.items() if (size, second.sizes[name]) == pair]
+    return names[0] if len(names) == 1 else own_name

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from runner.errors import ModelFileError
-from runner.graph import node_order
 from runner.graph.model_file import ModelFile, external_bytes, is_external
-from runner.graph.shapes import TensorType, corrected, infer_types, input_dimensions
-from runner.graph.tensor_trial import TrialRun, measured_types, run_tensors
+from runner.graph.runtime import tensors_read
+from runner.graph.shapes import TensorType, TrialRun, corrected, infer_types, input_dimensions, measured_types
+from runner.graph.tensor_trial import run_tensors
 
 # What gives finite numbers for finite numbers, short of an overflow. Excluded: Log, Exp, Pow, Reciprocal, Div.
 _FINITE = frozenset(
@@ -238,7 +238,7 @@ def read_structure(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -
     """
     graph = file.graph
     nodes = tuple(graph.node)
-    reads = tuple(node_order.reads(node) for node in nodes)
+    reads = tuple(tensors_read(node) for node in nodes)
     writes = tuple(tuple(name for name in node.output if name) for node in nodes)
     sources = {tensor.name for tensor in graph.initializer} | {
         tensor.values.name for tensor in graph.sparse_initializer

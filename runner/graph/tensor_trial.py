@@ -7,7 +7,6 @@ for a model may crash the engine. A trial that fails leaves the tensors unknown.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +14,9 @@ import onnx
 from onnx import TensorProto
 
 from runner.errors import OperatorError
-from runner.graph.assumed_shapes import declare_shape, guessed_shapes, guesses
 from runner.graph.model_file import ModelFile
-from runner.graph.shapes import Dimension, TensorType, input_dimensions
+from runner.graph.runtime import declare_shape, guessed_shapes, guesses
+from runner.graph.shapes import Dimension, TensorType, TrialRun, input_dimensions
 from runner.graph.writing import Part, write_part
 from runner.model_process import NoAnswerInTimeError, call
 from runner.workdir import temporary
@@ -28,14 +27,6 @@ _FUNCTION = "runner.graph.tensor_trial_process:show"
 _DEADLINE_S = 60.0
 # The copy holds all weights, and both processes wait for the disk.
 _LARGEST_BYTES = 2 << 30
-
-
-@dataclass(frozen=True)
-class TrialRun:
-    """One run: the sizes that free dimensions of the inputs had, and the type of every tensor that was looked at."""
-
-    sizes: Mapping[str, int]
-    types: Mapping[str, TensorType]
 
 
 def run_tensors(file: ModelFile, names: Sequence[str], *, sizes: Mapping[str, int]) -> tuple[TrialRun, ...]:
@@ -87,40 +78,6 @@ def run_tensors(file: ModelFile, names: Sequence[str], *, sizes: Mapping[str, in
         )
         for run in answer.get("runs", ())
     )
-
-
-def measured_types(runs: Sequence[TrialRun]) -> dict[str, TensorType]:
-    """Return the types that two runs show; a dimension that differs between them is free.
-
-    One run alone does not say which dimensions are free, so that all of them count as free.
-    """
-    if len(runs) < 2:
-        return {
-            name: TensorType(shown.elem_type, tuple(f"{name}.{axis}" for axis, _ in enumerate(shown.dims or ())))
-            for run in runs
-            for name, shown in run.types.items()
-        }
-    first, second = runs
-    types: dict[str, TensorType] = {}
-    for name, one in first.types.items():
-        other = second.types.get(name)
-        if one.container:
-            types[name] = one
-        if other is None or one.dims is None or other.dims is None or len(one.dims) != len(other.dims):
-            continue
-        pairs = zip(one.dims, other.dims, strict=True)
-        dims = tuple(_dimension(runs, pair, f"{name}.{axis}") for axis, pair in enumerate(pairs))
-        types[name] = TensorType(one.elem_type, dims)
-    return types
-
-
-def _dimension(runs: Sequence[TrialRun], pair: tuple[Dimension, Dimension], own_name: str) -> Dimension:
-    """Return a size, the one dimension of the inputs that has both sizes, or a name of the tensor's own."""
-    if pair[0] == pair[1]:
-        return pair[0]
-    first, second = runs
-    names = [name for name, size in first.sizes.items() if (size, second.sizes[name]) == pair]
-    return names[0] if len(names) == 1 else own_name
 
 
 def counts_samples(file: ModelFile) -> bool | None:

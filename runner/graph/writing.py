@@ -14,14 +14,16 @@ from google.protobuf.message import Message
 
 from runner.errors import OperatorError
 from runner.graph.model_file import (
+    LENGTH_DELIMITED,
     ByteRange,
     Weight,
     declare_external,
     external_place,
     is_external,
+    tagged,
     tensors_in,
+    varint,
 )
-from runner.graph.wire import LENGTH_DELIMITED, tagged, varint
 
 # ModelProto.graph and GraphProto.node.
 _GRAPH, _NODE = 7, 1

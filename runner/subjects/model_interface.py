@@ -10,9 +10,8 @@ import onnx
 from catalog.declaration import PreprocessSpec
 from catalog.declaration.schema import InputSpec
 from runner.errors import ModelFileError, SubjectError
-from runner.graph.assumed_shapes import Shape, guessed_shapes, guesses
 from runner.graph.model_file import read_model
-from runner.graph.runtime import REMEDY, unserved_outputs
+from runner.graph.runtime import REMEDY, Shape, guessed_shapes, guesses, unserved_outputs
 from runner.graph.shapes import declared_size
 from runner.subjects.output_kind import OutputMeaning, guess_output
 from runner.subjects.trial import ModelOutput

@@ -11,9 +11,9 @@ import numpy as np
 
 from catalog.declaration import PreprocessSpec, SubjectSpec
 from runner.errors import SubjectError
-from runner.graph.assumed_shapes import Shape
 from runner.graph.model_digest import model_sha256
 from runner.graph.model_file import read_model
+from runner.graph.runtime import Shape
 from runner.graph.tensor_trial import counts_samples
 from runner.subjects.agreement import MOST_JUDGED, AgreeingTensors, AgreementLayout, Predictor
 from runner.subjects.dataset import Dataset, Metric, MissingFile, Subject, Task

@@ -14,8 +14,7 @@ from runner.artifacts.store import ArtifactStore
 from runner.artifacts.verification import Rigour, sound_model
 from runner.errors import ModelFileError, OperatorError
 from runner.graph.analysis import analyse
-from runner.graph.model_file import read_model
-from runner.graph.wire import tagged
+from runner.graph.model_file import read_model, tagged
 from runner.operators.early_exit import choose_exit
 from runner.operators.registry import look_ahead
 from tests.foreign.networks import Network, applied, chained, outputs, relative_error, same_bits, samples

@@ -14,8 +14,8 @@ from catalog.declaration import SubjectSpec
 from runner.artifacts.calibration import Calibration, read_calibration
 from runner.cli import app, run
 from runner.errors import SubjectError
-from runner.graph.assumed_shapes import Shape, likely_shapes
 from runner.graph.model_file import read_model
+from runner.graph.runtime import Shape, likely_shapes
 from runner.subjects.dataset import Subject
 from runner.subjects.declared import resolve_declared
 from tests.foreign.networks import Network, applied, chained, outputs, same_bits

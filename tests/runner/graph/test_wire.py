@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.graph import wire
-from runner.graph.wire import Schema, WireError, fields, read_varint, varint, without_bulk
+from runner.graph import model_file
+from runner.graph.model_file import Schema, WireError, fields, read_varint, varint, without_bulk
 
 SCHEMAS = {
     "node": Schema(nested={5: "attribute"}),
@@ -48,7 +48,7 @@ def test_neighbouring_fields_come_as_one(
     attribute = onnx.AttributeProto(name="a", floats=numbers, ints=counts, strings=texts, type=onnx.AttributeProto.INTS)
     data = attribute.SerializeToString()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire, "_RUN_BYTES", piece)
+        patch.setattr(model_file, "_RUN_BYTES", piece)
         joined = list(fields(data, 0, len(data), joined=frozenset({7, 8, 9})))
     assert [field.start for field in joined] == [0, *(field.end for field in joined[:-1])]
     assert joined[-1].end == len(data)
