@@ -1,6 +1,7 @@
 """A log latency or a log ratio, averaged over rounds, with the variances that its bounds are made of."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
@@ -9,6 +10,35 @@ import scipy
 from numpy.typing import NDArray
 
 from catalog.statistics.tables import HermiteTable, Tables
+
+
+@dataclass(frozen=True)
+class MachineVariance:
+    """The variance of an estimate over the machines of a class, some of which its rounds ran on.
+
+    Attributes
+    ----------
+    count : int
+        How many machines there are; at least 2.
+    variance : float
+        Of the estimate, as the means of the machines show it.
+    lasting : float
+        The part of it that further rounds on the same machines leave: what the machines differ in, without what their
+        rounds do. 0 where no machine has several rounds, so that nothing tells the two apart.
+    """
+
+    count: int
+    variance: float
+    lasting: float
+
+    @property
+    def df(self) -> float:
+        """How well the variance is known."""
+        return float(self.count - 1)
+
+    def after(self, share: float) -> float:
+        """Return the variance once the part of it that rounds owe has fallen to a share."""
+        return self.lasting + (self.variance - self.lasting) * share
 
 
 @dataclass(frozen=True)
@@ -38,6 +68,8 @@ class LogEstimate:
         degrees of freedom. Empty where they are unknown.
     sides_power : float
         What a level is raised to for the sides: as many comparisons as there are for each strategy.
+    machines : MachineVariance or None
+        What it varies by over the machines of a class, where its rounds ran on several of them (`over_hosts`).
 
     Notes
     -----
@@ -74,6 +106,7 @@ class LogEstimate:
     by_round: tuple[tuple[int, float], ...] = field(default=(), repr=False)
     sides: tuple[tuple[float, float], ...] = field(default=(), repr=False)
     sides_power: float = field(default=1.0, repr=False)
+    machines: "MachineVariance | None" = field(default=None, repr=False)
     # Not given but made; a copy with other variances begins without.
     tables: Tables = field(init=False, repr=False, compare=False, default_factory=Tables)
 
@@ -89,6 +122,22 @@ class LogEstimate:
         # (sum of V) ** 2 / sum of (V ** 2 / df): Satterthwaite 1946, matching the first two moments of a chi-square.
         spread = sum(variance**2 / df for variance, df in self._sources)
         return sum(variance for variance, _ in self._sources) ** 2 / spread if spread > 0 else math.inf
+
+    @property
+    def by_machines(self) -> bool:
+        """Whether the variance across rounds is that over machines."""
+        return self.machines is not None and not self.by_round
+
+    def widened(self, variance: float, df: float) -> "LogEstimate":
+        """Return an estimate with this variance over machines, if that makes the interval at 95 % wider."""
+        own, other = (
+            math.sqrt(squared) * float(scipy.special.stdtrit(freedom, 0.975))
+            for squared, freedom in ((self.variance_rounds, self.df_rounds), (variance, df))
+        )
+        if other <= own:
+            return self
+        # What strategies share in a round is not what they share on a machine, so that nothing is split off by rounds.
+        return replace(self, variance_rounds=variance, df_rounds=df, by_round=())
 
     def margin(self, confidence_level: float) -> float:
         """Return half the width of the two-sided interval that describes."""
@@ -352,22 +401,27 @@ def over_hosts(estimate: LogEstimate, by_round: NDArray[np.float64], hosts: NDAr
     >>> widened = over_hosts(rounds, four, np.array([0, 0, 1, 1]))
     >>> widened.df_rounds, round(widened.variance_rounds, 6)
     (1.0, 0.25)
+    >>> round(widened.machines.lasting, 4)  # rounds of one machine agree: more of them would show nothing new
+    0.2499
     >>> over_hosts(rounds, four, None) is rounds
     True
     """
     names = np.unique(hosts) if hosts is not None else np.empty(0)
     if names.size < 2:
         return estimate
-    means = np.array([by_round[hosts == name].mean() for name in names])
-    between = float(means.var(ddof=1)) / means.size
+    machines = _over_machines([by_round[hosts == name] for name in names])
+    return replace(estimate, machines=machines).widened(machines.variance, machines.df)
 
-    def margin(variance: float, df: float) -> float:
-        return math.sqrt(variance) * float(scipy.special.stdtrit(df, 0.975))
 
-    if margin(between, means.size - 1) <= margin(estimate.variance_rounds, estimate.df_rounds):
-        return estimate
-    # What strategies share in a round is not what they share on a machine, so that nothing is split off by rounds.
-    return replace(estimate, variance_rounds=between, df_rounds=float(means.size - 1), by_round=())
+def _over_machines(by_machine: Sequence[NDArray[np.float64]]) -> MachineVariance:
+    """Return the variance of the mean over machines, from what the rounds of each of them gave."""
+    count = len(by_machine)
+    between = float(np.var([values.mean() for values in by_machine], ddof=1)) / count
+    df = sum(values.size - 1 for values in by_machine)
+    within = sum(float(((values - values.mean()) ** 2).sum()) for values in by_machine) / df if df else between
+    # What a machine's mean owes to its rounds falls with their number.
+    of_rounds = within * float(np.mean([1 / values.size for values in by_machine])) / count
+    return MachineVariance(count, between, max(between - of_rounds, 0.0) if df else 0.0)
 
 
 def estimate_of_one_round(

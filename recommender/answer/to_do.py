@@ -2,15 +2,16 @@
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
 from catalog.evidence.strategy_evidence import EnvironmentEvidence
 from catalog.statistics.feasibility import BudgetCheck
 from catalog.statistics.intervals import PercentileInterval
+from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.looks import error_share, with_share
-from catalog.statistics.planning import ROUNDS_MAX, rounds_needed
+from catalog.statistics.planning import MACHINES_MAX, ROUNDS_MAX, machines_needed, rounds_needed
 from recommender.answer.question_command import recommend_command
 from recommender.answer.strategy_fields import strategy_id
 from recommender.answer.wording import percentile_name
@@ -138,6 +139,11 @@ class Planner:
             return ToDo(_items(None))
         if candidate.predicted is not None:
             return _on_links(candidate.predicted)
+        if self._by_machines(candidate, [late.budget.percentile for late in miss.latency]):
+            words = (
+                f"{_on_these(candidate, 'show whether it keeps the budgets')} of their class: measure on more testbeds"
+            )
+            return ToDo(f"{words} with the same `replicas`")
         return self._rounds(
             candidate, candidate.rounds + _ROUNDS, "would show more clearly whether it keeps the budgets"
         )
@@ -157,6 +163,10 @@ class Planner:
                 f"More rounds alone would not prove it, because they send the same {candidate.inputs} inputs: raise "
                 f"`experiment.inputs` and run `{FILL_COMMAND}`{self._where}, or ask at a lower `confidence`"
             )
+        if needed is None and self._by_machines(
+            candidate, [budget.percentile for budget in self._answer.budgets.latency]
+        ):
+            return ToDo(self._on_more_machines(gap))
         if needed is None:
             return ToDo(
                 f"Not even {ROUNDS_MAX} rounds would prove it: ask for a wider budget, or at a lower `confidence`"
@@ -167,28 +177,59 @@ class Planner:
         feasibility = gap.estimate.feasibility
         return feasibility.checks[len(self._answer.budgets.latency) :] if feasibility else ()
 
+    def _by_machines(self, candidate: Candidate, percentiles: Sequence[float]) -> bool:
+        """Return whether what the machines of a class differ in decides how far a percentile may be off."""
+        estimates = (self._steadied(percentile)[candidate].estimate for percentile in percentiles)
+        return any(estimate is not None and estimate.by_machines for estimate in estimates)
+
+    def _on_more_machines(self, gap: UndecidedCandidate) -> str:
+        """Say how many testbeds of a class would prove it, where further rounds on those that there are cannot."""
+        candidate = gap.estimate.candidate
+
+        def needed(steady: LogEstimate, limit: float, level: float, tests: int) -> int | None:
+            return machines_needed(steady, limit, confidence_level=level, tests=tests)
+
+        machines, shown = self._most_needed(gap, 2, needed), _on_these(candidate, "prove it")
+        if machines is None:
+            return (
+                f"{shown}, and not even {MACHINES_MAX} of their class would: ask for a wider budget, or at a lower "
+                "`confidence`"
+            )
+        return f"{shown} of their class: {machines} testbeds with the same `replicas`, all measured, should make sure"
+
     def _rounds_needed(self, gap: UndecidedCandidate, *, new_inputs: bool) -> int | None:
         """Return the rounds that prove every latency budget; None where no number that can be measured would."""
+        rounds = gap.estimate.candidate.rounds
+
+        def needed(steady: LogEstimate, limit: float, level: float, tests: int) -> int | None:
+            return rounds_needed(
+                steady, limit, confidence_level=level, rounds=rounds, new_inputs=new_inputs, tests=tests
+            )
+
+        return self._most_needed(gap, rounds, needed)
+
+    def _most_needed(
+        self, gap: UndecidedCandidate, present: int, needed: Callable[[LogEstimate, float, float, int], int | None]
+    ) -> int | None:
+        """Return what proves every latency budget, at the level of the next look; None where one needs too much."""
         candidate, budgets = gap.estimate.candidate, self._answer.budgets.latency
         checks = gap.estimate.feasibility.checks if gap.estimate.feasibility else ()
-        most = candidate.rounds
+        most = present
         for budget, check in zip(budgets, checks, strict=False):
             steady = self._steadied(budget.percentile)[candidate].estimate
             if check.holds or steady is None:
                 continue
             # Of one look that may spend everything: the next one has another share than the last.
             level = with_share(check.level, 1 / candidate.error_share)
-            needed = rounds_needed(
+            number = needed(
                 steady,
                 math.log(budget.max_s),
-                confidence_level=with_share(level, error_share(candidate.looks + 1)),
-                rounds=candidate.rounds,
-                new_inputs=new_inputs,
-                tests=_tests(self._answer.budgets.confidence, level),
+                with_share(level, error_share(candidate.looks + 1)),
+                _tests(self._answer.budgets.confidence, level),
             )
-            if needed is None:
+            if number is None:
                 return None
-            most = max(most, needed)
+            most = max(most, number)
         return most
 
     def _steadied(self, percentile: float) -> Mapping[Candidate, PercentileInterval]:
@@ -256,6 +297,14 @@ def _tests(confidence: float, level: float) -> int:
     (18, 1, 1)
     """
     return max(1, round(math.log(confidence) / math.log(level))) if level < 1 else 1
+
+
+def _on_these(candidate: Candidate, effect: str) -> str:
+    """Say that further rounds on the testbeds of a class that a strategy ran on would not have an effect."""
+    *names, last = sorted({*candidate.hosts.values()})
+    count = len(names) + 1
+    on = f"{', '.join(names)} and {last}"
+    return f"More rounds on {on} would not {effect}, because {count} testbeds say little about others"
 
 
 def _items(check: BudgetCheck | None) -> str:

@@ -114,6 +114,22 @@ class Contenders:
         own = self._variances[candidate]
         return _quantile(own.df) * math.sqrt((own.variance + self._shared) / candidate.rounds)
 
+    def recoverable(self, candidate: Candidate) -> float:
+        """Return how much lower than its estimate a log latency may turn out with more rounds, at the level of leaving.
+
+        Of rounds on several machines of a class, what the machines differ in is no matter of rounds.
+        """
+        estimate = self.estimate(candidate)
+        if estimate is None or estimate.machines is None or not estimate.by_machines:
+            return self.margin(candidate)
+        machines = estimate.machines
+        of_rounds = replace(
+            estimate,
+            variance_rounds=estimate.variance_rounds * (1 - machines.lasting / machines.variance),
+            df_rounds=max(candidate.rounds - machines.count, machines.df),
+        )
+        return of_rounds.upper(LEAVING_LEVEL) - of_rounds.value
+
     def log_ratio(self, candidate: Candidate, other: Candidate) -> LogRatio:
         """Return the log latency of one strategy above that of another, without what moves their rounds alike.
 

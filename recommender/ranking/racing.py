@@ -265,7 +265,7 @@ class _Race:
             return False
         candidate = near_miss.estimate.candidate
         return all(
-            math.log(miss.got_s / miss.budget.max_s) <= self._at(miss.budget.percentile).margin(candidate)
+            math.log(miss.got_s / miss.budget.max_s) <= self._at(miss.budget.percentile).recoverable(candidate)
             for miss in near_miss.latency
         )
 

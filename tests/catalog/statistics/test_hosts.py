@@ -49,6 +49,20 @@ def samples(shift: dict[int, float], *, place: float, seed: int, hosts: dict[int
     return Samples.from_arrays(latency_s, numbers, index, hosts=hosts)
 
 
+def test_what_machines_differ_in_stays_however_many_rounds_follow() -> None:
+    rng, hosts = np.random.default_rng(3), np.repeat([0, 1], 6)
+    rounds = rng.normal(0, 0.01, 12)
+    apart, alike = (
+        over_hosts(of_rounds(rounds + shift * hosts), rounds + shift * hosts, hosts).machines for shift in (1.0, 0.0)
+    )
+    assert apart is not None and alike is not None and apart.count == alike.count == 2
+    assert apart.after(0.1) == pytest.approx(apart.variance, rel=1e-3)
+    assert alike.after(0.1) < 0.5 * alike.variance
+    # With one round on each machine nothing tells the two apart.
+    single = over_hosts(of_rounds(np.array([0.0, 1.0])), np.array([0.0, 1.0]), np.array([0, 1])).machines
+    assert single is not None and single.lasting == 0.0
+
+
 FOUR = {1: 0.2, 2: 0.2, 3: -0.2, 4: -0.2}
 BOARDS = {1: "left", 2: "left", 3: "right", 4: "right"}
 
