@@ -107,6 +107,9 @@ class Postprocess(Message):
 
     A graph with dense upsampling gives [1, classes, cell * cell * h * w]: each of h x w cells holds cell x cell labels,
     and `height` x `width` is the map's size in labels.
+
+    Scores are those of the graph's first output, or of `output`; with `last` they are [1, positions, classes], of which
+    the last position counts, as the next token of a text does.
     """
 
     kind: Literal["top_k", "label_map", "tensors"]
@@ -117,6 +120,8 @@ class Postprocess(Message):
     cell: int = 1
     height: int | None = None
     width: int | None = None
+    output: str | None = None
+    last: bool = False
 
 
 @message

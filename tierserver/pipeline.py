@@ -133,10 +133,10 @@ class ServedPart:
 
 
 def postprocess(results: Arrays, spec: Postprocess) -> dict[str, NDArray[Any]]:
-    """Return class numbers and scores, or a map of labels, from the graph's first output."""
+    """Return class numbers and scores, or a map of labels, from the graph's first output or the declared one."""
     if spec.kind == "tensors":
         return dict(results)
-    first = next(iter(results.values()))
+    first = next(iter(results.values())) if spec.output is None else results[spec.output]
     if spec.kind == "label_map" and spec.threshold is not None:
         plane = first[0, 0] if spec.layout == "nchw" else first[0, ..., 0]
         return {"labels": (plane > spec.threshold).astype(np.uint8)}
@@ -144,7 +144,7 @@ def postprocess(results: Arrays, spec: Postprocess) -> dict[str, NDArray[Any]]:
         axis = 0 if spec.layout == "nchw" else -1
         # `_check_postprocess` has refused more than 256 classes, so that a label fits into 8 bits.
         return {"labels": _label_map(first[0].argmax(axis=axis).astype(np.uint8), spec)}
-    scores = first.reshape(-1)
+    scores = first[:, -1].reshape(-1) if spec.last else first.reshape(-1)
     if spec.softmax:
         # The shift keeps exp from overflowing and cancels out in the quotient.
         scores = np.exp(scores - scores.max())
@@ -213,7 +213,10 @@ def _check_preprocess(name: str, spec: Preprocess, session: Session) -> None:
 
 
 def _check_postprocess(name: str, spec: Postprocess, session: Session) -> None:
-    shape = session.outputs[0].shape
+    chosen = [output for output in session.outputs if spec.output in (None, output.name)]
+    if not chosen:
+        raise EngineError(f"part {name!r}: postprocess reads the output {spec.output!r}, which the graph does not give")
+    shape = chosen[0].shape
     # ONNX Runtime says of an output without a declared shape that it has no axes: what it gives shows when it runs.
     if not shape:
         return

@@ -135,12 +135,23 @@ InputShape = Annotated[tuple[Annotated[int, Field(strict=True, ge=1)] | Text, ..
 
 
 class InputSpec(Declared):
-    """Shapes of inputs for which the model's file declares none: `[any, 3, 224, 224]`, or by name if there are several.
+    """What a model's file does not say of its inputs.
 
-    A number is a length; any text stands for a length that is free.
+    `shape` is for inputs for which it declares none: `[any, 3, 224, 224]`, or by name if there are several. A number is
+    a length; any text stands for a length that is free. `states` names the inputs that take what outputs gave at the
+    run before, each with its output; an empty mapping says that there are none. `past` is how many tokens a decoder has
+    seen before each sample.
     """
 
-    shape: InputShape | Annotated[Mapping[Text, InputShape], Field(min_length=1)]
+    shape: InputShape | Annotated[Mapping[Text, InputShape], Field(min_length=1)] | None = None
+    states: Mapping[Text, Text] | None = None
+    past: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 0
+
+    @model_validator(mode="after")
+    def _states_apart(self) -> "InputSpec":
+        if len(set((self.states or {}).values())) < len(self.states or {}):
+            raise ValueError("an output is the next value of one state; name it once in `states`")
+        return self
 
 
 class SubjectSpec(Declared):

@@ -19,7 +19,7 @@ from runner.graph.tensor_trial import counts_samples
 from runner.operators.base import in_order
 from runner.subjects.dataset import CalibrationFiles, Subject
 from runner.subjects.model_interface import ModelInput, guess_count, read_inputs
-from runner.subjects.tensors import SampleAxis, array_shape, default_axis, fits, one_sample, sample_count
+from runner.subjects.tensors import SampleAxis, array_shape, default_axis, fits, one_sample, sample_count, token_count
 from tierserver.encoding import read_tensors
 from tierserver.errors import TierError
 from tierserver.imaging import preprocess
@@ -138,26 +138,24 @@ def _calibration(path: Path, files: Sequence[Path], model: Path, by_name: Sequen
 
 def _samples(file: Path, inputs: Sequence[ModelInput]) -> Iterator[tuple[Array, ...]]:
     """Yield the samples of a file with an array for each input of a model."""
-    arrays = _arrays(file)
-    shapes = "; ".join(array_shape(model_input) for model_input in inputs)
-    axes: list[SampleAxis] = []
-    for model_input in inputs:
-        array = arrays.get(model_input.name)
+    arrays = dict(_arrays(file))
+    made_up = {value.name for value in inputs if value.can_be_left_out and value.name not in arrays}
+    shapes = "; ".join(array_shape(model_input) for model_input in inputs if not model_input.can_be_left_out)
+    axes: dict[str, SampleAxis] = {}
+    for model_input in (value for value in inputs if value.name not in made_up):
+        name, array = model_input.name, arrays.get(model_input.name)
         if array is None:
-            raise SubjectError(f"{file.name} has no array {model_input.name!r}; give one for each input: {shapes}")
-        axes.append(default_axis(model_input, array))
-        if array.dtype != model_input.dtype or not fits(model_input, array, axes[-1]):
-            raise SubjectError(
-                f"{file.name}, array {model_input.name!r} is {array.dtype} {list(array.shape)}; give {shapes}"
-            )
-    chosen = [arrays[model_input.name] for model_input in inputs]
-    counts = {
-        count for array, axis in zip(chosen, axes, strict=True) if (count := sample_count(array, axis)) is not None
-    }
+            raise SubjectError(f"{file.name} has no array {name!r}; give one for each input: {shapes}")
+        axes[name] = default_axis(model_input, array)
+        if array.dtype != model_input.dtype or not fits(model_input, array, axes[name]):
+            raise SubjectError(f"{file.name}, array {name!r} is {array.dtype} {list(array.shape)}; give {shapes}")
+    counts = {count for name, axis in axes.items() if (count := sample_count(arrays[name], axis)) is not None}
     if len(counts) > 1:
         raise SubjectError(f"{file.name} has arrays of {sorted(counts)} samples; give equally many for each input")
+    tokens = token_count(inputs, arrays, axes)
+    arrays |= {value.name: value.first_value(tokens) for value in inputs if value.name in made_up}
     for index in range(min(counts, default=1)):
-        yield tuple(one_sample(array, axis, index) for array, axis in zip(chosen, axes, strict=True))
+        yield tuple(one_sample(arrays[value.name], axes.get(value.name, "none"), index) for value in inputs)
 
 
 def _arrays(file: Path) -> Mapping[str, Array]:

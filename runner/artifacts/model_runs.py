@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as engine_state
 
 from catalog.output_distance import Agreement, OutputDistance
-from runner.errors import OperatorError
+from runner.errors import ModelFileError, OperatorError
 from runner.graph.model_file import read_model
 from runner.graph.runtime import brief, guessed_shapes, guesses
-from runner.graph.shapes import input_dimensions
+from runner.graph.shapes import Dimension, input_dimensions
+from runner.graph.states import PastAxes, State, find_states, is_mask, past_axes
 
 # So many give the distance an interval; to compare bits a few suffice.
 TRIAL_INPUTS = 32
@@ -31,6 +32,8 @@ _SEED = 20
 _FREE_SIZES = (128, 224, 64, 32, 256, 28, 16, 8, 4, 2, 1, 512, 4096, 16_000)
 # An image of 16 000 pixels a side would take the machine's memory for nothing.
 _MOST_ELEMENTS = 2**24
+# Lengths of a past of made-up inputs; the empty one is what a first run has, and what every decoder takes.
+_PASTS = (3, 0)
 _DTYPES: Mapping[str, type[np.generic]] = {
     "tensor(bool)": np.bool_,
     "tensor(uint8)": np.uint8,
@@ -86,12 +89,15 @@ class Trial:
         `calibration` (inputs of the subject's dataset) or `random` (seeded inputs of the declared shapes).
     obstacle
         Why there are no inputs: the model runs on none that could be made up.
+    results
+        The outputs that are judged, which are those that are no states; all where it is empty.
     """
 
     feeds: tuple[Feeds, ...]
     outputs: tuple[Outputs, ...]
     source: str
     obstacle: str | None = None
+    results: tuple[str, ...] = ()
 
 
 def try_model(model: Path, inputs: Sequence[ModelInputs]) -> Trial:
@@ -106,17 +112,36 @@ def try_model(model: Path, inputs: Sequence[ModelInputs]) -> Trial:
     """
     session = open_session(model)
     signature = signature_of(session)
+    states = _states(model)
+    next_values = {state.output for state in states}
+    results = tuple(value.name for value in signature.outputs if states and value.name not in next_values)
     feeds = [_own_feed(signature, arrays) for arrays in inputs]
     if feeds and all(len(feed) == len(signature.inputs) for feed in feeds):
-        return _bounded(session, model, feeds, "calibration")
+        return replace(_bounded(session, model, feeds, "calibration"), results=results)
     obstacle = "it takes no input"
     for likely in _likely_signatures(signature, model):
-        for size in _sizes_to_try(likely):
-            try:
-                return _bounded(session, model, list(_random_feeds(likely, size)), "random")
-            except OperatorError as error:
-                obstacle = str(error)
+        axes = past_axes({value.name: list(map(_dimension, value.shape)) for value in likely.inputs}, states)
+        for past in _PASTS if axes.growing else (0,):
+            for size in _sizes_to_try(likely):
+                try:
+                    trial = _bounded(session, model, list(_random_feeds(likely, size, axes, past)), "random")
+                except OperatorError as error:
+                    obstacle = obstacle if past else str(error)
+                else:
+                    return replace(trial, results=results)
     return Trial((), (), "random", obstacle)
+
+
+def _states(model: Path) -> tuple[State, ...]:
+    """Return the states of a model; none where only the engine can read it."""
+    try:
+        return find_states(read_model(model).graph)
+    except ModelFileError:
+        return ()
+
+
+def _dimension(size: int | str | None) -> Dimension:
+    return size if size is not None else ""
 
 
 def _likely_signatures(signature: Signature, model: Path) -> Iterator[Signature]:
@@ -219,8 +244,11 @@ def _lengths(shape: tuple[int | str | None, ...]) -> tuple[int | str | None, ...
     return shape[1:] if len(shape) > 1 else shape
 
 
-def _random_feeds(signature: Signature, free_size: int) -> Iterator[Feeds]:
-    """Yield seeded inputs of the declared shapes: normal floats, small integers."""
+def _random_feeds(signature: Signature, free_size: int, axes: PastAxes, past: int) -> Iterator[Feeds]:
+    """Yield seeded inputs of the declared shapes: normal floats, small integers; `past` is the length of a past."""
+    tokens = axes.tokens if isinstance(axes.tokens, int) else free_size
+    # A state may count sentences along another axis than the first.
+    batches = {value.shape[0] for value in signature.inputs if len(value.shape) > 1 and isinstance(value.shape[0], str)}
     random = np.random.default_rng(_SEED)
     for _ in range(PROOF_INPUTS):
         feed: dict[str, Array] = {}
@@ -231,11 +259,19 @@ def _random_feeds(signature: Signature, free_size: int) -> Iterator[Feeds]:
             # A free first axis before others is the batch.
             batch = [size if isinstance(size, int) else 1 for size in value.shape[: len(value.shape) - len(lengths)]]
             shape = [*batch, *lengths]
+            if value.name in axes.growing or value.name in axes.constant:
+                shape = [1 if size in batches else length for size, length in zip(value.shape, shape, strict=True)]
+            for chosen, length in ((axes.growing, past), (axes.covering, past + tokens)):
+                axis = chosen.get(value.name)
+                if axis is not None and not isinstance(value.shape[axis], int):
+                    shape[axis] = length
             if math.prod(shape) > _MOST_ELEMENTS:
                 raise OperatorError(f"input {value.name!r} would have {math.prod(shape)} numbers")
             dtype = np.dtype(_DTYPES[value.type])
             # Zeros and ones are valid as token numbers, masks and indices alike.
             array = random.normal(size=shape) if dtype.kind == "f" else random.integers(0, 2, size=shape)
+            # Of a decoder, a mask says as well how long the past is.
+            array = np.ones(shape) if axes.growing and is_mask(value.name) else array
             feed[value.name] = np.asarray(array).astype(dtype)
         yield feed
 
@@ -263,7 +299,7 @@ def measure_distance(trial: Trial, outputs: Sequence[Outputs]) -> OutputDistance
     OutputDistance
     """
     figures = [_figures([expected[name] for expected in trial.outputs], [actual[name] for actual in outputs])
-               for name in trial.outputs[0]]  # fmt: skip
+               for name in trial.results or trial.outputs[0]]  # fmt: skip
     relative_error, cosine, finite = max(figures, key=_badness)
     return OutputDistance(
         inputs=len(trial.feeds),
@@ -271,7 +307,7 @@ def measure_distance(trial: Trial, outputs: Sequence[Outputs]) -> OutputDistance
         relative_error=relative_error,
         cosine=cosine,
         finite=finite,
-        agreement=_agreement(trial.outputs, outputs),
+        agreement=_agreement(trial, outputs),
     )
 
 
@@ -311,9 +347,11 @@ def _numbers(one: Array, other: Array) -> tuple[_Floats, _Floats]:
     return original, other.astype(np.float64).ravel()
 
 
-def _agreement(expected: Sequence[Outputs], made: Sequence[Outputs]) -> Agreement | None:
+def _agreement(trial: Trial, made: Sequence[Outputs]) -> Agreement | None:
     """Return how often the first class is the same, by the first output that holds scores of classes."""
-    for name, scores in expected[0].items():
+    expected = trial.outputs
+    for name in trial.results or expected[0]:
+        scores = expected[0][name]
         if not (scores.dtype.kind == "f" and _has_classes(scores.shape)):
             continue
         pairs = [(original[name], changed[name]) for original, changed in zip(expected, made, strict=True)]

@@ -18,6 +18,7 @@ from runner.commands.schema import EDITOR_LINE, SCHEMA_NAME, write_schema
 from runner.commands.terminal import RunnerSettings, err, example
 from runner.errors import OperatorError, RunnerError, SubjectError
 from runner.graph.analysis import analyse
+from runner.operators.base import listed
 from runner.operators.registry import look_ahead
 from runner.subjects.dataset import Task
 from runner.subjects.folders import images_in
@@ -104,6 +105,8 @@ _JUDGED: Mapping[tuple[str, str], tuple[str, ...]] = {
 }
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_./-]+")
 _LONGEST_WORD = 60
+# Of more, whose names say what they are, a comment names some.
+_MOST_STATES = 4
 INPUTS = 30
 
 
@@ -161,7 +164,8 @@ def _subject(model: OwnModel) -> list[str]:
     lines += [f"    # takes {_one_line(model_input)}" for model_input in guess.takes]
     lines += [f"    # gives {_one_line(guess.gives)}: {_fit(guess)}"] if guess.gives else []
     unjudged = model.task == "any"
-    remark = f"                   # {_WITHOUT_TRUTH[guess.task == 'classification']}" if unjudged else ""
+    agrees = guess.task == "classification" or guess.next_token
+    remark = f"                   # {_WITHOUT_TRUTH[agrees]}" if unjudged else ""
     lines += [f"    task: {model.task}{remark}"]
     lines += [_OTHER_MEANING[guess.meaning]] if guess.meaning is not None and unjudged else []
     if guess.feeds == "images":
@@ -175,18 +179,37 @@ def _subject(model: OwnModel) -> list[str]:
             "    # An array for each input, named like it, of N samples:",
         ]
         lines += [f"    #   {_one_line(array)}" for array in guess.arrays]
-    if guess.shapes:
-        shapes = [f"{_quoted(name)}: {spelled(shape)}" for name, shape in guess.shapes.items()]
-        lines += ["    # Assumed, as the model ran on it; a word stands for any length:"]
-        lines += [f"    input: {{shape: {{{', '.join(shapes)}}}}}"]
+    lines += list(_input(guess))
     title, *judged = _JUDGED.get((guess.feeds, guess.task), ("",)) if unjudged else ("",)
     lines += [f"    # {title}"] if title else []
     lines += [f"    # {line.format(data=data)}" for line in judged]
     return lines + (list(_preprocess(guess)) if guess.feeds == "images" else [])
 
 
+def _input(guess: Guess) -> Iterator[str]:
+    """Yield the lines about what the file does not say of the inputs: shapes that it lacks, and states."""
+    declared: list[str] = []
+    if guess.shapes:
+        shapes = [f"{_quoted(name)}: {spelled(shape)}" for name, shape in guess.shapes.items()]
+        yield "    # Assumed, as the model ran on it; a word stands for any length:"
+        declared.append(f"shape: {{{', '.join(shapes)}}}")
+    if guess.states:
+        pairs = listed(f"{state.input} ({state.output})" for state in guess.states)
+        yield "    # States, each with the output that gives its next value. Samples begin with zeros for them,"
+        yield f"    # unless the data have arrays of their names: {_one_line(pairs)}"
+        named = ", ".join(f"{_quoted(state.input)}: {_quoted(state.output)}" for state in guess.states)
+        declared += [f"states: {{{named}}}"] if len(guess.states) <= _MOST_STATES else []
+    if guess.past:
+        yield "    # `past` is how many tokens came before each sample; a mask and positions follow from it:"
+        declared.append("past: 0")
+    if declared:
+        yield f"    input: {{{', '.join(declared)}}}"
+
+
 def _fit(guess: Guess) -> str:
     """Say what the output is taken for; of what its shape alone does not say, also why."""
+    if guess.next_token:
+        return "scores of the next token"
     fit = "values, no scores of classes" if guess.meaning == "values" else _FIT[guess.task]
     return f"{fit} ({guess.reason})" if guess.reason else fit
 

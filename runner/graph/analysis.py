@@ -1,6 +1,6 @@
 """What can be skipped in a model and where it can be cut: one analysis, for the passes and for reports."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import takewhile
@@ -119,7 +119,7 @@ class Exit:
 
 @dataclass(frozen=True)
 class Cut:
-    """A place to cut the model: `tensors` cross the link, and `side`, values of a Shape branch, with them.
+    """A place to cut the model: `tensors` cross the link, and `side` with them: values of a Shape branch, and states.
 
     `segment` is the index of the segment that the cut follows or runs through; `crossing_bytes` is None while a
     dimension is free; `paper` says that no identity branch is cut, `border`, that only tensors that pass by all blocks
@@ -281,6 +281,7 @@ class _Analyst:
         if self._blocks is not self._layout:
             self._runs = find_runs(structure, self._blocks)
         self._sides = Sides(structure)
+        self._position = {index: position for position, index in enumerate(structure.data)}
         self._first_used: list[list[tuple[int, int]]] = [[] for _ in structure.data]
         self._first_weights: list[list[tuple[int, int]]] = [[] for _ in structure.data]
         # Kept by the first node that uses an initializer, with the last: a stretch owns it only if both are inside.
@@ -396,7 +397,7 @@ class _Analyst:
         tensors = tuple(self._tensor(name) for name in place.tensors)
         return Cut(
             tensors=tensors,
-            side=tuple(self._tensor(name) for name in self._sides.crossing(place)),
+            side=tuple(self._tensor(name) for name in (*self._sides.crossing(place), *self._crossing_states(place))),
             head_bytes=place.head_bytes,
             tail_bytes=place.tail_bytes,
             paper=place.paper,
@@ -407,6 +408,20 @@ class _Analyst:
             border=place.border,
             carries_input=place.carries_input,
         )
+
+    def _crossing_states(self, place: CutPlace) -> Iterator[str]:
+        """Yield the states that the tail reads or that the head computes: the tail gives them all."""
+        structure, crossing = self._structure, set(place.tensors)
+        for state in structure.states:
+            readers = (self._position.get(user) for user in structure.consumers.get(state.input, ()))
+            is_read = any(position is not None and not place.in_head(position) for position in readers)
+            made = self._position.get(structure.producer.get(state.output, -1))
+            is_made = made is not None and place.in_head(made)
+            yield from (
+                name
+                for name, crosses in ((state.input, is_read), (state.output, is_made))
+                if crosses and name not in crossing
+            )
 
     def _bytes(self, span: range, *, end: int | None = None) -> int:
         """Sum the bytes that only these nodes need; with `end`, only these and the nodes from there up to `end`."""

@@ -129,7 +129,7 @@ class _CutFinder:
         structure = self._structure
         index = structure.producer.get(name)
         # At an input the head would compute nothing; at an output it would give a part of the answer itself.
-        if index is None or name in structure.outputs:
+        if index is None or name in structure.results:
             return None
         node, tensor_type = structure.nodes[index], structure.types.get(name)
         if node.op_type == "DequantizeLinear":
@@ -154,7 +154,7 @@ class _CutFinder:
         tensor_type = self._structure.types.get(name)
         return (
             name in self._structure.inputs
-            and name not in self._structure.outputs
+            and name not in self._structure.results
             and tensor_type is not None
             and (tensor_type.dims is not None or name in self._structure.file.assumed_shapes)
             and tensor_type.elem_type in SERVED_TYPES
@@ -238,7 +238,7 @@ class _RegionMasks:
         for name in (*region.entries, *(name for names in self.writes for name in names)):
             users = [user for user in structure.consumers.get(name, ()) if structure.roles[user] is Role.DATA]
             mask = sum(1 << bit[user] for user in users if user in bit)
-            outside = name in structure.outputs or any(user not in bit for user in users)
+            outside = name in structure.results or any(user not in bit for user in users)
             self.readers[name] = mask | (beyond if outside else 0)
         entry_readers = 0
         for name in region.entries:

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 from runner.errors import OperatorError
 from runner.graph.model_file import ByteRange, ModelFile
 from runner.graph.shapes import TensorType
+from runner.graph.states import State
 from runner.graph.structure import Structure
 from runner.graph.writing import Part
 
@@ -131,9 +132,10 @@ def skip(structure: Structure, *, entry: str, result: str) -> Part:
     Raises
     ------
     NotRewirable
-        When the tensors are quantized and a consumer's scale cannot be rewritten.
+        When the tensors are quantized and a consumer's scale cannot be rewritten, or a state of what is skipped grows.
     """
     rescaled = _rescaled(structure, entry=entry, result=result)
+    handed_on = _handed_on(structure, entry=entry, result=result)
     nodes: dict[int, onnx.NodeProto | ByteRange] = {}
     for index, node in enumerate(structure.nodes):
         # A node that nothing changes is copied as bytes from the file, its large tensors included.
@@ -155,6 +157,10 @@ def skip(structure: Structure, *, entry: str, result: str) -> Part:
         # The output keeps its name: an Identity replaces the last skipped node.
         last = structure.producer[result]
         nodes[last], reads[last] = helper.make_node("Identity", [entry], [result]), (entry,)
+    for state in handed_on:
+        # Whatever else this node gives is skipped as well.
+        maker = structure.producer[state.output]
+        nodes[maker], reads[maker] = helper.make_node("Identity", [state.input], [state.output]), (state.input,)
     return _extract(structure, nodes, reads, outputs=structure.outputs, stop=frozenset())
 
 
@@ -164,20 +170,61 @@ def with_identity(structure: Structure, *, entry: str, result: str) -> Part | No
     The result computes the same as that of `skip` and serves to verify it. None if the tensors are quantized: their
     numbers have another scale on either side, and only rewriting the readers accounts for it.
     """
-    index = structure.producer[result]
-    if is_quantized(structure, result) or index in structure.file.stored_nodes:
+    sources = {state.output: state.input for state in _handed_on(structure, entry=entry, result=result)}
+    sources[result] = entry
+    makers = {structure.producer[name] for name in sources}
+    if is_quantized(structure, result) or not makers.isdisjoint(structure.file.stored_nodes):
         return None
-    skipped = onnx.NodeProto()
-    skipped.CopyFrom(structure.nodes[index])
-    for place, name in enumerate(skipped.output):
-        if name == result:
-            skipped.output[place] = f"{result}/skipped"
     part = whole(structure)
     nodes: list[onnx.NodeProto | ByteRange] = []
     for node in part.nodes:
-        is_last = isinstance(node, onnx.NodeProto) and result in node.output
-        nodes += [skipped, helper.make_node("Identity", [entry], [result])] if is_last else [node]
+        if isinstance(node, ByteRange):
+            nodes.append(node)
+            continue
+        nodes.append(_apart(node, sources, result))
+        nodes += [helper.make_node("Identity", [sources[name]], [name]) for name in node.output if name in sources]
     return Part(part.header, part.graph, nodes, part.weights, part.declarations, part.folder)
+
+
+def _apart(node: onnx.NodeProto, sources: Collection[str], result: str) -> onnx.NodeProto:
+    """Return a node that gives these tensors under other names, and reads them there where it is skipped itself."""
+    if not {*node.input, *node.output} & set(sources):
+        return node
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    for place, name in enumerate(node.output):
+        copy.output[place] = f"{name}/skipped" if name in sources else name
+    for place, name in enumerate(node.input):
+        # A state is read by the skipped nodes alone, the result by those after them.
+        copy.input[place] = f"{name}/skipped" if name in sources and name != result else name
+    return copy
+
+
+def _handed_on(structure: Structure, *, entry: str, result: str) -> tuple[State, ...]:
+    """Return the states of what lies between two tensors: the next run gets them as they came.
+
+    Raises
+    ------
+    NotRewirable
+        When such a state has another size after a run, so that it cannot stand for itself.
+    """
+    if not structure.states:
+        return ()
+    first, last = structure.producer.get(entry, -1), structure.producer[result]
+    reached = {name for index in structure.data if first < index <= last for name in structure.writes[index]} - {result}
+    for index in structure.live:
+        if index > first and not reached.isdisjoint(structure.reads[index]):
+            reached.update(name for name in structure.writes[index] if name != result)
+    states = tuple(state for state in structure.states if state.output in reached)
+    for state in states:
+        dims = [structure.types[name].dims or () for name in (state.input, state.output)]
+        grown = [(one, other) for one, other in zip(*dims, strict=False) if isinstance(one, int) and one != other]
+        if any(isinstance(other, int) for _, other in grown):
+            raise NotRewirable(
+                f"their state {state.output!r} {list(dims[1])} is longer than {state.input!r} {list(dims[0])}, which "
+                "would have to stand for it"
+            )
+    return states
 
 
 def split(structure: Structure, *, tensors: Sequence[str], side: Sequence[str]) -> tuple[Part, Part]:

@@ -21,6 +21,7 @@ from runner.errors import ModelFileError
 from runner.graph.model_file import ModelFile, external_bytes, is_external
 from runner.graph.runtime import tensors_read
 from runner.graph.shapes import TensorType, TrialRun, corrected, infer_types, input_dimensions, measured_types
+from runner.graph.states import State, find_states
 from runner.graph.tensor_trial import run_tensors
 
 # What gives finite numbers for finite numbers, short of an overflow. Excluded: Log, Exp, Pow, Reciprocal, Div.
@@ -104,6 +105,7 @@ class Structure:
     """A model's graph, read for analysis; nodes that reach no output are left out of everything but `nodes`.
 
     `inputs` are those that are not initializers; `reads[i]` are the tensors node i needs, captured ones included.
+    `states` are inputs and outputs beside what is computed: they hide no borders, and cross every cut that parts them.
     """
 
     file: ModelFile
@@ -118,12 +120,24 @@ class Structure:
     consumers: Mapping[str, tuple[int, ...]]
     types: Mapping[str, TensorType]
     tensor_bytes: Mapping[str, int]
+    states: tuple[State, ...] = ()
     early_runs: tuple[TrialRun, ...] | None = None
 
     @cached_property
     def data(self) -> tuple[int, ...]:
         """The data nodes, in the order they run."""
         return tuple(index for index in self.live if self.roles[index] is Role.DATA)
+
+    @cached_property
+    def state_inputs(self) -> frozenset[str]:
+        """The inputs that take what outputs gave at the run before."""
+        return frozenset(state.input for state in self.states)
+
+    @cached_property
+    def results(self) -> tuple[str, ...]:
+        """The outputs that are no states."""
+        next_values = {state.output for state in self.states}
+        return tuple(name for name in self.outputs if name not in next_values)
 
     @cached_property
     def node_bytes(self) -> tuple[int, ...]:
@@ -274,7 +288,7 @@ def read_structure(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -
     return Structure(
         file=file, nodes=nodes, reads=reads, writes=writes, roles=roles, live=live, inputs=inputs, outputs=outputs,
         producer=producer, consumers={name: tuple(users) for name, users in consumers.items()},
-        types=types, tensor_bytes=sizes_on_disk, early_runs=runs,
+        types=types, tensor_bytes=sizes_on_disk, states=find_states(graph), early_runs=runs,
     )  # fmt: skip
 
 
@@ -433,7 +447,7 @@ def _attribute(structure: Structure) -> tuple[tuple[frozenset[str], ...], tuple[
 def _sweep(structure: Structure, initializers: tuple[frozenset[str], ...]) -> tuple[Region, ...]:
     """Return the regions, found from the live set after each data node."""
     last_use = last_uses(structure)
-    alive = {name for name in structure.inputs if name in last_use}
+    alive = {name for name in structure.inputs if name in last_use} - structure.state_inputs
     entries, start = tuple(sorted(alive)), 0
     regions: list[Region] = []
     for position, index in enumerate(structure.data):
@@ -457,13 +471,13 @@ def is_branching(structure: Structure, initializers: Sequence[frozenset[str]], s
 
 
 def last_uses(structure: Structure) -> dict[str, int]:
-    """Return the position of the last data node that reads a tensor; outputs are needed to the end."""
+    """Return the position of the last data node that reads a tensor; outputs but states are needed to the end."""
     last: dict[str, int] = {}
     for position, index in enumerate(structure.data):
         for name in structure.reads[index]:
             if structure.role_of(name) is Role.DATA:
                 last[name] = position
-    return last | dict.fromkeys(structure.outputs, len(structure.data))
+    return last | dict.fromkeys(structure.results, len(structure.data))
 
 
 def is_weighty(structure: Structure, initializer: str) -> bool:

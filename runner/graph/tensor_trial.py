@@ -17,6 +17,7 @@ from runner.errors import OperatorError
 from runner.graph.model_file import ModelFile
 from runner.graph.runtime import declare_shape, guessed_shapes, guesses
 from runner.graph.shapes import Dimension, TensorType, TrialRun, input_dimensions
+from runner.graph.states import find_states, past_axes
 from runner.graph.writing import Part, write_part
 from runner.model_process import NoAnswerInTimeError, call
 from runner.workdir import temporary
@@ -61,7 +62,7 @@ def run_tensors(file: ModelFile, names: Sequence[str], *, sizes: Mapping[str, in
                 name: [sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in dims]
                 for name, dims in inputs.items()
             }
-            answer = _ask("types", copy, pinned)
+            answer = _ask("types", copy, pinned, _sums(file, pinned))
             if answer.get("runs"):
                 break
     kinds = answer.get("types", {})
@@ -88,7 +89,7 @@ def counts_samples(file: ModelFile) -> bool | None:
     inputs = _inputs(file)
     if inputs is None or not any(dims and isinstance(dims[0], str) for dims in inputs.values()):
         return None
-    answer: bool | None = _ask("stacking", file.path, inputs).get("stacks")
+    answer: bool | None = _ask("stacking", file.path, inputs, _sums(file, inputs)).get("stacks")
     return answer
 
 
@@ -113,10 +114,23 @@ def _likely_inputs(file: ModelFile) -> Iterator[dict[str, tuple[Dimension, ...]]
         yield inputs
 
 
-def _ask(what: Literal["types", "stacking"], model: Path, inputs: Mapping[str, Sequence[Dimension]]) -> dict[str, Any]:
+def _sums(file: ModelFile, inputs: Mapping[str, Sequence[Dimension]]) -> dict[str, list[Dimension]]:
+    """Return by free dimension the lengths that it is the sum of: a decoder's mask covers its past and the tokens."""
+    axes = past_axes(inputs, find_states(file.graph))
+    past = next((dim for name, axis in axes.growing.items() if isinstance(dim := inputs[name][axis], str)), None)
+    covered = [inputs[name][axis] for name, axis in axes.covering.items()]
+    return {dim: [past, axes.tokens] for dim in covered if isinstance(dim, str) and past is not None}
+
+
+def _ask(
+    what: Literal["types", "stacking"],
+    model: Path,
+    inputs: Mapping[str, Sequence[Dimension]],
+    sums: Mapping[str, Sequence[Dimension]],
+) -> dict[str, Any]:
     """Return what the other process answers; nothing where it fails."""
     try:
-        process = call(_FUNCTION, (what, str(model.absolute()), inputs), deadline_s=_DEADLINE_S)
+        process = call(_FUNCTION, (what, str(model.absolute()), inputs, sums), deadline_s=_DEADLINE_S)
     except NoAnswerInTimeError:
         logger.debug("the trial run of %s takes too long to show anything", model)
         return {}

@@ -35,24 +35,30 @@ def opened(model: Path) -> Any:
     return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
-def show_types(session: Any, inputs: Mapping[str, Sequence[Dimension]]) -> dict[str, Any]:
+def show_types(
+    session: Any, inputs: Mapping[str, Sequence[Dimension]], sums: Mapping[str, Sequence[Dimension]]
+) -> dict[str, Any]:
     """Return element types by tensor, and per run the sizes of the free dimensions and all shapes."""
     free = list(dict.fromkeys(dim for dims in inputs.values() for dim in dims if isinstance(dim, str)))
     # A free first axis is the batch where there are others; a model may take one item at a time alone.
     batches = {first for first, *others in filter(None, inputs.values()) if others and isinstance(first, str)}
-    runs = list(_runs(session, inputs, free, batches))
+    runs = list(_runs(session, inputs, free, batches, sums))
     types = {value.name: value.type for value in session.get_outputs()}
     return {"types": types, "runs": runs}
 
 
 def _runs(
-    session: Any, inputs: Mapping[str, Sequence[Dimension]], free: Sequence[str], batches: set[str]
+    session: Any,
+    inputs: Mapping[str, Sequence[Dimension]],
+    free: Sequence[str],
+    batches: set[str],
+    sums: Mapping[str, Sequence[Dimension]],
 ) -> Iterator[dict[str, Any]]:
     """Yield two runs, or fewer where the model runs on no sizes that are tried."""
     taken: set[int] = set()
     for number in range(2):
         for size, batch in _choices(number, taken, lengths=len(free) > len(batches)):
-            chosen = {name: batch if name in batches else size for name in free}
+            chosen = _with_sums({name: batch if name in batches else size for name in free}, sums)
             results = _results(session, _feed(session, inputs, chosen, seed=number))
             if results is not None:
                 shapes = {name: list(array.shape) for name, array in results.items()}
@@ -61,13 +67,24 @@ def _runs(
                 break
 
 
+def _with_sums(sizes: Mapping[str, int], sums: Mapping[str, Sequence[Dimension]]) -> dict[str, int]:
+    """Return the sizes with those that are the sum of others."""
+    totals = {
+        name: sum(sizes.get(part, 1) if isinstance(part, str) else part for part in parts)
+        for name, parts in sums.items()
+    }
+    return {**sizes, **{name: total for name, total in totals.items() if name in sizes}}
+
+
 def _choices(number: int, taken: set[int], *, lengths: bool) -> Iterator[tuple[int, int]]:
     """Yield sizes of lengths and of batches, for the second run others than for the first where that may be."""
     sizes = [size for size in _SIZES if size not in taken] if lengths else [0]
     return ((size, batch) for batch in _BATCHES[number] for size in sizes)
 
 
-def show_stacking(session: Any, inputs: Mapping[str, Sequence[Dimension]]) -> dict[str, bool | None]:
+def show_stacking(
+    session: Any, inputs: Mapping[str, Sequence[Dimension]], sums: Mapping[str, Sequence[Dimension]]
+) -> dict[str, bool | None]:
     """Return whether the free first axes count samples: two samples at once give what each of them gives alone.
 
     None where no size that is tried shows it.
@@ -79,7 +96,8 @@ def show_stacking(session: Any, inputs: Mapping[str, Sequence[Dimension]]) -> di
     all_axes = first_axes | {name: axis for name, axis in others.items() if name not in first_axes and axis is not None}
     # Of length one, a first axis may be anything.
     for size in (size for size in _SIZES if size > 1):
-        pair = tuple(_feed(session, inputs, dict.fromkeys(free, size), seed=seed) for seed in (0, 1))
+        sizes = _with_sums(dict.fromkeys(free, size), sums)
+        pair = tuple(_feed(session, inputs, sizes, seed=seed) for seed in (0, 1))
         verdicts = [_stacks(session, pair[0], pair[1], axes) for axes in (first_axes, all_axes)]
         if True in verdicts:
             return {"stacks": True}
@@ -155,7 +173,9 @@ def _made_up(kind: str, shape: Sequence[int], random: np.random.Generator) -> An
     return np.asarray(array).astype(str).astype(object) if dtype.kind == "O" else np.asarray(array).astype(dtype)
 
 
-def show(what: str, model: str, inputs: Mapping[str, Sequence[Dimension]]) -> dict[str, Any]:
+def show(
+    what: str, model: str, inputs: Mapping[str, Sequence[Dimension]], sums: Mapping[str, Sequence[Dimension]]
+) -> dict[str, Any]:
     """Return what a trial run shows, in no more memory than the machine has."""
     limit_memory()
-    return {"types": show_types, "stacking": show_stacking}[what](opened(Path(model)), inputs)
+    return {"types": show_types, "stacking": show_stacking}[what](opened(Path(model)), inputs, sums)

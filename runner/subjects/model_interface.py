@@ -1,11 +1,12 @@
 """The inputs and outputs of a user's model, read from its file without its weights."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from catalog.declaration import PreprocessSpec
 from catalog.declaration.schema import InputSpec
@@ -13,6 +14,7 @@ from runner.errors import ModelFileError, SubjectError
 from runner.graph.model_file import read_model
 from runner.graph.runtime import REMEDY, Shape, guessed_shapes, guesses, unserved_outputs
 from runner.graph.shapes import declared_size
+from runner.graph.states import State, declared_states, find_states, is_mask, is_position, next_values
 from runner.subjects.output_kind import OutputMeaning, guess_output
 from runner.subjects.trial import ModelOutput
 from tierserver.encoding import write_tensors
@@ -26,6 +28,8 @@ class ModelInput:
     """An input of a model; None for a free dimension.
 
     `assumed` says where the shape comes from if the file declares none; `chosen`, that neither does the graph fix it.
+    `state` is the state that it takes, if it takes one; `past` is how many tokens a decoder has seen before a sample,
+    and None for models without a past. `next_values` are the outputs that may give its next value, if it is none.
     """
 
     name: str
@@ -33,6 +37,29 @@ class ModelInput:
     shape: Shape
     assumed: str = ""
     chosen: bool = False
+    state: State | None = None
+    past: int | None = None
+    next_values: tuple[str, ...] = ()
+
+    @property
+    def can_be_left_out(self) -> bool:
+        """Return whether data need no array for it: it is a state, or follows from how many tokens there are."""
+        return self.state is not None or (self.past is not None and (is_mask(self.name) or is_position(self.name)))
+
+    def first_value(self, tokens: int) -> NDArray[np.generic]:
+        """Return what a sample of so many tokens is fed where the data have no array: zeros, or what counts them."""
+        past = self.past or 0
+        if self.state is None and is_position(self.name):
+            places = np.arange(past, past + tokens, dtype=self.dtype)
+            return places if len(self.shape) == 1 else places[None]
+        if self.state is None:
+            total = (self.shape[1] if len(self.shape) > 1 else None) or past + tokens
+            # A past of a fixed length is made up of zeros, and does not count.
+            counted = np.arange(total) >= total - past - tokens
+            return counted.astype(self.dtype)[None]
+        growing = self.state.axis
+        sizes = (past if axis == growing and size is None else size or 1 for axis, size in enumerate(self.shape))
+        return np.zeros(tuple(sizes), self.dtype)
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype} [{', '.join('?' if size is None else str(size) for size in self.shape)}]"
@@ -84,7 +111,44 @@ def read_inputs(
         )
     if guess is not None:
         shapes = {name: shape.dims for name, shape in guessed_shapes(graph, guess).items()} | shapes
-    return tuple(_model_input(value, path, reasons.get(value.name, ""), shapes) for value in values)
+    inputs = tuple(_model_input(value, path, reasons.get(value.name, ""), shapes) for value in values)
+    states = _states(path, graph, declared)
+    return _with_states(inputs, states, next_values(graph, states), 0 if declared is None else declared.past)
+
+
+def _states(path: Path, graph: onnx.GraphProto, declared: InputSpec | None) -> tuple[State, ...]:
+    """Return the declared states, or those that can be read; raise SubjectError for names that the model lacks."""
+    if declared is None or declared.states is None:
+        return find_states(graph)
+    for side, names, values in (
+        ("inputs", list(declared.states), graph.input),
+        ("outputs", list(declared.states.values()), graph.output),
+    ):
+        present = [value.name for value in values]
+        if unknown := [name for name in names if name not in present]:
+            raise SubjectError(
+                f"input: states names {unknown[0]!r}; allowed: the {side} of {path.name}, {', '.join(present)}"
+            )
+    return declared_states(graph, declared.states)
+
+
+def _with_states(
+    inputs: Sequence[ModelInput], states: Sequence[State], possible: Mapping[str, tuple[str, ...]], past: int
+) -> tuple[ModelInput, ...]:
+    """Return the inputs with what each of them is to a model with states."""
+    by_input = {state.input: state for state in states}
+    grows = any(state.axis is not None for state in states)
+    if past and not grows:
+        raise SubjectError("input: past is the length of a past that grows, which this model does not have; remove it")
+    return tuple(
+        replace(
+            value,
+            state=by_input.get(value.name),
+            past=past if grows else None,
+            next_values=possible.get(value.name, ()),
+        )
+        for value in inputs
+    )
 
 
 def guess_count(path: Path) -> int:
@@ -97,7 +161,7 @@ def guess_count(path: Path) -> int:
 
 def _declared_shapes(path: Path, names: Sequence[str], declared: InputSpec | None) -> dict[str, Shape]:
     """Return the declared shapes by input; raise SubjectError for those of inputs that there are not."""
-    if declared is None:
+    if declared is None or declared.shape is None:
         return {}
     if not isinstance(declared.shape, Mapping):
         if len(names) > 1:
@@ -297,6 +361,21 @@ def _unjudged(output: ModelOutput, path: Path, declared: OutputMeaning | None) -
     return OutputUse(
         scored, top_scores(scored), f"{shown} scores of classes: {guess.reason}. Otherwise declare `output: values`"
     )
+
+
+def next_token(inputs: Sequence[ModelInput], output: ModelOutput, declared: OutputMeaning | None) -> OutputUse | None:
+    """Return what is made of a decoder's scores: the best next token, at the last position; None for other outputs."""
+    shape = output.shape
+    grows = any(model_input.past is not None for model_input in inputs)
+    if not grows or declared == "values" or len(shape) != 3 or shape[0] != 1 or shape[2] < 2:
+        return None
+    if np.dtype(output.dtype).kind != "f":
+        return None
+    shown = (
+        f"the output {output.name} {list(shape)} is taken for scores of the next token, at the last of its positions"
+    )
+    assumption = "" if declared else f"{shown}. Otherwise declare `output: values`"
+    return OutputUse(shape[2], {**top_scores(shape[2]), "last": True}, assumption)
 
 
 def scored_classes(output: ModelOutput) -> int | None:

@@ -14,6 +14,7 @@ from runner.errors import SubjectError
 from runner.graph.model_digest import model_sha256
 from runner.graph.model_file import read_model
 from runner.graph.runtime import Shape
+from runner.graph.states import State
 from runner.graph.tensor_trial import counts_samples
 from runner.subjects.agreement import MOST_JUDGED, AgreeingTensors, AgreementLayout, Predictor
 from runner.subjects.dataset import Dataset, Metric, MissingFile, Subject, Task
@@ -27,6 +28,7 @@ from runner.subjects.model_interface import (
     image_settings,
     judging,
     needed_classes,
+    next_token,
     read_inputs,
     scored_classes,
     top_scores,
@@ -138,6 +140,8 @@ def _of_tensors(
     if dataset.absent():
         return Subject(name, spec.task, path, 0, AS_THEY_ARE, AS_THEY_ARE, dataset)
     output = _try_sample(path, dataset, kept)
+    judged = _judged_output(path, inputs)
+    place: Mapping[str, object] = {} if judged is None else {"output": judged}
     if spec.task == "classification":
         classes = needed_classes(output, path)
         labels = dataset.labels
@@ -148,9 +152,9 @@ def _of_tensors(
                 f"{dataset.file}: labels go from {labels.min()} to {labels.max()}; allowed: 0 to {classes - 1}, the "
                 "classes of the model's output"
             )
-        return Subject(name, spec.task, path, classes, AS_THEY_ARE, top_scores(classes), dataset)
-    use = judging("any", output, path, spec.output)
-    said, post = use.assumption, use.postprocess
+        return Subject(name, spec.task, path, classes, AS_THEY_ARE, {**top_scores(classes), **place}, dataset)
+    use = next_token(inputs, output, spec.output) or judging("any", output, path, spec.output)
+    said, post = use.assumption, {**use.postprocess, **(place if use.classes else {})}
     if not use.classes:
         return Subject(name, "any", path, 0, AS_THEY_ARE, post, dataset, metric=None, assumption=said)
     agreeing = AgreeingTensors(dataset, Predictor(path, model_sha256(path), AS_THEY_ARE, post))
@@ -160,12 +164,27 @@ def _of_tensors(
 def _try_sample(path: Path, dataset: TensorDataset, kept: Path) -> ModelOutput:
     """Run the model on the first sample; an error says how the first axis of arrays was read, if that may be wrong."""
     try:
-        return try_out(path, dataset.sample(0), kept)
+        return try_out(path, dataset.sample(0), kept, output=_judged_output(path, dataset.inputs))
     except SubjectError as error:
         remark = dataset.batch_remark()
         if remark is None:
             raise
         raise SubjectError(f"{error}. {remark}") from error
+
+
+def _judged_output(path: Path, inputs: Sequence[ModelInput]) -> str | None:
+    """Return the first output that is no state; None where it is the first of all."""
+    states = {model_input.state.output for model_input in inputs if model_input.state is not None}
+    if not states:
+        return None
+    names = [value.name for value in read_model(path).graph.output]
+    judged = next((name for name in names if name not in states), None)
+    if judged is None:
+        raise SubjectError(
+            f"{path.name}: all outputs ({', '.join(names)}) are declared as next values of states; leave that of the "
+            "result out of input: states"
+        )
+    return None if judged == names[0] else judged
 
 
 def _of_images(
@@ -272,6 +291,10 @@ class Guess:
         The axes of samples to declare, by input: those that the inputs' own shapes do not show.
     shapes
         The shapes to declare, by input: those that the model ran on, where neither the file nor the graph fixes one.
+    states, past
+        Inputs that take what outputs gave at the run before, and whether one of them grows from run to run.
+    next_token
+        Whether the output is scores of the next token, for each position.
     """
 
     task: Task
@@ -284,6 +307,9 @@ class Guess:
     arrays: tuple[str, ...] = ()
     axes: Mapping[str, SampleAxis] = field(default_factory=dict)
     shapes: Mapping[str, Shape] = field(default_factory=dict)
+    states: tuple[State, ...] = ()
+    past: bool = False
+    next_token: bool = False
 
 
 def guess_subject(path: Path, *, kept: Path, data: Path | None = None) -> Guess:
@@ -376,11 +402,21 @@ def _tensor_guess(
     unusual = {
         model_input.name: axes[model_input.name]
         for model_input in inputs
-        if axes.get(model_input.name, usual_axis(model_input)) != usual_axis(model_input)
+        if not model_input.can_be_left_out
+        and axes.get(model_input.name, usual_axis(model_input)) != usual_axis(model_input)
     }
-    arrays = tuple(array_shape(model_input, axes.get(model_input.name)) for model_input in inputs)
-    takes = tuple(map(_described, inputs))
-    return replace(_guess(path, output, "tensors", takes), arrays=arrays, axes=unusual, shapes=_chosen(inputs))
+    needed = [model_input for model_input in inputs if not model_input.can_be_left_out]
+    arrays = tuple(array_shape(model_input, axes.get(model_input.name)) for model_input in needed)
+    takes = tuple(map(_described, needed))
+    return replace(
+        _guess(path, output, "tensors", takes),
+        arrays=arrays,
+        axes=unusual,
+        shapes=_chosen(inputs),
+        states=tuple(model_input.state for model_input in inputs if model_input.state is not None),
+        past=any(model_input.past is not None for model_input in inputs),
+        next_token=output is not None and next_token(inputs, output, None) is not None,
+    )
 
 
 def _described(model_input: ModelInput) -> str:
@@ -396,7 +432,11 @@ def _chosen(inputs: Sequence[ModelInput]) -> Mapping[str, Shape]:
 
 def _first_axes(path: Path, inputs: tuple[ModelInput, ...]) -> Mapping[str, SampleAxis]:
     """Return the inputs whose free first axis does not count samples, as runs of the model show."""
-    free = [model_input.name for model_input in inputs if model_input.shape and model_input.shape[0] is None]
+    free = [
+        model_input.name
+        for model_input in inputs
+        if model_input.shape and model_input.shape[0] is None and not model_input.can_be_left_out
+    ]
     return dict.fromkeys(free, "new") if free and counts_samples(read_model(path)) is False else {}
 
 
@@ -441,9 +481,14 @@ def _try_pictures(
 
 def _try_blanks(path: Path, inputs: tuple[ModelInput, ...], kept: Path) -> ModelOutput | None:
     """Return the output for zeros; None if free dimensions leave open whether zeros of size one make sense."""
-    blanks = [np.zeros(tuple(size or 1 for size in model_input.shape), model_input.dtype) for model_input in inputs]
+    blanks = [
+        model_input.first_value(tokens=1)
+        if model_input.can_be_left_out
+        else np.zeros(tuple(size or 1 for size in model_input.shape), model_input.dtype)
+        for model_input in inputs
+    ]
     try:
-        return try_out(path, write_tensors(blanks), kept)
+        return try_out(path, write_tensors(blanks), kept, output=_judged_output(path, inputs))
     except SubjectError:
         if all(None not in model_input.shape for model_input in inputs):
             raise

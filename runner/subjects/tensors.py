@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from catalog.regular_files import read_regular, require_regular
 from runner.errors import SubjectError
+from runner.graph.states import token_input
+from runner.operators.base import listed
 from runner.subjects.dataset import write_encoded
 from runner.subjects.model_interface import ModelInput
 from tierserver.encoding import write_tensors
@@ -42,7 +44,9 @@ def default_axis(model_input: ModelInput, array: Array) -> SampleAxis:
     """
     if array.ndim != len(model_input.shape):
         return "new"
-    return 0 if has_batch(model_input) else "none"
+    # Of one first state alone, the first axis says nothing.
+    is_one_state = model_input.state is not None and array.shape[:1] == (1,)
+    return 0 if has_batch(model_input) and not is_one_state else "none"
 
 
 def usual_axis(model_input: ModelInput) -> SampleAxis:
@@ -89,6 +93,13 @@ def one_sample(array: Array, axis: SampleAxis, index: int) -> Array:
         return array
     chosen: int | slice = index if axis == "new" else slice(index, index + 1)
     return np.asarray(array[(slice(None),) * (0 if axis == "new" else axis) + (chosen,)])
+
+
+def token_count(inputs: Sequence[ModelInput], arrays: Mapping[str, Array], axes: Mapping[str, SampleAxis]) -> int:
+    """Return how many tokens a sample has, which a mask and positions count that no array gives."""
+    name = token_input(axes, [value.state for value in inputs if value.state is not None])
+    sample = None if name is None else one_sample(arrays[name], axes[name], 0)
+    return 1 if sample is None or not sample.ndim else sample.shape[min(1, sample.ndim - 1)]
 
 
 def array_shape(model_input: ModelInput, axis: SampleAxis | None = None) -> str:
@@ -273,15 +284,19 @@ class TensorDataset:
         unusual = {
             name: axis
             for name, axis in self.declared.items()
-            if axis != default_axis(by_name[name], self._arrays[name])
+            if name not in self._made_up and axis != default_axis(by_name[name], self._arrays[name])
         }
         # A shape that was declared decides as well whether the first axis of an array counts samples.
         chosen = {value.name: value.shape for value in self.inputs if value.chosen}
         # Nothing where there are none, so that keys of data sets without declarations stay as they are.
-        shown = [unusual, chosen] if chosen else unusual
-        return json.dumps(shown, sort_keys=True).encode() if unusual or chosen else b""
+        shown: object = [unusual, chosen] if chosen else unusual
+        if self._made_up:
+            shown = [unusual, chosen, {name: list(self._arrays[name].shape) for name in sorted(self._made_up)}]
+        return json.dumps(shown, sort_keys=True).encode() if unusual or chosen or self._made_up else b""
 
     def _axis(self, model_input: ModelInput, array: NDArray[np.generic]) -> SampleAxis:
+        if model_input.name in self._made_up:
+            return "none"
         declared = self.declared.get(model_input.name)
         return default_axis(model_input, array) if declared is None else declared
 
@@ -297,29 +312,47 @@ class TensorDataset:
 
     @property
     def _expected(self) -> str:
-        shown = "; ".join(array_shape(value, self.declared.get(value.name)) for value in self.inputs)
-        return f"a .npz with one array for each input, N samples along one axis ({shown}), and optionally `labels`"
+        needed = [value for value in self.inputs if not value.can_be_left_out]
+        shown = "; ".join(array_shape(value, self.declared.get(value.name)) for value in needed)
+        expected = f"a .npz with one array for each input, N samples along one axis ({shown}), and optionally `labels`"
+        others = [value.name for value in self.inputs if value.can_be_left_out]
+        return f"{expected} and first states ({listed(others)}: zeros without)" if others else expected
 
     @cached_property
-    def _arrays(self) -> Mapping[str, NDArray[np.generic]]:
+    def _made_up(self) -> frozenset[str]:
+        """The inputs that the file has no arrays for, and that are fed with the same for all samples."""
+        return frozenset(
+            value.name for value in self.inputs if value.can_be_left_out and value.name not in self._stored
+        )
+
+    @cached_property
+    def _stored(self) -> Mapping[str, Array]:
+        """The arrays of the file that are used."""
         try:
             require_regular(self.file)
             if not zipfile.is_zipfile(self.file):  # numpy would take it for pickled data and advise to trust it
                 raise ValueError("it is not an archive of arrays, as numpy.savez writes")
             with np.load(self.file, allow_pickle=False) as content:
                 # Other arrays may be large, or objects that only pickle could read.
-                arrays = {name: content[name] for name in content.files if name in (*self._names, LABELS)}
+                return {name: content[name] for name in content.files if name in (*self._names, LABELS)}
         # What numpy and zipfile raise depends on where a file is damaged.
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError, AttributeError) as error:
             raise SubjectError(
                 f"{self.file} is not a readable file of tensors: {error}; expected {self._expected}"
             ) from error
+
+    @cached_property
+    def _arrays(self) -> Mapping[str, Array]:
+        """The arrays of the file, checked, and those that it may leave out."""
+        arrays = dict(self._stored)
         axes: dict[str, SampleAxis] = {}
-        for model_input in self.inputs:
+        for model_input in (value for value in self.inputs if value.name not in self._made_up):
             problem = _problem(model_input, arrays, self.declared.get(model_input.name))
             if problem is not None:
                 raise SubjectError(f"{self.file}: {problem}; expected {self._expected}")
             axes[model_input.name] = self._axis(model_input, arrays[model_input.name])
+        tokens = token_count(self.inputs, arrays, axes)
+        arrays |= {value.name: value.first_value(tokens) for value in self.inputs if value.name in self._made_up}
         counts = {name: sample_count(arrays[name], axis) for name, axis in axes.items()}
         # At least one sample calibrates, and one must be left to judge.
         numbers = {count for count in counts.values() if count is not None}
@@ -333,7 +366,12 @@ def _problem(
 ) -> str | None:
     """Return what keeps an array from being fed to an input, one sample at a time; None where nothing does."""
     if model_input.name not in arrays:
-        return f"there is no array {model_input.name!r} (present: {', '.join(arrays) or 'none that is used'})"
+        following = next(iter(model_input.next_values), None)
+        declaration = f"input: {{states: {{{model_input.name}: {following}}}}}"
+        hint = (
+            f"; if it is a state that an output gives the next value of, declare it: {declaration}" if following else ""
+        )
+        return f"there is no array {model_input.name!r} (present: {', '.join(arrays) or 'none that is used'}){hint}"
     array = arrays[model_input.name]
     if array.dtype != model_input.dtype:
         return f"{model_input.name} is {array.dtype}, the model takes {model_input.dtype}; convert it with .astype"

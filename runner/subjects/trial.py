@@ -25,16 +25,23 @@ _FUNCTION = "runner.subjects.trial_process:attempt"
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """The first output of a run."""
+    """The output of a run that is judged: the first one that is no state."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
 
 
-def try_out(model: Path, encoded: bytes, kept: Path) -> ModelOutput:
-    """Run the model on encoded tensors once; raise SubjectError with the runtime's reason."""
-    key = hashlib.sha256(f"{VERSION} {model_sha256(model)} {hashlib.sha256(encoded).hexdigest()}".encode()).hexdigest()
+def try_out(model: Path, encoded: bytes, kept: Path, *, output: str | None = None) -> ModelOutput:
+    """Run the model on encoded tensors once; raise SubjectError with the runtime's reason.
+
+    Returns
+    -------
+    ModelOutput
+        The first output, or the one that is named.
+    """
+    determining = [VERSION, model_sha256(model), hashlib.sha256(encoded).hexdigest(), *filter(None, [output])]
+    key = hashlib.sha256(" ".join(determining).encode()).hexdigest()
     answer = kept / "tried" / key
     sealed = unseal(answer, key, names=())
     stored = None if sealed is None else _output(sealed.content)
@@ -43,13 +50,13 @@ def try_out(model: Path, encoded: bytes, kept: Path) -> ModelOutput:
     remove(answer)
     # Sealed in a directory of its own and then renamed, so that a killed run leaves no half answer.
     with scratch(kept) as directory:
-        answered = _ask(model, encoded, directory / "input")
+        answered = _ask(model, encoded, directory / "input", output)
         (directory / key).mkdir()
         seal(directory / key, key, (), answered)
         settle(directory / key, answer)
-    output = _output(answered)
-    assert output is not None
-    return output
+    tried = _output(answered)
+    assert tried is not None
+    return tried
 
 
 def _output(answered: Mapping[str, Any]) -> ModelOutput | None:
@@ -61,10 +68,10 @@ def _output(answered: Mapping[str, Any]) -> ModelOutput | None:
     return ModelOutput(name, dtype, tuple(shape))
 
 
-def _ask(model: Path, encoded: bytes, file: Path) -> dict[str, object]:
+def _ask(model: Path, encoded: bytes, file: Path, output: str | None) -> dict[str, object]:
     file.write_bytes(encoded)
     try:
-        process = call(_FUNCTION, (str(model.absolute()), str(file.absolute())), deadline_s=_DEADLINE_S)
+        process = call(_FUNCTION, (str(model.absolute()), str(file.absolute()), output), deadline_s=_DEADLINE_S)
     except NoAnswerInTimeError as error:
         raise SubjectError(
             f"{model.name} gave no answer to one input in {_DEADLINE_S:g} s; allowed: a model that gives one. "

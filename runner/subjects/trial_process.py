@@ -11,8 +11,8 @@ from tierserver.engine import Session
 from tierserver.errors import TierError
 
 
-def attempt(model: str, file: str) -> dict[str, object]:
-    """Return name, type and shape of the first output, or the error."""
+def attempt(model: str, file: str, output: str | None) -> dict[str, object]:
+    """Return name, type and shape of the first output or of the named one, or the error."""
     limit_memory()
     try:
         session = Session(Path(model), threads=1, providers=("CPUExecutionProvider",))
@@ -20,5 +20,5 @@ def attempt(model: str, file: str) -> dict[str, object]:
         outputs = session.run(dict(zip(names, read_tensors(Path(file).read_bytes()), strict=True)))
     except (TierError, ValueError, MemoryError) as error:
         return {"error": str(error) or "not enough memory"}
-    name, first = next(iter(outputs.items()))
-    return {"name": name, "dtype": str(first.dtype), "shape": list(first.shape)}
+    name = output or next(iter(outputs))
+    return {"name": name, "dtype": str(outputs[name].dtype), "shape": list(outputs[name].shape)}
