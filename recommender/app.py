@@ -11,11 +11,10 @@ from starlette.middleware.cors import CORSMiddleware
 from recommender.answer.tabulation import Tabulation
 from recommender.evidence.snapshots import Snapshots
 from recommender.http import evidence, problems, questions, service, whatif
-from recommender.http.answer_cache import AnswerCache
 from recommender.http.draining import Drain
 from recommender.http.evidence import EvidenceLookup
 from recommender.http.middleware import ApiKey, BodyLimit, LocalOnly, RequestLog, SafeHeaders, TimeLimit
-from recommender.http.questions import QuestionQueue
+from recommender.http.questions import AnswerCache, QuestionQueue
 from recommender.http.service import (
     RequestObserver,
     RequestRecorder,

@@ -9,8 +9,14 @@ from typing import TypedDict
 from catalog.statistics.comparison import Comparison
 from recommender.answer import wording
 from recommender.answer.caveats import cautions
-from recommender.answer.standings import latency_budgets_out, not_considered
-from recommender.answer.strategy_fields import DEFAULT_PERCENTILE, StrategyFields, environment_out, strategy_fields
+from recommender.answer.strategy_fields import (
+    DEFAULT_PERCENTILE,
+    StrategyFields,
+    environment_out,
+    latency_budgets_out,
+    not_considered,
+    strategy_fields,
+)
 from recommender.answer.summary import not_chosen, summary, why
 from recommender.answer.to_do import Planner, ToDo
 from recommender.answer.wording import quality_note, relaxation_words
@@ -31,8 +37,8 @@ from recommender.ranking import (
     recommend,
 )
 from recommender.ranking.candidates import CandidateCache
+from recommender.ranking.feasibility import AllShortfalls
 from recommender.ranking.model import WITHOUT_ESTIMATE
-from recommender.ranking.shortfalls import AllShortfalls
 from recommender.schemas import (
     AgeOut,
     AlternativeOut,
@@ -54,7 +60,7 @@ from recommender.schemas import (
     UndecidedOut,
 )
 from recommender.schemas.answer import AnswerStatus
-from recommender.schemas.strategy import Status as StrategyStatus
+from recommender.schemas.answer import Status as StrategyStatus
 from recommender.whatif import on_links
 
 
@@ -148,7 +154,7 @@ def _words(subject_evidence: SubjectEvidence, on: date) -> str:
 
 def _days(moment: str, on: date) -> int:
     """Count whole days, by UTC's calendar."""
-    # Days of the calendar, because answers are kept until the day changes (`recommender.http.answer_cache`).
+    # Days of the calendar, because answers are kept until the day changes (`recommender.http.questions`).
     return (on - datetime.fromisoformat(moment).astimezone(UTC).date()).days
 
 

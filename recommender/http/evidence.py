@@ -33,7 +33,7 @@ from catalog.evidence.records import (
 )
 from catalog.evidence.soundness import sound_database
 from catalog.units import refuse_share
-from recommender.answer import standings
+from recommender.answer import strategy_fields
 from recommender.answer.strategy_fields import environment_out, strategy_rows, subject_row
 from recommender.errors import EvidenceUnavailable, UnknownEvidence
 from recommender.evidence.model import Evidence
@@ -222,7 +222,7 @@ def strategy(
     environment: EnvironmentQuery = None,
 ) -> StrategyResource:
     """Return one strategy with the ids of its evidence."""
-    subject_evidence, declared = standings.find(evidence, strategy_id, environment)
+    subject_evidence, declared = strategy_fields.find(evidence, strategy_id, environment)
     listed = strategy_rows(subject_evidence)
     ids = stored.ids(subject_evidence.subject, declared.operator, declared.placement, subject_evidence.environment.key)
     return StrategyResource(
@@ -253,7 +253,7 @@ def leaderboard(
     evidence: EvidenceNow, subject: OneSubject, percentile: Percentile = 90.0, environment: EnvironmentQuery = None
 ) -> StandingsResponse:
     """List the measured strategies of a subject, fastest first."""
-    return standings.standings(evidence.select(subject, environment), percentile)
+    return strategy_fields.standings(evidence.select(subject, environment), percentile)
 
 
 @router.get("/pareto", responses=_NAMED)
@@ -262,17 +262,17 @@ def pareto(
 ) -> StandingsResponse:
     """List only the strategies that no other beats in latency and accuracy at once, fastest first."""
     # Ranks stay those among all measured strategies.
-    everything = standings.standings(evidence.select(subject, environment), percentile)
+    everything = strategy_fields.standings(evidence.select(subject, environment), percentile)
     return everything.model_copy(update={"strategies": [row for row in everything.strategies if row.pareto]})
 
 
 @router.get("/coverage", responses=_PLAIN)
 def coverage(evidence: EvidenceNow) -> CoverageResponse:
     """Return what is measured, what is missing, and the command that would measure it."""
-    return CoverageResponse(coverage=list(standings.coverage(evidence)), left_out=list(evidence.left_out))
+    return CoverageResponse(coverage=list(strategy_fields.coverage(evidence)), left_out=list(evidence.left_out))
 
 
 @router.get("/slos", responses=_PLAIN)
 def slos(evidence: EvidenceNow) -> SlosResponse:
     """List the SLOs declared at the last fill."""
-    return SlosResponse(slos=standings.slos(evidence))
+    return SlosResponse(slos=strategy_fields.slos(evidence))

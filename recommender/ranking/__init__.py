@@ -14,6 +14,7 @@ from recommender.ranking.candidates import (
     interval,
     samples_of,
 )
+from recommender.ranking.feasibility import Shortfall, shortfalls
 from recommender.ranking.model import (
     Alternative,
     Breach,
@@ -34,7 +35,6 @@ from recommender.ranking.model import (
     declared_breaches,
 )
 from recommender.ranking.recommend import pareto_front, recommend
-from recommender.ranking.shortfalls import Shortfall, shortfalls
 
 __all__ = [
     "AccuracyMeasurement",

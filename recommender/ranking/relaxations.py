@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from recommender.ranking.candidates import Candidate
-from recommender.ranking.feasibility import judge
+from recommender.ranking.feasibility import BudgetField, budget_estimates, judge, next_bounds
 from recommender.ranking.model import (
     Breach,
     Budgets,
@@ -23,7 +23,6 @@ from recommender.ranking.model import (
     Value,
     breaches,
 )
-from recommender.ranking.shortfalls import BudgetField, budget_estimates, next_bounds
 
 _FIGURES = 3
 # 100 times 1.23 is not quite 123: what a last bit does must not cost a hundredth of a point.

@@ -18,10 +18,15 @@ from catalog.statistics.intervals import PercentileInterval, RefusalKind
 from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.posterior import percentile_correlation
 from catalog.statistics.variances import moderated, strategy_variances
-from recommender.ranking.accuracy_budgets import MissingEvidence, missing_accuracy
 from recommender.ranking.candidates import Candidate, CandidateCache, Estimate, estimate, interval
 from recommender.ranking.model import Budgets, Gap, Objective
-from recommender.ranking.prospects import accuracy_chance, labelled_accuracy, objective_loss
+from recommender.ranking.prospects import (
+    MissingEvidence,
+    accuracy_chance,
+    labelled_accuracy,
+    missing_accuracy,
+    objective_loss,
+)
 
 T = TypeVar("T")
 

@@ -1,17 +1,34 @@
 """Requests and responses over HTTP (and as `--json`): pydantic models in SI units that refuse unknown fields."""
 
 from recommender.schemas.answer import (
+    AccuracyOut,
     AgeOut,
+    AgreementOut,
+    AlternativeOut,
+    BreachOut,
     BudgetsOut,
     ChoiceOut,
+    ConsideredOut,
     ConstraintsOut,
+    DistanceOut,
     EnvironmentOut,
+    ExcludedOut,
     ImportedFileOut,
     InfeasibleOut,
     LatencyBudgetOut,
+    LatencyOut,
+    NearMissOut,
+    NotConsideredOut,
+    Outcome,
+    ProspectOut,
+    RecommendationOut,
     RecommendResponse,
     RelaxationOut,
+    ResourcesOut,
+    ShortfallOut,
+    StrategyOut,
     ToDoOut,
+    UndecidedOut,
 )
 from recommender.schemas.request import (
     RecommendRequest,
@@ -24,25 +41,6 @@ from recommender.schemas.resources import (
     StrategyRow,
     SubjectRow,
     SubjectsResponse,
-)
-from recommender.schemas.strategy import (
-    AccuracyOut,
-    AgreementOut,
-    AlternativeOut,
-    BreachOut,
-    ConsideredOut,
-    DistanceOut,
-    ExcludedOut,
-    LatencyOut,
-    NearMissOut,
-    NotConsideredOut,
-    Outcome,
-    ProspectOut,
-    RecommendationOut,
-    ResourcesOut,
-    ShortfallOut,
-    StrategyOut,
-    UndecidedOut,
 )
 
 __all__ = [

@@ -1,5 +1,6 @@
-"""The answer as a whole."""
+"""The answer, and a strategy in it: what was measured of it, and the place that the answer gives it."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -7,18 +8,231 @@ from pydantic import Field
 from catalog.evidence.records import EnvironmentSummary, FileSummary
 from recommender.ranking import LatencyBudget, Objective
 from recommender.ranking.model import TargetLimits
-from recommender.schemas.base import CONDITIONS, Out
-from recommender.schemas.links import AskedLinkOut
-from recommender.schemas.strategy import (
-    AlternativeOut,
-    ConsideredOut,
-    ExcludedOut,
-    NearMissOut,
-    NotConsideredOut,
-    RecommendationOut,
-    Status,
-    UndecidedOut,
-)
+from recommender.schemas.base import CONDITIONS, Out, StrategyNameOut
+from recommender.schemas.links import AskedLinkOut, PredictedFromOut
+
+
+class LatencyOut(Out, frozen=True):
+    """End-to-end latency: percentiles within each round, geometric mean over the rounds."""
+
+    median_s: float
+    percentile: float = Field(description="The asked percentile")
+    percentile_s: float
+    low_s: float | None = Field(description="95 % interval of the percentile; null where the evidence is too thin")
+    high_s: float | None
+    percentile_s_by_round: list[float]
+    rounds: int
+    inputs: int = Field(description="Distinct inputs in the round with the fewest: the unit a percentile rests on")
+    samples: int
+    predicted: bool = Field(default=False, description="Not measured: for the asked links, from measured parts")
+    predicted_from: PredictedFromOut | None = None
+
+
+class AccuracyOut(Out, frozen=True):
+    """Accuracy on the whole validation set, measured in the tier."""
+
+    metric: str = Field(description="top1, miou, … ; the subject's primary metric")
+    accuracy_pct: float
+    low_pct: float | None = Field(description="95 % interval of the accuracy; null where its items are not known")
+    high_pct: float | None
+    drop_pp: float | None = Field(description="Against identity on the same items; negative is a gain")
+    drop_low_pp: float | None = Field(description="95 % interval of the drop, paired by item")
+    drop_high_pp: float | None
+    items: int
+    remark: str | None = Field(
+        default=None,
+        description="Why the figure says nothing: it does not differ from always giving the same answer, or all "
+        "items are of one class; null also where classes were not counted",
+    )
+
+
+class AgreementOut(Out, frozen=True):
+    """On how many inputs the first class is identity's."""
+
+    agreeing: int
+    items: int
+    low: float = Field(description="Exact 95 % interval of the share")
+    high: float
+
+
+class DistanceOut(Out, frozen=True):
+    """How far the outputs are from identity's on the same inputs: known without labels, and no accuracy."""
+
+    inputs: int
+    source: str = Field(description="calibration, or random: seeded inputs of the declared shapes")
+    relative_error: float | None = Field(
+        description="Root mean square of the difference over that of identity's output, of the worst output; null "
+        "where a number is not finite"
+    )
+    cosine: float | None = Field(description="Of the angle between both outputs, of the worst output")
+    finite: bool = Field(description="Every output is finite wherever identity's is")
+    agreement: AgreementOut | None = Field(description="For outputs with a class axis")
+    warning: str | None = Field(description="In words, where the outputs are other outputs than identity's")
+
+
+class ResourcesOut(Out, frozen=True):
+    """What a strategy takes, per tier; a tier without a figure was not recorded."""
+
+    memory_bytes: dict[str, int] = Field(description="Largest peak of the tier's server in any round, relays included")
+    model_bytes: dict[str, int] = Field(description="Model files of the part that computes there")
+    cpu_s: dict[str, float] = Field(description="CPU seconds per inference, after warm-up, relays included")
+
+
+class StrategyOut(StrategyNameOut, frozen=True):
+    """A measured strategy."""
+
+    FIRST = ("id",)
+    id: str = Field(description="For GET /strategies/{id}")
+    latency: LatencyOut
+    accuracy: AccuracyOut | None
+    # Null too for artifacts that were built before distances were measured.
+    distance: DistanceOut | None = Field(
+        default=None, description="Of the outputs to identity's; null for identity, and where it was not measured"
+    )
+    size_bytes: int | None = Field(description="All model files of the strategy together")
+    sent_bytes: float | None = Field(description="Median per inference, over all links of the route")
+    resources: ResourcesOut
+    pareto: bool = Field(description="No other considered strategy is at least as fast and as accurate, and not equal")
+    verdicts: Mapping[str, int] = Field(
+        description="Completed rounds by verdict, INVALID ones too, which count nowhere else here"
+    )
+    latency_evidence_id: str | None = Field(description="For GET /evidence/{id}")
+    accuracy_evidence_id: str | None = Field(description="For GET /evidence/{id}; null while nothing was measured")
+    artifact_sha256: Mapping[str, str] = Field(description="Of the measured model files, by name")
+
+
+Status = Literal["proven", "likely", "open", "estimated"]
+
+
+class ProspectOut(StrategyOut, frozen=True):
+    """A strategy whose estimates are within the budgets."""
+
+    # The values of `recommender.ranking.Status`.
+    status: Status = Field(
+        description="How sure it is that all budgets hold. proven: at the confidence asked; likely: with a probability "
+        "of at least 0.8; open: with less; estimated: nothing is known of how far the estimates may be off, or the "
+        "question has no budget"
+    )
+    probability: float | None = Field(description="That all budgets hold; null when estimated")
+
+
+class RecommendationOut(ProspectOut, frozen=True):
+    """The strategy to use, and why it rather than another."""
+
+    joint_confidence: float = Field(
+        description="Largest joint confidence at which all its budgets hold, over all candidates"
+    )
+    next_start_high_s: float | None = Field(
+        description="Upper 95 % bound of the percentile in the next start, which is one of many and not a typical one; "
+        "null where the evidence gives none"
+    )
+    why: str
+    not_chosen: list[str] = Field(description="Why not a faster one (a better one, by the objective), or a proven one")
+    reason: str | None = Field(description="Why it is not proven; null when it is")
+    lacks: list[str] = Field(
+        default=[], description="Which budgets its estimates miss, where those of all strategies do; else empty"
+    )
+    quality: str | None = Field(
+        default=None,
+        description="What must be known of its answers: that nothing was measured of them, how far its outputs are "
+        "from identity's, what it loses; null where they are identity's, or within an accuracy budget",
+    )
+
+
+class AlternativeOut(ProspectOut, frozen=True):
+    """Proven to hold the budgets too. `relation` is to the fastest feasible strategy, simultaneous over all pairs."""
+
+    # The values of `catalog.statistics.ComparisonOutcome`.
+    relation: Literal["equivalent", "different", "unresolved"]
+    ratio_low: float | None = Field(description="Interval of the latency ratio to the fastest feasible strategy")
+    ratio_high: float | None
+
+    latency_ratio: float = Field(description="Of the asked percentile, against the recommendation; above 1 is slower")
+    latency_ratio_low: float | None = Field(description="Its interval, simultaneous over all pairs of feasible ones")
+    latency_ratio_high: float | None
+    accuracy_difference_pp: float | None = Field(description="Against the recommendation; above 0 is more accurate")
+
+
+class ShortfallOut(Out, frozen=True):
+    """One budget beside what is known of a strategy, all in the budget's unit; positive differences are beyond it."""
+
+    budget: Literal["max_latency_s", "min_accuracy_pct", "max_accuracy_drop_pp"]
+    percentile: float | None = Field(description="Of a latency budget")
+    limit: float
+    estimate: float | None = Field(description="Null where nothing was measured")
+    over: float | None = Field(description="How far the estimate is beyond the limit")
+    bound: float | None = Field(description="At the joint confidence asked; null where the evidence gives none")
+    bound_over: float | None = Field(description="How far the bound is beyond the limit: what a promise lacks")
+    items: int | None = Field(default=None, description="Validation items that a budget of accuracy rests on")
+    best_bound: float | None = Field(
+        default=None, description="What so many items could show at best, with none lost; null for a latency"
+    )
+    items_needed: int | None = Field(
+        default=None, description="Fewest items that could show the limit to hold; null where there are as many"
+    )
+
+
+class NearMissOut(StrategyOut, frozen=True):
+    """Misses at least one budget; the nearest comes first. Each shortfall is null where that budget holds."""
+
+    latency_over_s: float | None
+    accuracy_short_pp: float | None
+    drop_over_pp: float | None
+    lacks: list[str] = Field(description="The same in words, one per missed budget")
+    shortfalls: list[ShortfallOut] = Field(description="Every budget of the question")
+
+
+class UndecidedOut(ProspectOut, frozen=True):
+    """Its estimates are within the budgets, or not known, and it is not proven."""
+
+    # The values of `recommender.ranking.Gap`.
+    kind: Literal[
+        "too_thin",
+        "one_round",
+        "unproven",
+        "too_few_images",
+        "by_model",
+        "items_missing",
+        "accuracy_missing",
+        "drop_missing",
+    ]
+    reason: str
+    to_do: str = Field(description="What to measure so that it can be decided")
+    shortfalls: list[ShortfallOut] = Field(description="Every budget of the question")
+
+
+Outcome = Literal["recommended", "alternative", "near_miss", "undecided"]
+
+
+class ConsideredOut(StrategyNameOut, frozen=True):
+    """One line per strategy that took part, and where in this answer it is."""
+
+    outcome: Outcome
+
+
+class BreachOut(Out, frozen=True):
+    """One constraint that a strategy breaks."""
+
+    constraint: str = Field(description="The field of the question")
+    name: str | None = Field(description="The tier or operator concerned")
+    limit: float | None = Field(description="Bytes; null where the constraint is a name")
+    got: float | None = Field(description="Bytes; null where it is not known, which counts as broken")
+
+
+class ExcludedOut(StrategyNameOut, frozen=True):
+    """Measured, but a constraint of the question excludes it."""
+
+    reason: str
+    breaches: list[BreachOut]
+
+
+class NotConsideredOut(StrategyNameOut, frozen=True):
+    """Declared, but without evidence."""
+
+    reason: str
+    command: str | None = Field(description="What would measure it; null when it cannot apply to this subject")
+    could_change_answer: bool = Field(description="Whether its evidence could make it the recommendation")
+    because: str = Field(description="Why it could or could not")
 
 
 class ImportedFileOut(Out, FileSummary, frozen=True):

@@ -16,10 +16,16 @@ from catalog.evidence.records import (
     StrategyIdentity,
     TierRunRecord,
 )
-from recommender.schemas.answer import EnvironmentOut, LimitsOut, RecommendResponse
+from recommender.schemas.answer import (
+    AccuracyOut,
+    DistanceOut,
+    EnvironmentOut,
+    LatencyOut,
+    LimitsOut,
+    RecommendResponse,
+)
 from recommender.schemas.base import CONDITIONS, Out, StrategyNameOut
 from recommender.schemas.request import RecommendRequest
-from recommender.schemas.strategy import AccuracyOut, DistanceOut, LatencyOut
 
 
 class StrategyRow(Out, StrategyIdentity, frozen=True):

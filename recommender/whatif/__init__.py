@@ -6,8 +6,18 @@ take at the asked one. Everything else, the waiting included, stays as it was me
 """
 
 from catalog.evidence.link_samples import LinkedSamples, LinkedStrategy, LinkRate
-from recommender.whatif.model import Prediction, UnpredictableStrategy, WhatIf, burst_bytes, grain_bytes, wire_s
-from recommender.whatif.predict import estimate_s, predict, refusal, what_if
+from recommender.whatif.model import (
+    Prediction,
+    UnpredictableStrategy,
+    WhatIf,
+    burst_bytes,
+    estimate_s,
+    grain_bytes,
+    predict,
+    refusal,
+    what_if,
+    wire_s,
+)
 
 __all__ = [
     "LinkRate",

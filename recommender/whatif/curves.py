@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from catalog.evidence.link_samples import LinkedStrategy, LinkRate
-from recommender.whatif.model import UnpredictableStrategy
-from recommender.whatif.predict import estimate_s, refusal
+from recommender.whatif.model import UnpredictableStrategy, estimate_s, refusal
 
 # Of the interval between two rates: a crossing is placed to within a billionth of it.
 _HALVINGS = 30

@@ -13,8 +13,7 @@ from recommender.errors import FILL_COMMAND, UnknownLink
 from recommender.evidence.model import DeclaredStrategy, Evidence, SubjectEvidence
 from recommender.ranking import Candidate, Foresight, RankedAnswer
 from recommender.schemas.links import AskedLinkOut, PredictedFromOut
-from recommender.whatif.model import Prediction, UnpredictableStrategy
-from recommender.whatif.predict import estimate_s, predict
+from recommender.whatif.model import Prediction, UnpredictableStrategy, estimate_s, predict
 
 
 def on_links(

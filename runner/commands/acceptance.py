@@ -8,7 +8,7 @@ import typer
 
 from recommender.ranking.model import LIKELY_FROM
 from recommender.schemas import ProspectOut, RecommendationOut, RecommendRequest, RecommendResponse
-from recommender.schemas.strategy import Status
+from recommender.schemas.answer import Status
 
 AcceptOption = Annotated[
     str,

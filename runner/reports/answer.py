@@ -25,7 +25,7 @@ from recommender.schemas import (
     StrategyOut,
     UndecidedOut,
 )
-from recommender.schemas.strategy import Status
+from recommender.schemas.answer import Status
 
 # From these widths on there is room for one more kind of figure.
 _INTERVAL_FROM, _ACCURACY_FROM, _SIZES_FROM, _MEDIAN_FROM = 96, 112, 126, 150

@@ -9,7 +9,7 @@ import pytest
 
 from recommender.answer.respond import respond
 from recommender.evidence.snapshots import Snapshots
-from recommender.http.answer_cache import AnswerCache
+from recommender.http.questions import AnswerCache
 from recommender.schemas import RecommendRequest
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from recommender.errors import FILL_COMMAND
 from recommender.evidence.snapshots import Snapshots
-from recommender.http import answer_cache
+from recommender.http import questions
 from recommender.http.evidence import snapshots
 from recommender.schemas import RecommendRequest
 
@@ -378,17 +378,17 @@ def test_liveness_and_other_routes_answer_while_slow_questions_compute(
 ) -> None:
     """More of them than the server has threads."""
     computing, release = threading.Event(), threading.Event()
-    respond = answer_cache.respond.respond
+    respond = questions.respond.respond
 
     def slow(*arguments: Any, **options: Any) -> Any:
         computing.set()
         assert release.wait(timeout=60)
         return respond(*arguments, **options)
 
-    monkeypatch.setattr(answer_cache.respond, "respond", slow)
-    questions = [{"subject": "net", "max_latency_s": 0.2, "latency_percentile": 10 + number} for number in range(60)]
-    with httpx.Client(base_url=live(), timeout=60) as client, ThreadPoolExecutor(len(questions)) as senders:
-        sent = [senders.submit(client.post, "/recommend", json=question) for question in questions]
+    monkeypatch.setattr(questions.respond, "respond", slow)
+    bodies = [{"subject": "net", "max_latency_s": 0.2, "latency_percentile": 10 + number} for number in range(60)]
+    with httpx.Client(base_url=live(), timeout=60) as client, ThreadPoolExecutor(len(bodies)) as senders:
+        sent = [senders.submit(client.post, "/recommend", json=body) for body in bodies]
         try:
             assert computing.wait(timeout=60)
             for path in ("/healthz", "/subjects", "/metrics"):

@@ -10,8 +10,7 @@ from catalog.statistics.input_draw import SampleDesign
 from catalog.statistics.looks import error_share
 from recommender.ranking import AccuracyMeasurement, Budgets, Candidate, LatencyBudget, Status, recommend
 from recommender.ranking.candidates import on_rounds
-from recommender.ranking.contenders import Contenders
-from recommender.ranking.racing import RaceQuestion, RaceState, race_state
+from recommender.ranking.racing import Contenders, RaceQuestion, RaceState, race_state
 
 # What moves all strategies of a round alike.
 DRIFT = (0.0, 0.02, -0.02, 0.01, -0.01, 0.0, 0.015, -0.015)

@@ -12,8 +12,7 @@ from catalog.evidence.database import Database
 from catalog.evidence.link_samples import LinkedStrategy, LinkRate, linked_strategies
 from catalog.evidence.loading import strategy_evidence
 from catalog.exchange import collect, import_files, rows_csv
-from recommender.whatif.model import Prediction, UnpredictableStrategy
-from recommender.whatif.predict import estimate_s, predict, refusal, what_if
+from recommender.whatif.model import Prediction, UnpredictableStrategy, estimate_s, predict, refusal, what_if
 
 HEADER = "subject,operator,placement,input_id,repetition,latency_s,round"
 BASE_S, BYTES = 0.05, {"mobile-edge": 40_000, "edge-cloud": 90_000}

@@ -11,7 +11,7 @@ from recommender.errors import UnknownSubject
 from recommender.evidence import snapshots
 from recommender.evidence.loading import load
 from recommender.evidence.snapshots import Snapshots
-from recommender.http.answer_cache import AnswerCache
+from recommender.http.questions import AnswerCache
 from recommender.schemas import RecommendRequest
 
 
