@@ -14,7 +14,7 @@ from recommender.http import evidence, problems, questions, service, whatif
 from recommender.http.draining import Drain
 from recommender.http.evidence import EvidenceLookup
 from recommender.http.middleware import ApiKey, BodyLimit, LocalOnly, RequestLog, SafeHeaders, TimeLimit
-from recommender.http.questions import AnswerCache, QuestionQueue
+from recommender.http.questions import AnswerCache, QuestionQueue, QuickAnswers
 from recommender.http.service import (
     RequestObserver,
     RequestRecorder,
@@ -76,7 +76,8 @@ def create_app(settings: RecommenderSettings | None = None, *, log: RequestLog |
 
 def _wrap(app: FastAPI, chosen: RecommenderSettings) -> None:
     """Add the middleware from the inside out: the last one added sees a request first."""
-    # Innermost: of a request that another layer refuses, the body is never read.
+    app.add_middleware(QuickAnswers, cache=app.state.answers)
+    # Within all that refuse: of a request that another layer refuses, the body is never read.
     app.add_middleware(BodyLimit, limit_bytes=chosen.max_body_bytes)
     if chosen.api_key is not None:
         app.add_middleware(ApiKey, key=chosen.api_key.get_secret_value())

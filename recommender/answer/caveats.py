@@ -8,7 +8,7 @@ from catalog.statistics.intervals import inputs_needed
 from catalog.units import counted, duration
 from recommender.answer.wording import join, output_warnings, percentile_name, strategy_name
 from recommender.errors import FILL_COMMAND
-from recommender.evidence.model import DeclaredStrategy, EnvironmentChoice
+from recommender.evidence.model import DeclaredStrategy, EnvironmentChoice, SubjectEvidence
 from recommender.ranking import Candidate, Constraints, Estimate, Objective, RankedAnswer
 from recommender.ranking.candidates import CandidateCache
 
@@ -20,9 +20,7 @@ def cautions(
     strategies: Mapping[Candidate, DeclaredStrategy],
 ) -> Iterator[str]:
     """Yield what to know of the answers, the evidence, the recommendation and the environment."""
-    yield from _of_evidence([estimate.candidate for estimate in answer.considered])
-    here = chosen.subject_evidence.environment.imported_from is None
-    yield from _doubtful([strategies[estimate.candidate] for estimate in answer.considered], here=here)
+    yield from _of_evidence(answer, chosen.subject_evidence, strategies)
     yield from _thin_ranking(answer)
     if answer.recommendation is not None:
         yield from _doubts(answer.recommendation.candidate)
@@ -30,24 +28,41 @@ def cautions(
         yield from _replicas(answer.recommendation.candidate)
         yield from _relayed(answer.recommendation.candidate, constraints)
         yield from _unknown_objective(answer.recommendation.candidate, answer.budgets.objective)
-    yield from _slow_int8(answer, strategies)
+    yield from _of_latencies(answer, chosen.subject_evidence, strategies)
     yield from _environment(chosen)
 
 
-# As many as tables of candidates (`recommender.ranking.table`): one for each choice of constraints.
+# By the evidence of the subject, and as many as tables of candidates (`recommender.ranking.table`): one for each choice
+# of constraints.
 _evidence_cautions: CandidateCache[tuple[str, ...]] = CandidateCache(most=16)
+_latency_cautions: CandidateCache[tuple[str, ...]] = CandidateCache(most=64)
 
 
-def _of_evidence(candidates: Sequence[Candidate]) -> Sequence[str]:
+def _of_evidence(
+    answer: RankedAnswer, subject_evidence: SubjectEvidence, strategies: Mapping[Candidate, DeclaredStrategy]
+) -> Sequence[str]:
     """Return what to know of the evidence of the considered strategies, which no budget changes."""
-    if not candidates:
-        return ()
+    candidates = [estimate.candidate for estimate in answer.considered]
 
     def made() -> tuple[str, ...]:
-        return (*output_warnings(candidates), *_remarks(candidates), *_rounds(candidates))
+        doubtful = _doubtful(
+            [strategies[candidate] for candidate in candidates],
+            here=subject_evidence.environment.imported_from is None,
+        )
+        return (*output_warnings(candidates), *_remarks(candidates), *_rounds(candidates), *doubtful)
 
     # Weak references, so that the key does not keep candidates of an older snapshot alive.
-    return _evidence_cautions.get(candidates[0], tuple(map(ref, candidates)), made)
+    return _evidence_cautions.get(subject_evidence, tuple(map(ref, candidates)), made) if candidates else ()
+
+
+def _of_latencies(
+    answer: RankedAnswer, subject_evidence: SubjectEvidence, strategies: Mapping[Candidate, DeclaredStrategy]
+) -> Sequence[str]:
+    """Return what to know of the latencies of the considered strategies at the percentile, which no limit changes."""
+    budgets = answer.budgets
+    candidates = tuple([ref(estimate.candidate) for estimate in answer.considered])
+    key = candidates, budgets.percentile, budgets.equivalent_within
+    return _latency_cautions.get(subject_evidence, key, lambda: tuple(_slow_int8(answer, strategies)))
 
 
 def _unknown_objective(best: Candidate, objective: Objective) -> Iterator[str]:

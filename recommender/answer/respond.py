@@ -4,18 +4,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import cached_property
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from catalog.statistics.comparison import Comparison
 from recommender.answer import wording
 from recommender.answer.caveats import cautions
 from recommender.answer.strategy_fields import (
     DEFAULT_PERCENTILE,
-    StrategyFields,
+    PlacedStrategy,
+    encoded,
     environment_out,
     latency_budgets_out,
     not_considered,
-    strategy_fields,
 )
 from recommender.answer.summary import not_chosen, summary, why
 from recommender.answer.to_do import Planner, ToDo
@@ -41,7 +41,6 @@ from recommender.ranking.feasibility import AllShortfalls
 from recommender.ranking.model import WITHOUT_ESTIMATE
 from recommender.schemas import (
     AgeOut,
-    AlternativeOut,
     BreachOut,
     BudgetsOut,
     ChoiceOut,
@@ -49,18 +48,16 @@ from recommender.schemas import (
     ConstraintsOut,
     ExcludedOut,
     InfeasibleOut,
-    NearMissOut,
     Outcome,
-    RecommendationOut,
     RecommendRequest,
     RecommendResponse,
     RelaxationOut,
     ShortfallOut,
     ToDoOut,
-    UndecidedOut,
 )
 from recommender.schemas.answer import AnswerStatus
 from recommender.schemas.answer import Status as StrategyStatus
+from recommender.schemas.base import CONDITIONS
 from recommender.whatif import on_links
 
 
@@ -173,6 +170,41 @@ _considered_rows: CandidateCache[ConsideredOut] = CandidateCache()
 
 def respond(evidence: Evidence, request: RecommendRequest, *, on: date | None = None) -> RecommendResponse:
     """Answer one question from one environment's evidence, whose age is counted from the day `on`."""
+    return RecommendResponse(**{name: _modelled(value) for name, value in _fields(evidence, request, on).items()})
+
+
+def answer_json(evidence: Evidence, request: RecommendRequest, *, on: date | None = None) -> bytes:
+    """Return what `respond` returns as JSON, byte for byte, without making its models."""
+    pieces: list[bytes] = []
+    # Fields between those that hold strategies are encoded together.
+    plain: dict[str, Any] = {}
+    for name, value in _fields(evidence, request, on).items():
+        if isinstance(value, PlacedStrategy):
+            text = value.json()
+        elif isinstance(value, list) and value and isinstance(value[0], PlacedStrategy):
+            text = b"[%b]" % b",".join([placed.json() for placed in value])
+        else:
+            plain[name] = value
+            continue
+        if plain:
+            pieces.append(encoded(plain)[1:-1])
+            plain = {}
+        pieces.append(b'"%b":%b' % (name.encode(), text))
+    if plain:
+        pieces.append(encoded(plain)[1:-1])
+    return b"{%b}" % b",".join(pieces)
+
+
+def _modelled(value: Any) -> Any:
+    if isinstance(value, PlacedStrategy):
+        return value.fields
+    if isinstance(value, list):
+        return [_modelled(item) for item in value]
+    return value
+
+
+def _fields(evidence: Evidence, request: RecommendRequest, on: date | None) -> dict[str, Any]:
+    """Return the fields of a `RecommendResponse`, all of them and in their order."""
     conditions = EnvironmentFilter(request.environment, request.host, request.scale, request.launcher)
     chosen = evidence.choose(request.subject, conditions)
     budgets = resolve_budgets(evidence, request)
@@ -180,43 +212,42 @@ def respond(evidence: Evidence, request: RecommendRequest, *, on: date | None = 
     subject_evidence = on_links.on_links(evidence, chosen.subject_evidence, request.links, budgets.percentile)
     constraints = resolve_constraints(evidence, request)
     answer = recommend(subject_evidence.candidates, budgets, constraints=constraints, proven_only=request.version == 1)
-    strategies = {
-        strategy.candidate: strategy for strategy in subject_evidence.strategies if strategy.candidate is not None
-    }
+    strategies = subject_evidence.by_candidate
     planner, whole = Planner(answer, subject_evidence, strategies, request), request.detail == "full"
     fields = _AnswerFields(answer, subject_evidence.subject, strategies, planner, whole=whole)
     relaxed = [_relaxation(relaxation) for relaxation in answer.relaxations]
     unmeasured = list(not_considered(subject_evidence, answer, constraints))
     to_do = planner.whole(unmeasured)
     infeasible, recommendation = _infeasible(answer), fields.recommendation()
-    return RecommendResponse(
-        version=request.version,
-        status=_status(answer, infeasible),
-        probability=_probability(answer),
-        subject=subject_evidence.subject,
-        budgets=_budgets(budgets, request.slo),
-        links=on_links.asked_out(request.links),
-        constraints=constraints_out(request) if constraints.any_set else None,
-        summary=summary(answer, to_do, reason=None if recommendation is None else recommendation.why),
-        to_do=None if to_do is None else _to_do(to_do),
-        recommendation=recommendation,
-        proven=fields.proven(),
-        infeasible=infeasible,
+    return {
+        "version": request.version,
+        "status": _status(answer, infeasible),
+        "probability": _probability(answer),
+        "subject": subject_evidence.subject,
+        "budgets": _budgets(budgets, request.slo),
+        "links": on_links.asked_out(request.links),
+        "constraints": constraints_out(request) if constraints.any_set else None,
+        "summary": summary(answer, to_do, reason=None if recommendation is None else recommendation.added["why"]),
+        "to_do": None if to_do is None else _to_do(to_do),
+        "recommendation": recommendation,
+        "proven": fields.proven(),
+        "infeasible": infeasible,
         # `relaxations` puts the cheapest first.
-        relaxation=relaxed[0] if relaxed else None,
-        other_relaxations=relaxed[1:],
-        alternatives=list(fields.alternatives()),
-        near_misses=list(fields.near_misses()) if whole else [],
-        undecided=list(fields.undecided()),
-        considered=_considered(answer) if whole else [],
-        excluded=[_excluded(excluded) for excluded in answer.excluded],
-        not_considered=unmeasured,
-        warnings=[*on_links.cautions(answer, request.links), *cautions(answer, chosen, constraints, strategies)],
-        environment=environment_out(chosen.subject_evidence),
-        environment_choice=ChoiceOut(why=chosen.why, others=chosen.others),
-        age=age_out(subject_evidence, on or today()),
-        inputs_select=subject_evidence.inputs_select,
-    )
+        "relaxation": relaxed[0] if relaxed else None,
+        "other_relaxations": relaxed[1:],
+        "alternatives": list(fields.alternatives()),
+        "near_misses": list(fields.near_misses()) if whole else [],
+        "undecided": list(fields.undecided()),
+        "considered": _considered(answer) if whole else [],
+        "excluded": [_excluded(excluded) for excluded in answer.excluded],
+        "not_considered": unmeasured,
+        "warnings": [*on_links.cautions(answer, request.links), *cautions(answer, chosen, constraints, strategies)],
+        "environment": environment_out(chosen.subject_evidence),
+        "environment_choice": ChoiceOut(why=chosen.why, others=chosen.others),
+        "age": age_out(subject_evidence, on or today()),
+        "conditions": CONDITIONS,
+        "inputs_select": subject_evidence.inputs_select,
+    }
 
 
 class _AnswerFields:
@@ -234,12 +265,12 @@ class _AnswerFields:
         self._answer, self._subject, self._strategies = answer, subject, strategies
         self._planner, self._whole = planner, whole
 
-    def recommendation(self) -> RecommendationOut | None:
+    def recommendation(self) -> PlacedStrategy | None:
         """Return the recommended strategy."""
         best = self._answer.recommendation
         return None if best is None else self._recommended(self._answer, best)
 
-    def proven(self) -> RecommendationOut | None:
+    def proven(self) -> PlacedStrategy | None:
         """Return the best proven strategy, where the recommendation is another."""
         proven = self._answer.proven
         if proven is None:
@@ -249,62 +280,72 @@ class _AnswerFields:
         others = tuple(prospect for prospect in rest if prospect is not proven)
         return self._recommended(replace(self._answer, recommendation=proven, proven=None, within=others), proven)
 
-    def _recommended(self, answer: RankedAnswer, best: Prospect) -> RecommendationOut:
-        return RecommendationOut(
-            **self._fields(best.estimate),
-            **_sureness(answer, best),
-            joint_confidence=best.joint_confidence,
-            next_start_high_s=_next_start_s(best.estimate),
-            why=why(answer),
-            not_chosen=list(not_chosen(answer)),
-            reason=None if best.gap is None else wording.undecided_reason(best.gap),
-            lacks=[] if best.miss is None else list(wording.lacks(best.miss)),
-            quality=quality_note(answer),
+    def _recommended(self, answer: RankedAnswer, best: Prospect) -> PlacedStrategy:
+        """Return the fields of a `RecommendationOut`."""
+        return self._placed(
+            best.estimate,
+            {
+                **_sureness(answer, best),
+                "joint_confidence": best.joint_confidence,
+                "next_start_high_s": _next_start_s(best.estimate),
+                "why": why(answer),
+                "not_chosen": list(not_chosen(answer)),
+                "reason": None if best.gap is None else wording.undecided_reason(best.gap),
+                "lacks": [] if best.miss is None else list(wording.lacks(best.miss)),
+                "quality": quality_note(answer),
+            },
         )
 
-    def alternatives(self) -> Iterator[AlternativeOut]:
-        """Yield the other proven strategies."""
+    def alternatives(self) -> Iterator[PlacedStrategy]:
+        """Yield the other proven strategies, each with the fields of an `AlternativeOut`."""
         for alternative in self._answer.alternatives:
-            yield AlternativeOut(
-                **self._fields(alternative.estimate),
-                **_sureness(self._answer, alternative.prospect),
-                latency_ratio=alternative.latency_ratio,
-                latency_ratio_low=_low(alternative.against_best),
-                latency_ratio_high=_high(alternative.against_best),
-                accuracy_difference_pp=alternative.accuracy_difference_pp,
-                relation=alternative.relation.value,
-                ratio_low=_low(alternative.comparison),
-                ratio_high=_high(alternative.comparison),
+            yield self._placed(
+                alternative.estimate,
+                {
+                    **_sureness(self._answer, alternative.prospect),
+                    "relation": alternative.relation.value,
+                    "ratio_low": _low(alternative.comparison),
+                    "ratio_high": _high(alternative.comparison),
+                    "latency_ratio": alternative.latency_ratio,
+                    "latency_ratio_low": _low(alternative.against_best),
+                    "latency_ratio_high": _high(alternative.against_best),
+                    "accuracy_difference_pp": alternative.accuracy_difference_pp,
+                },
             )
 
-    def near_misses(self) -> Iterator[NearMissOut]:
-        """Yield the strategies that miss a budget, without a recommended one."""
+    def near_misses(self) -> Iterator[PlacedStrategy]:
+        """Yield the strategies that miss a budget but a recommended one, each with the fields of a `NearMissOut`."""
         for miss in self._answer.other_near_misses:
-            yield NearMissOut(
-                **self._fields(miss.estimate),
-                latency_over_s=max((late.over_s for late in miss.latency), default=None),
-                accuracy_short_pp=miss.accuracy_short_pp,
-                drop_over_pp=miss.drop_over_pp,
-                lacks=list(wording.lacks(miss)),
-                shortfalls=self._shortfalls(miss.estimate),
+            yield self._placed(
+                miss.estimate,
+                {
+                    "latency_over_s": max((late.over_s for late in miss.latency), default=None),
+                    "accuracy_short_pp": miss.accuracy_short_pp,
+                    "drop_over_pp": miss.drop_over_pp,
+                    "lacks": list(wording.lacks(miss)),
+                    "shortfalls": self._shortfalls(miss.estimate),
+                },
             )
 
-    def undecided(self) -> Iterator[UndecidedOut]:
-        """Yield the strategies within the budgets that are not proven."""
+    def undecided(self) -> Iterator[PlacedStrategy]:
+        """Yield the strategies within the budgets that are not proven, each with the fields of an `UndecidedOut`."""
         for prospect in self._answer.within:
             if prospect.gap is not None:
-                yield UndecidedOut(
-                    **self._fields(prospect.estimate),
-                    **_sureness(self._answer, prospect),
-                    kind=prospect.gap.gap.value,
-                    reason=wording.undecided_reason(prospect.gap),
-                    to_do=self._planner.for_gap(prospect.gap).words,
-                    shortfalls=self._shortfalls(prospect.estimate) if self._whole else [],
+                yield self._placed(
+                    prospect.estimate,
+                    {
+                        **_sureness(self._answer, prospect),
+                        "kind": prospect.gap.gap.value,
+                        "reason": wording.undecided_reason(prospect.gap),
+                        "to_do": self._planner.for_gap(prospect.gap).words,
+                        "shortfalls": self._shortfalls(prospect.estimate) if self._whole else [],
+                    },
                 )
 
-    def _fields(self, estimate: Estimate) -> StrategyFields:
-        pareto = estimate.candidate in self._answer.pareto
-        return strategy_fields(self._subject, self._strategies[estimate.candidate], estimate, pareto=pareto)
+    def _placed(self, estimate: Estimate, added: dict[str, Any]) -> PlacedStrategy:
+        candidate = estimate.candidate
+        pareto = candidate in self._answer.pareto
+        return PlacedStrategy(self._subject, self._strategies[candidate], estimate, pareto, added)
 
     def _shortfalls(self, estimate: Estimate) -> list[ShortfallOut]:
         missing = self._all_shortfalls.of(estimate.candidate, estimate.feasibility)

@@ -5,10 +5,11 @@ Pareto front, the coverage, and what an unmeasured one could change.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypedDict
+from typing import Any, NamedTuple, TypedDict
 from weakref import WeakKeyDictionary
 
 import scipy
+from pydantic_core import to_json
 
 from catalog.evidence.records import EnvironmentSummary, FileSummary, values_of
 from catalog.output_distance import OutputDistance
@@ -80,6 +81,38 @@ class StrategyFields(MeasuredFields):
     latency_evidence_id: str | None
     accuracy_evidence_id: str | None
     artifact_sha256: Mapping[str, str]
+
+
+# By strategy, and not by candidate as the fields above.
+_encoded_fields: CandidateCache[bytes] = CandidateCache(most=16)
+
+
+class PlacedStrategy(NamedTuple):
+    """A considered strategy at one place of an answer, and what this place adds to the fields of all, in order."""
+
+    subject: str
+    strategy: DeclaredStrategy
+    estimate: Estimate
+    pareto: bool
+    added: dict[str, Any]
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields of its model."""
+        return {**strategy_fields(self.subject, self.strategy, self.estimate, pareto=self.pareto), **self.added}
+
+    def json(self) -> bytes:
+        """Return what its model would be encoded as, with the fields of all places encoded once."""
+        key = self.subject, self.estimate.percentile, self.pareto
+        return b"%b,%b" % (_encoded_fields.get(self.strategy, key, self._common)[:-1], encoded(self.added)[1:])
+
+    def _common(self) -> bytes:
+        return encoded(strategy_fields(self.subject, self.strategy, self.estimate, pareto=self.pareto))
+
+
+def encoded(value: object) -> bytes:
+    """Encode as models do: what is not finite is null."""
+    return to_json(value, inf_nan_mode="null")
 
 
 def strategy_id(subject: str, operator: str, placement: str) -> str:

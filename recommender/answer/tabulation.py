@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from catalog.statistics.tables import OFTEN
-from recommender.answer.respond import respond
+from recommender.answer.respond import answer_json
 from recommender.errors import RecommenderError
 from recommender.evidence.model import Evidence
 from recommender.schemas import RecommendRequest
@@ -52,7 +52,7 @@ def tabulate(evidence: Evidence, is_wanted: Callable[[], bool], subjects: frozen
         if not is_wanted():
             return
         try:
-            respond(evidence, question)
+            answer_json(evidence, question)
         except RecommenderError:
             # A client that asks this gets the error; here there is none.
             continue

@@ -45,6 +45,9 @@ class EnvironmentFilter:
         return ", ".join(f"{name} {value}" for name, value in properties if value is not None)
 
 
+_ANY = EnvironmentFilter()
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DeclaredStrategy(Applicability):
     """A declared strategy and what was measured of it; `candidate` is None while nothing was.
@@ -106,6 +109,11 @@ class SubjectEvidence:
     def candidates(self) -> tuple[Candidate, ...]:
         """Those that can be ranked."""
         return tuple(strategy.candidate for strategy in self.strategies if strategy.candidate is not None)
+
+    @cached_property
+    def by_candidate(self) -> Mapping[Candidate, DeclaredStrategy]:
+        """The strategy of each of `candidates`."""
+        return {strategy.candidate: strategy for strategy in self.strategies if strategy.candidate is not None}
 
     @cached_property
     def complete(self) -> bool:
@@ -191,6 +199,19 @@ class Evidence:
         Where none is complete, the newest with any evidence; without any, the newest declared. Raises
         `UnknownSubject`, `UnknownEnvironment`, `UnknownHost`, `UnknownScale` or `UnknownLauncher`.
         """
+        if conditions != _ANY:
+            return self._choose(subject, conditions)
+        # Most questions leave the choice, and it changes with the evidence alone.
+        choice = self._choices.get(subject)
+        if choice is None:
+            choice = self._choices[subject] = self._choose(subject, conditions)
+        return choice
+
+    @cached_property
+    def _choices(self) -> dict[str, EnvironmentChoice]:
+        return {}
+
+    def _choose(self, subject: str, conditions: EnvironmentFilter) -> EnvironmentChoice:
         if subject not in self.subjects:
             for reason in self.left_out:
                 if reason.startswith(f"subject {subject}: "):

@@ -208,7 +208,7 @@ class BodyLimit:
             if len(body) > self._limit_bytes:
                 await self._refuse(scope, receive, send)
                 return
-        await self._app(scope, _replay(bytes(body), receive), send)
+        await self._app(scope, replay(bytes(body), receive), send)
 
     async def _refuse(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         response = problem_response(BodyTooLarge(self._limit_bytes), scope["path"])
@@ -226,7 +226,8 @@ def declared_bytes(headers: Iterable[tuple[bytes, bytes]]) -> int:
     return 0
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def replay(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that begins with a whole body."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def next_message() -> Message:

@@ -1,7 +1,8 @@
 """Routes that answer questions, and the cache of encoded answers.
 
 An answer that is kept, or takes a few milliseconds of arithmetic over evidence in memory, is given in the event loop:
-threads would only take turns at it. Everything else, such as resampling, waits for its turn in the queue of questions.
+threads would only take turns at it. It is given before the question is routed, because routes and dependencies take as
+long as the answer. Everything else, such as resampling, waits for its turn in the queue of questions.
 
 Of each client one question is computed at a time, and of each subject one. So a client that sends many waits behind
 itself alone, and a subject whose evidence takes long to resample does not hold up the others.
@@ -25,14 +26,18 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from pydantic import ValidationError
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from recommender import examples
 from recommender.answer import respond
 from recommender.answer.respond import today
-from recommender.errors import NotDeclared
+from recommender.errors import NotDeclared, RecommenderError
 from recommender.evidence.model import Evidence
 from recommender.evidence.snapshots import Snapshots
 from recommender.http.connections import CLIENT
+from recommender.http.middleware import replay
 from recommender.http.problems import documented, problem_for
 from recommender.schemas import RecommendRequest, RecommendResponse
 from recommender.schemas.resources import BatchItem, BatchRequest, BatchResponse
@@ -115,7 +120,7 @@ class AnswerCache:
     def _compute(self, moment: Moment, question: RecommendRequest, key: str, shape: str) -> bytes:
         # CPU time of this thread: by the wall clock, a busy service would find every question slow.
         started = time.thread_time()
-        body = respond.respond(moment.evidence, question, on=moment.day).model_dump_json().encode()
+        body = respond.answer_json(moment.evidence, question, on=moment.day)
         quick = time.thread_time() - started < self._quick_s
         with self._lock:
             if self._moment == moment:  # else newer evidence or a new day came while this was computed
@@ -240,8 +245,11 @@ def answers(request: Request) -> AnswerCache:
     return cache
 
 
+_PATH = "/recommend"
+
+
 @router.post(
-    "/recommend",
+    _PATH,
     response_model=RecommendResponse,
     responses={**_ANSWERED, **documented(401, 404, 413, 422, 500, 503)},
     tags=["questions"],
@@ -282,6 +290,49 @@ async def _item(request: Request, moment: Moment, question: RecommendRequest) ->
     except NotDeclared as error:
         return BatchItem(problem=problem_for(error, "/recommend/batch")).model_dump_json().encode()
     return b'{"answer":%b,"problem":null}' % answer
+
+
+class QuickAnswers:
+    """Answers the questions of `recommend` that are answered at once; to be wrapped in `BodyLimit`.
+
+    All others go on to the application, those that are not valid included.
+    """
+
+    def __init__(self, app: ASGIApp, cache: AnswerCache) -> None:
+        self._app = app
+        self._cache = cache
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != _PATH or scope["method"] != "POST" or not _is_json(scope):
+            await self._app(scope, receive, send)
+            return
+        body = (await receive()).get("body", b"")
+        answer = self._answer(body)
+        if answer is None:
+            await self._app(scope, replay(body, receive), send)
+            return
+        # By which the request is counted.
+        scope["route"] = _ROUTE
+        headers = [(b"content-length", b"%d" % len(answer)), (b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    def _answer(self, body: bytes) -> bytes | None:
+        try:
+            return self._cache.at_once(RecommendRequest.model_validate_json(body))
+        except (ValidationError, RecommenderError):
+            # The application finds the same error, and says it.
+            return None
+
+
+_ROUTE = Route(_PATH, recommend, methods=["POST"])
+
+
+def _is_json(scope: Scope) -> bool:
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            return bytes(value).partition(b";")[0].strip().lower() == b"application/json"
+    return False
 
 
 async def _in_turn(request: Request, subject: str, compute: Callable[[], T], at_once: Callable[[], T | None]) -> T:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Generic, TypeVar
+from functools import cached_property
+from typing import Generic, NamedTuple, TypeVar
 from weakref import finalize, ref
 
 import numpy as np
@@ -177,7 +178,7 @@ class Candidate:
         """How often it was measured on fresh tiers."""
         return len(self.latency_s)
 
-    @property
+    @cached_property
     def samples(self) -> int:
         """How many single latencies there are."""
         return sum(values.size for values in self.latency_s)
@@ -209,8 +210,8 @@ class CandidateCache(Generic[T]):
         # By identity, in a fraction of a weak dictionary's time: one question looks up some two hundred results.
         self._results: dict[int, dict[Hashable, T]] = {}
 
-    def get(self, candidate: Candidate, key: Hashable, compute: Callable[[], T]) -> T:
-        """Return the result for this candidate and key; compute it at the first call."""
+    def get(self, candidate: object, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return the result for this candidate, or what else lives as long, and key; compute it at the first call."""
         results = self._results.get(id(candidate))
         if results is None:
             # A reload drops the candidates that changed: their results go with them, before another object can get
@@ -232,10 +233,10 @@ _intervals: CandidateCache[PercentileInterval] = CandidateCache()
 _medians: CandidateCache[float] = CandidateCache()
 
 
-@dataclass(frozen=True, eq=False)
-class Estimate:
-    """A candidate with the numbers that the question asked for."""
+class Estimate(NamedTuple):
+    """A candidate with the numbers that the question asked for; `feasibility` is what its budgets lack, if anything."""
 
+    # A tuple, here and in what an answer makes of every candidate: a frozen dataclass takes five times as long to make.
     candidate: Candidate
     median_s: float
     percentile: float
@@ -246,16 +247,7 @@ class Estimate:
 
     def judged(self, feasibility: Feasibility) -> "Estimate":
         """Return the same numbers with what the budgets make of them."""
-        # `dataclasses.replace` takes several times as long, and a question judges every candidate.
-        return Estimate(
-            self.candidate,
-            self.median_s,
-            self.percentile,
-            self.percentile_s,
-            self.percentile_s_by_round,
-            self.interval,
-            feasibility,
-        )
+        return self._replace(feasibility=feasibility)
 
 
 def same_evidence(one: Candidate, other: Candidate) -> bool:

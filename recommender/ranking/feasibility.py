@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from catalog.statistics.feasibility import BudgetCheck, Feasibility, latency_check, step_down, upper_bound
 from catalog.statistics.intervals import PercentileInterval
@@ -35,7 +35,7 @@ from recommender.ranking.prospects import (
     risk,
     status_of,
 )
-from recommender.ranking.table import AccuracyColumns, CandidateTable, LatencyColumns, table_of
+from recommender.ranking.table import AccuracyColumns, AccuracyTests, CandidateTable, table_of
 
 # What makes one near miss nearer than another: a percentage point of accuracy weighs as much as 10 % of latency.
 _LATENCY_SHARE_PER_POINT = 0.1
@@ -72,8 +72,7 @@ class Family:
 _COUNTED = 0.9
 
 
-@dataclass(frozen=True, eq=False)
-class _Step:
+class _Step(NamedTuple):
     """Where stepping down came to a candidate: among so many tests, at this level, and what it promises together."""
 
     tests: int
@@ -116,12 +115,7 @@ class Judgement:
         self._missing = table.missing(budgets)
         of_latency = self._latency_chances()
         self.family = self._counted(of_latency)
-        candidates = table.candidates
-        self._checks = {
-            row: _Checks(candidates[row], self, row)
-            for row in self.family.rows
-            if not self.missed[row] and self._missing[row] is None
-        }
+        self._tests = _Tests(self)
         self._steps = self._stepped()
         self.gap = [self._gap(row) for row in self._rows]
         stated = self._stated(of_latency)
@@ -133,13 +127,18 @@ class Judgement:
         objective = self.table.losses(self.budgets.objective, self.budgets.percentile)
         return [own + risk(chance, self.budgets) for own, chance in zip(objective, self.chance, strict=True)]
 
-    def status(self, row: int) -> Status:
-        """Return how sure it is that a candidate keeps its budgets."""
+    @cached_property
+    def status(self) -> Sequence[Status]:
+        """How sure it is that each candidate keeps its budgets."""
         # Without a budget there is nothing to break.
-        proven = self._steps[row].missed is None and self.gap[row] is None if row in self._steps else False
-        if proven or (row not in self._steps and not self.missed[row] and not self.budgets.any_set):
-            return Status.PROVEN
-        return status_of(self.chance[row])
+        unbounded = not self.budgets.any_set
+        proven = [
+            step.missed is None and self.gap[row] is None
+            if (step := self._steps.get(row)) is not None
+            else unbounded and not self.missed[row]
+            for row in self._rows
+        ]
+        return [Status.PROVEN if own else status_of(chance) for own, chance in zip(proven, self.chance, strict=True)]
 
     @property
     def within(self) -> list[int]:
@@ -149,21 +148,23 @@ class Judgement:
     @property
     def proven(self) -> list[int]:
         """The candidates that are proven to keep the budgets."""
-        return [row for row in self.within if self.status(row) is Status.PROVEN]
+        return [row for row in self.within if self.status[row] is Status.PROVEN]
 
     def placed(self, row: int) -> Prospect | NearMiss:
-        """Return the place of a candidate with everything that is known of it."""
+        """Return the place of a candidate, with its checks where it is not proven."""
         estimate = self.table.estimate(row, self.budgets.percentile)
         if self.missed[row]:
             return self._near_miss(row, estimate)
         step, missing = self._steps.get(row), self._missing[row]
-        chance, loss, status = self.chance[row], self.loss[row], self.status(row)
+        chance, loss, status = self.chance[row], self.loss[row], self.status[row]
         if step is None:
             gap = None if missing is None else _undecided(estimate, missing)
             return Prospect(estimate, status, chance, loss, gap, 0.0 if self.budgets.any_set else 1.0)
-        checks = self._checks[row].at(step.level, step.tests)
         # An accuracy must hold by itself at whatever level is reported (docs/statistics.md, "Budgets").
-        joint = min(step.joint, self._checks[row].accuracy_confidence)
+        joint = min(step.joint, self._tests.of_accuracy(row).confidence)
+        if self.gap[row] is None:
+            return Prospect(estimate, status, chance, loss, None, joint)
+        checks = self._tests.checks(row, step.level, step.tests)
         judged = estimate.judged(Feasibility(feasible=step.missed is None, joint_confidence=joint, checks=checks))
         gap = self._by_model(row, judged) if step.missed is None else _unproven(judged, self.budgets, step.missed)
         return Prospect(judged, status, chance, loss, gap, joint)
@@ -223,31 +224,39 @@ class Judgement:
 
     def _stepped(self) -> Mapping[int, _Step]:
         """Step down over all that count."""
-        rows, checks = self.family.rows, self._checks
-
+        rows, tests = self.family.rows, self._tests
         # What counts and misses stays, with confidence 0: the levels have paid for leaving out what `family` does.
-        def confidence(place: int, tests: int) -> float:
-            own = checks.get(rows[place])
-            return 0.0 if own is None else own.confidence(tests)
-
-        if not checks:
+        tested = [not self.missed[row] and self._missing[row] is None for row in rows]
+        if not any(tested):
             return {}
-        sure = [confidence(place, len(rows)) for place in range(len(rows))]
-        steps = step_down(sure, confidence_level=self.budgets.confidence, among=confidence)
-        by_step = zip(rows, steps.remaining.tolist(), steps.levels.tolist(), steps.joint.tolist(), strict=True)
+
+        def confidence(place: int, count: int) -> float:
+            return tests.confidence(rows[place], count) if tested[place] else 0.0
+
+        steps = step_down(
+            [confidence(place, len(rows)) for place in range(len(rows))],
+            confidence_level=self.budgets.confidence,
+            # The number of tests matters only where strategies share variance, which errs once for all.
+            among=confidence if any(map(tests.shares_variance, rows)) else None,
+        )
+        by_step = zip(rows, tested, steps.remaining.tolist(), steps.levels.tolist(), steps.joint.tolist(), strict=True)
         return {
-            row: _Step(tests, level, joint, checks[row].missed(level, tests))
-            for row, tests, level, joint in by_step
-            if row in checks
+            row: _Step(count, level, joint, tests.missed(row, level, count))
+            for row, counts, count, level, joint in by_step
+            if counts
         }
 
     def _gap(self, row: int) -> Gap | None:
-        missing, step = self._missing[row], self._steps.get(row)
-        if self.missed[row] or missing is not None or step is None:
-            return None if self.missed[row] or missing is None else missing.gap
+        if self.missed[row]:
+            return None
+        if (missing := self._missing[row]) is not None:
+            return missing.gap
+        step = self._steps.get(row)
+        if step is None:
+            return None
         if step.missed is not None:
             return Gap.UNPROVEN
-        return Gap.BY_MODEL if any(columns.bounded[row].by_model is not None for columns in self._latency) else None
+        return Gap.BY_MODEL if any(columns.by_model[row] for columns in self._latency) else None
 
     def _by_model(self, row: int, estimate: Estimate) -> UndecidedCandidate | None:
         """Return the first percentile whose bound holds and rests on a model."""
@@ -269,88 +278,78 @@ class Judgement:
         return NearMiss(estimate, late, short_pp, drop_pp, distance=sum(shares), probability=self.chance[row])
 
 
-class _Checks:
-    """Of one candidate: its percentile for each budget of latency, and the checks of those of accuracy.
+class _Tests:
+    """The checks of the budgets by candidate and number of tests, each computed once.
 
-    Latencies are judged as those of one of so many tests, for which `share` of the error is left: by `family`, and by
+    Latencies are judged as those of one of so many tests, for which a share of the error is left: by `family`, and by
     the looks of a race (`catalog.statistics.looks`).
     """
 
-    __slots__ = (
-        "_accuracy",
-        "_budgets",
-        "_columns",
-        "_confidences",
-        "_of_accuracy",
-        "_promised",
-        "_row",
-        "_share",
-        "_sharing",
-        "_tests",
-        "accuracy_confidence",
-    )
+    def __init__(self, judgement: Judgement) -> None:
+        self._budgets, self._table = judgement.budgets, judgement.table
+        self._columns, self._limits = judgement._latency, judgement._limits
+        self._count = len(judgement.family.rows)
+        self._share = judgement.family.latency_share
+        self._of_accuracy = self._table.accuracy_tests(self._budgets)
+        self._of_latency: dict[tuple[int, int], list[float]] = {}
 
-    def __init__(self, candidate: Candidate, judgement: Judgement, row: int) -> None:
-        table, self._budgets = judgement.table, judgement.budgets
-        self._columns: Sequence[LatencyColumns] = judgement._latency
-        self._row = row
-        self._promised = [
-            (columns.promised[row], limit) for columns, limit in zip(judgement._latency, judgement._limits, strict=True)
-        ]
-        self._accuracy = [check for check in accuracy_checks(candidate, judgement.budgets) if check is not None]
-        # The largest level at which all budgets of accuracy hold, each by itself.
-        self.accuracy_confidence = min((check.confidence for check in self._accuracy), default=1.0)
-        self._sharing = table.sharing[row]
-        self._of_accuracy = self.accuracy_confidence
-        if self._of_accuracy >= self._budgets.confidence:
-            # Judged once for all that share it, at level ** sharing (`at`); the root puts it on the scale of one test.
-            self._of_accuracy **= 1 / self._sharing
-        self._share = judgement.family.latency_share * table.error_share[row]
-        # The number of tests matters only where strategies share variance, which errs once for all.
-        self._tests = None if any(own.shares_variance[row] for own in self._columns) else len(judgement.family.rows)
-        self._confidences: dict[int, list[float]] = {}
+    def shares_variance(self, row: int) -> bool:
+        """Return whether a latency has a part that errs once for all candidates."""
+        return any(columns.shares_variance[row] for columns in self._columns)
 
-    def confidence(self, tests: int) -> float:
+    def confidence(self, row: int, count: int) -> float:
         """Return the confidence for stepping down; an accuracy that alone does not hold puts it below any level."""
-        of_latency = min(self._of_latency(tests), default=1.0)
-        return min(max(0.0, 1 - (1 - of_latency) / self._share), self._of_accuracy)
+        of_latency = min(self._confidences(row, count), default=1.0)
+        return min(max(0.0, 1 - (1 - of_latency) / self._share_of(row)), self.of_accuracy(row).stepping)
 
-    def missed(self, level: float, tests: int) -> int | None:
+    def missed(self, row: int, level: float, count: int) -> int | None:
         """Return the place of the first check that does not hold at the level of a step."""
-        of_latency, of_accuracy = self._levels(level)
-        confidences = self._of_latency(tests)
+        of_latency, of_accuracy = self._levels(row, level)
+        confidences = self._confidences(row, count)
         for place, confidence in enumerate(confidences):
             if not confidence >= of_latency - _ROUNDING:
                 return place
-        for place, check in enumerate(self._accuracy, start=len(confidences)):
+        for place, check in enumerate(self.of_accuracy(row).checks, start=len(confidences)):
             if not check.confidence >= of_accuracy - _ROUNDING:
                 return place
         return None
 
-    def at(self, level: float, tests: int) -> tuple[BudgetCheck, ...]:
+    def checks(self, row: int, level: float, count: int) -> tuple[BudgetCheck, ...]:
         """Judge at the level of a step."""
-        of_latency, of_accuracy = self._levels(level)
-        row, effective, confidences = self._row, self._effective(tests), self._of_latency(tests)
+        of_latency, of_accuracy = self._levels(row, level)
+        effective, confidences = self._effective(row, count), self._confidences(row, count)
         latency = [
             latency_check(columns.bounded[row], budget.max_s, confidence, confidence_level=of_latency, tests=effective)
             for columns, budget, confidence in zip(self._columns, self._budgets.latency, confidences, strict=True)
         ]
-        return (*latency, *[check.at(of_accuracy) for check in self._accuracy])
+        return (*latency, *[check.at(of_accuracy) for check in self.of_accuracy(row).checks])
 
-    def _levels(self, level: float) -> tuple[float, float]:
+    def of_accuracy(self, row: int) -> AccuracyTests:
+        """Return the checks of the budgets of accuracy."""
+        own = self._of_accuracy.get(row)
+        if own is None:
+            own = self._of_accuracy[row] = self._table.accuracy_tests_of(row, self._budgets)
+        return own
+
+    def _levels(self, row: int, level: float) -> tuple[float, float]:
         """Return the level of latencies, and that of accuracies: once for all that share one, not below the asked."""
-        return with_share(level, self._share), max(level**self._sharing, self._budgets.confidence)
+        own = with_share(level, self._share_of(row))
+        return own, max(level ** self._table.sharing[row], self._budgets.confidence)
 
-    def _effective(self, tests: int) -> int:
-        return tests if self._tests is None else self._tests
+    def _share_of(self, row: int) -> float:
+        return self._share * self._table.error_share[row]
 
-    def _of_latency(self, tests: int) -> list[float]:
-        tests = self._effective(tests)
+    def _effective(self, row: int, count: int) -> int:
+        return count if self.shares_variance(row) else self._count
+
+    def _confidences(self, row: int, count: int) -> list[float]:
+        key = row, self._effective(row, count)
         # Kept: stepping down asks for the same number as what is said afterwards.
-        confidences = self._confidences.get(tests)
+        confidences = self._of_latency.get(key)
         if confidences is None:
-            confidences = self._confidences[tests] = [
-                0.0 if own is None else own.confidence_below(limit, tests=tests) for own, limit in self._promised
+            confidences = self._of_latency[key] = [
+                0.0 if (own := columns.promised[row]) is None else own.confidence_below(limit, tests=key[1])
+                for columns, limit in zip(self._columns, self._limits, strict=True)
             ]
         return confidences
 

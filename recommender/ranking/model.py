@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from catalog.statistics.comparison import Comparison
 from catalog.statistics.feasibility import BudgetCheck
@@ -43,7 +43,10 @@ class Constraints:
     @property
     def any_set(self) -> bool:
         """Whether there is any constraint."""
-        return self != Constraints()
+        return self != _UNCONSTRAINED
+
+
+_UNCONSTRAINED = Constraints()
 
 
 @dataclass(frozen=True)
@@ -294,8 +297,7 @@ class Status(StrEnum):
 LIKELY_FROM = 0.8
 
 
-@dataclass(frozen=True, eq=False)
-class Prospect:
+class Prospect(NamedTuple):
     """A strategy that may keep all budgets, by its estimates or in spite of them, and what may be expected of it.
 
     Attributes
@@ -330,8 +332,7 @@ class Prospect:
         return None if self.gap is None else self.gap.miss
 
 
-@dataclass(frozen=True, eq=False)
-class Alternative:
+class Alternative(NamedTuple):
     """A proven strategy that was not chosen, against the chosen one.
 
     `latency_ratio` above 1 means slower than the recommendation; `accuracy_difference_pp` above 0 more accurate.

@@ -1,10 +1,9 @@
 """Evidence and budgets in, a ranked answer out."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
-from weakref import ReferenceType, ref
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
 from catalog.statistics.comparison import Comparison, Question, compare
 from catalog.statistics.looks import with_share
@@ -12,7 +11,6 @@ from catalog.statistics.outcomes import ComparisonOutcome
 from recommender.ranking.candidates import (
     SEED,
     Candidate,
-    CandidateCache,
     Estimate,
     estimate,
     interval,
@@ -70,7 +68,6 @@ def pareto_front(points: Sequence[tuple[float, float | None]]) -> frozenset[int]
 
 
 _FREE = Constraints()
-_comparisons: CandidateCache[Comparison] = CandidateCache()
 
 
 def recommend(
@@ -135,22 +132,24 @@ def recommend(
     placed = _placed(judged)
     prospects = {row: prospect for row in rows if isinstance(prospect := placed[row], Prospect)}
     missed = sorted((item for item in placed if isinstance(item, NearMiss)), key=lambda near_miss: near_miss.distance)
-    proven = _best(judged, [row for row in rows if prospects[row].status is Status.PROVEN], admitted)
-    chosen = proven if proven_only else _best(judged, rows, admitted)
+    proven = _best(judged, [row for row in rows if prospects[row].status is Status.PROVEN])
+    chosen = proven if proven_only else _best(judged, rows)
     best = None if chosen is None else prospects[chosen]
     infeasible, infeasible_probability = (
         (None, None) if rows or judged is None else _infeasible(judged, admitted, missed)
     )
     if infeasible is Status.OPEN and not proven_only and judged is not None:
-        best = _best_risk(judged, placed, admitted)
-    within = tuple(prospects[row] for row in rows if row != chosen)
+        best = _best_risk(judged, placed)
+    within = [row for row in rows if row != chosen]
     certain = best is not None and best.status is Status.PROVEN
     return RankedAnswer(
         budgets=budgets,
         recommendation=best,
         proven=None if proven is None or proven == chosen else prospects[proven],
-        within=within,
-        alternatives=tuple(_alternatives(within, best, budgets, admitted)) if best else (),
+        within=tuple([prospects[row] for row in within]),
+        alternatives=()
+        if chosen is None or judged is None
+        else tuple(_alternatives(judged, within, chosen, prospects)),
         near_misses=tuple(missed),
         considered=tuple(item.estimate for item in placed),
         excluded=tuple(excluded),
@@ -195,15 +194,13 @@ def _infeasible(
     return status_of(together), together
 
 
-def _best_risk(
-    judged: Judgement, placed: Sequence[Prospect | NearMiss], admitted: Sequence[Candidate]
-) -> Prospect | None:
+def _best_risk(judged: Judgement, placed: Sequence[Prospect | NearMiss]) -> Prospect | None:
     """Choose among the near misses that are not likely to break a budget; where all are, those least likely to."""
     missed = [item for item in placed if isinstance(item, NearMiss)]
     least = min(1 - LIKELY_FROM, max(near_miss.probability or 0.0 for near_miss in missed))
     possible = [row for row, near_miss in enumerate(missed) if (near_miss.probability or 0.0) >= least]
     possible.sort(key=lambda row: missed[row].distance)
-    best = _best(judged, possible, admitted)
+    best = _best(judged, possible)
     return None if best is None else in_spite(missed[best], judged.loss[best])
 
 
@@ -219,19 +216,18 @@ class _Rules:
 
     def decision(self, budgets: Budgets, constraints: Constraints) -> Prospect | None:
         """Return what would be recommended."""
-        admitted = self.admitted(constraints)
-        judged = judge(admitted, budgets)
+        judged = judge(self.admitted(constraints), budgets)
         if judged is None:
             return None
         # Kept, because limits are tried at the bounds of candidates, whatever limit was asked.
-        best = judged.table.kept(("best", budgets, self._proven_only), partial(self._best, judged, admitted))
+        best = judged.table.kept(("best", budgets, self._proven_only), partial(self._best, judged))
         if best == _NONE:
             return None
         placed = judged.placed(best)
         return placed if isinstance(placed, Prospect) else None
 
-    def _best(self, judged: Judgement, admitted: Sequence[Candidate]) -> int:
-        best = _best(judged, judged.proven if self._proven_only else judged.within, admitted)
+    def _best(self, judged: Judgement) -> int:
+        best = _best(judged, judged.proven if self._proven_only else judged.within)
         return _NONE if best is None else best
 
 
@@ -255,7 +251,7 @@ def _divided(
 _SAME_PROBABILITY = 0.01
 
 
-def _best(judged: Judgement | None, rows: Sequence[int], among: Sequence[Candidate]) -> int | None:
+def _best(judged: Judgement | None, rows: Sequence[int]) -> int | None:
     """Choose the least loss; among those equivalent to it, by the declared rules.
 
     What may answer anything is last: how fast or small it is says nothing of its use.
@@ -274,7 +270,8 @@ def _best(judged: Judgement | None, rows: Sequence[int], among: Sequence[Candida
         close = loss[least] + _SAME_PROBABILITY * cost_of_breaking(budgets)
         return min((row for row in eligible if loss[row] <= close), key=lambda row: order[row])
     # Ties are with the least loss, not with each other: "equivalent" is not transitive, and a chain could drift.
-    tied = [row for row in eligible if row == least or _tied(judged, row, least, _Compared(len(rows), among))]
+    compared = _Compared(len(rows), judged.table)
+    tied = [row for row in eligible if row == least or _tied(judged, row, least, compared)]
     if len(tied) == 1:
         return least
     ties = _ties(judged.table, budgets.percentile)
@@ -289,7 +286,7 @@ def _tied(judged: Judgement, row: int, least: int, compared: "_Compared") -> boo
     if abs(ratio) > math.log1p(budgets.equivalent_within):
         return False
     # All that could be chosen count, because which of them are eligible or least was decided after seeing them.
-    comparison = compared.compare(compared.among[row], compared.among[least], budgets)
+    comparison = compared.compare(row, least, budgets)
     return comparison.verdict is ComparisonOutcome.EQUIVALENT
 
 
@@ -318,24 +315,23 @@ def _ties(table: CandidateTable, percentile: float) -> Sequence[tuple[float, ...
 
 
 def _alternatives(
-    within: Sequence[Prospect], best: Prospect, budgets: Budgets, among: Sequence[Candidate]
+    judged: Judgement, within: Sequence[int], chosen: int, prospects: Mapping[int, Prospect]
 ) -> Iterator[Alternative]:
     """Yield the other proven strategies, compared with the fastest and with the best."""
-    proven = [prospect for prospect in within if prospect.status is Status.PROVEN]
-    if not proven:
-        return
-    fastest = min((best, *proven), key=lambda prospect: _preference(prospect.estimate, "latency"))
-    mine, compared = best.candidate.accuracy, _Compared(len(proven) + 1, among)
-    for prospect in proven:
+    budgets, table, best = judged.budgets, judged.table, prospects[chosen]
+    proven = [row for row in within if judged.status[row] is Status.PROVEN]
+    order = _preferences(table, "latency", budgets.percentile)
+    fastest = min((chosen, *proven), key=lambda row: order[row])
+    mine, compared = best.candidate.accuracy, _Compared(len(proven) + 1, table)
+    for row in proven:
+        prospect = prospects[row]
         other = prospect.candidate.accuracy
         yield Alternative(
             prospect=prospect,
             latency_ratio=prospect.estimate.percentile_s / best.estimate.percentile_s,
             accuracy_difference_pp=other.accuracy_pct - mine.accuracy_pct if mine and other else None,
-            comparison=None
-            if prospect is fastest
-            else compared.compare(prospect.candidate, fastest.candidate, budgets),
-            against_best=compared.compare(prospect.candidate, best.candidate, budgets),
+            comparison=None if row == fastest else compared.compare(row, fastest, budgets),
+            against_best=compared.compare(row, chosen, budgets),
         )
 
 
@@ -353,30 +349,25 @@ def _pareto(candidates: Sequence[Candidate], percentile: float) -> frozenset[Can
     return frozenset(candidates[row] for row in table.column(("pareto", percentile), front))
 
 
-@dataclass(frozen=True, eq=False)
-class _Compared:
-    """Comparisons of so many strategies that could be chosen, all of them measured among these candidates."""
+class _Compared(NamedTuple):
+    """Comparisons of so many strategies that could be chosen, all of them measured among those of the table."""
 
     within: int
-    among: Sequence[Candidate]
+    table: CandidateTable
 
-    @cached_property
-    def _references(self) -> tuple[ReferenceType[Candidate], ...]:
-        return tuple(map(ref, self.among))
-
-    def compare(self, first: Candidate, second: Candidate, budgets: Budgets) -> Comparison:
+    def compare(self, row: int, other: int, budgets: Budgets) -> Comparison:
         """Compare simultaneously over all pairs that could be chosen: which one to compare was decided after that."""
-        question = _question(budgets.percentile, budgets.equivalent_within, budgets.confidence)
         # All pairs, not those with the fastest alone: the fastest was found by looking.
         pairs = max(1, self.within * (self.within - 1) // 2)
         # The interval depends on the number of pairs, and its variance on the others.
-        key = ref(second), question, pairs, self._references
-        return _comparisons.get(first, key, lambda: _compare(first, second, question, pairs, self.among))
+        key = row, other, pairs, budgets.percentile, budgets.equivalent_within, budgets.confidence
 
+        def compared() -> Comparison:
+            question = Question(budgets.percentile, budgets.equivalent_within, budgets.confidence)
+            candidates = self.table.candidates
+            return _compare(candidates[row], candidates[other], question, pairs, candidates)
 
-@lru_cache(maxsize=64)
-def _question(percentile: float, equivalent_within: float, confidence: float) -> Question:
-    return Question(percentile, equivalent_within, confidence)
+        return self.table.comparison(key, compared)
 
 
 def _compare(

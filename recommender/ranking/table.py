@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from weakref import ReferenceType, ref
 
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.statistics.comparison import Comparison
+from catalog.statistics.feasibility import BudgetCheck
 from catalog.statistics.intervals import PercentileInterval, RefusalKind
 from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.posterior import percentile_correlation
@@ -23,6 +25,7 @@ from recommender.ranking.model import Budgets, Gap, Objective
 from recommender.ranking.prospects import (
     MissingEvidence,
     accuracy_chance,
+    accuracy_checks,
     labelled_accuracy,
     missing_accuracy,
     objective_loss,
@@ -71,6 +74,11 @@ class LatencyColumns:
         return [entry.estimate for entry in self.probable]
 
     @cached_property
+    def by_model(self) -> Sequence[bool]:
+        """Whether a bound rests on the curve of latency over size."""
+        return [entry.by_model is not None for entry in self.bounded]
+
+    @cached_property
     def shares_variance(self) -> Sequence[bool]:
         """Whether a bound has a part that errs once for all candidates."""
         return [own is not None and own.variance_shared > 0 for own in self.promised]
@@ -95,6 +103,24 @@ class AccuracyColumns:
     missing: Sequence[MissingEvidence | None]
 
 
+class AccuracyTests(NamedTuple):
+    """The checks of the budgets of accuracy of one candidate that have evidence, at some level.
+
+    Attributes
+    ----------
+    checks : tuple of BudgetCheck
+    confidence : float
+        The largest level at which all of them hold, each by itself.
+    stepping : float
+        The same for stepping down. Judged once for all that share the accuracy, it must hold at level ** sharing; the
+        root puts it on the scale of one test.
+    """
+
+    checks: tuple[BudgetCheck, ...]
+    confidence: float
+    stepping: float
+
+
 class CandidateTable:
     """The candidates of a question as rows, in their order; it refers to none of them, so that it keeps none alive."""
 
@@ -106,6 +132,7 @@ class CandidateTable:
         self.quality_open = tuple(candidate.quality_open for candidate in candidates)
         self._columns: dict[Hashable, Any] = {}
         self._kept: dict[Hashable, Any] = {}
+        self._comparisons: dict[Hashable, Comparison] = {}
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -137,6 +164,18 @@ class CandidateTable:
         key = "accuracy", budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
         return self.kept(key, lambda: _accuracy(self.candidates, budgets))
 
+    def accuracy_tests(self, budgets: Budgets) -> dict[int, AccuracyTests]:
+        """Return the checks of the budgets of accuracy by row, those that a question needed (`accuracy_tests_of`)."""
+        key = "accuracy tests", budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp, budgets.confidence
+        return self.kept(key, dict)
+
+    def accuracy_tests_of(self, row: int, budgets: Budgets) -> AccuracyTests:
+        """Check the budgets of accuracy of one candidate."""
+        checks = tuple(check for check in accuracy_checks(self.candidate(row), budgets) if check is not None)
+        confidence = min((check.confidence for check in checks), default=1.0)
+        holds = confidence >= budgets.confidence
+        return AccuracyTests(checks, confidence, confidence ** (1 / self.sharing[row]) if holds else confidence)
+
     def missing(self, budgets: Budgets) -> Sequence[MissingEvidence | None]:
         """Return what has to be measured of each candidate before it can be judged."""
         # The highest percentile first: it needs the most inputs, and with those the others have enough.
@@ -159,6 +198,10 @@ class CandidateTable:
     def column(self, key: Hashable, compute: Callable[[], Sequence[T]]) -> Sequence[T]:
         """Return any other column; its values must not refer to a candidate."""
         return self._column(("other", key), compute)
+
+    def comparison(self, key: Hashable, compute: Callable[[], Comparison]) -> Comparison:
+        """Return a comparison of two candidates, of which there are many."""
+        return _looked_up(self._comparisons, key, compute, most=_MOST_COLUMNS * self.count)
 
     def kept(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Return what depends on the figures of budgets too, of which there are many."""

@@ -378,14 +378,14 @@ def test_liveness_and_other_routes_answer_while_slow_questions_compute(
 ) -> None:
     """More of them than the server has threads."""
     computing, release = threading.Event(), threading.Event()
-    respond = questions.respond.respond
+    respond = questions.respond.answer_json
 
     def slow(*arguments: Any, **options: Any) -> Any:
         computing.set()
         assert release.wait(timeout=60)
         return respond(*arguments, **options)
 
-    monkeypatch.setattr(questions.respond, "respond", slow)
+    monkeypatch.setattr(questions.respond, "answer_json", slow)
     bodies = [{"subject": "net", "max_latency_s": 0.2, "latency_percentile": 10 + number} for number in range(60)]
     with httpx.Client(base_url=live(), timeout=60) as client, ThreadPoolExecutor(len(bodies)) as senders:
         sent = [senders.submit(client.post, "/recommend", json=body) for body in bodies]

@@ -17,7 +17,7 @@ import pytest
 from catalog.evidence.database import open_database
 from catalog.exchange import import_files
 from catalog.statistics import tables
-from recommender.answer.respond import respond
+from recommender.answer.respond import answer_json, respond
 from recommender.evidence.model import Evidence
 from recommender.evidence.snapshots import Snapshots
 from recommender.schemas import RecommendRequest
@@ -107,6 +107,18 @@ def test_an_answer_is_the_same_whatever_was_asked_before(example: Path, monkeypa
         assert forward == backward[::-1]
         # Once more, with all that is kept by now.
         assert forward == [answer(first, question) for question in questions()]
+
+
+def test_an_encoded_answer_is_that_of_its_models(example: Path) -> None:
+    """So the published schema, which is that of the models, holds for what is sent."""
+    places: set[str] = set()
+    with evidence_of(example) as evidence:
+        for question in questions():
+            request = RecommendRequest.model_validate(question)
+            sent = answer_json(evidence, request, on=DAY).decode()
+            assert sent == respond(evidence, request, on=DAY).model_dump_json()
+            places |= {name for name, value in json.loads(sent).items() if value}
+    assert places >= {"recommendation", "proven", "alternatives", "near_misses", "undecided", "excluded", "relaxation"}
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def test_declared_percentiles_are_among_the_usual_ones(opened: Snapshots, filled
 
 def test_it_stops_when_the_evidence_was_replaced(opened: Snapshots, monkeypatch: pytest.MonkeyPatch) -> None:
     evidence, answered = opened.current(), []
-    monkeypatch.setattr(tabulation, "respond", lambda _, question: answered.append(question))
+    monkeypatch.setattr(tabulation, "answer_json", lambda _, question: answered.append(question))
     tabulate(evidence, lambda: len(answered) < 2)
     assert len(answered) == 2
 
@@ -72,7 +72,7 @@ def test_nothing_is_computed_before_those_who_wait_are_answered(
     opened: Snapshots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    monkeypatch.setattr(tabulation, "respond", lambda _, question: done.append("question"))
+    monkeypatch.setattr(tabulation, "answer_json", lambda _, question: done.append("question"))
     Tabulation(lambda _: done.append("pause"))(opened.current(), lambda: len(done) < 3)
     assert done == ["pause", "question", "question"]
 
@@ -95,7 +95,7 @@ def test_only_what_was_read_again_or_not_finished_is_tabulated(
     opened: Snapshots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subjects: list[str] = []
-    monkeypatch.setattr(tabulation, "respond", lambda _, question: subjects.append(question.subject))
+    monkeypatch.setattr(tabulation, "answer_json", lambda _, question: subjects.append(question.subject))
     evidence = opened.current()
     tabulate_new = Tabulation(lambda _: None)
 

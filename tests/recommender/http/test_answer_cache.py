@@ -1,5 +1,6 @@
 """Which answers are given where the question arrives, and that they are the same ones."""
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,3 +132,54 @@ def test_a_refresh_takes_what_changed(opened: Snapshots, filled: Any) -> None:
     filled.measure(1, changed, before[changed].placement, 0.001, number=before[changed].rounds)
     after = {candidate.operator: candidate for candidate in opened.current().select("net").candidates}
     assert after[changed] is not before[changed] and after[changed].rounds == before[changed].rounds + 1
+
+
+JSON = {"content-type": "application/json"}
+# FastAPI reads it as JSON, and `QuickAnswers` leaves it to FastAPI.
+ROUTED = {"content-type": "application/x+json"}
+
+
+def test_an_answer_before_the_route_is_that_of_the_route(client: Any, filled: object) -> None:
+    bodies = [json.dumps({"subject": "net", "max_latency_s": limit}).encode() for limit in (0.2, 0.2, 0.3)]
+    routed, first, second, other = (
+        client.post("/recommend", content=body, headers=headers)
+        for body, headers in zip([bodies[0], *bodies], [ROUTED, *[JSON] * 3], strict=True)
+    )
+    assert routed.content == first.content == second.content != other.content
+    assert routed.headers.items() == first.headers.items() == second.headers.items()
+    assert 'tierwise_requests_total{method="POST",route="/recommend",status="200"} 4.0' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[1]",
+        b'{"subject": "net", "subject": "other"}',
+        b'{"subject": "other", "subject": "net"}',
+        b'{"subject": "net", "version": 2.0}',
+        b'{"subject": "net", "version": true}',
+        b'{"subject": "net", "max_latency_s": "0.2"}',
+        b'{"subject": "net", "max_latency_s": 1}',
+        b'{"subject": "net", "max_latency_s": NaN}',
+        b'{"subject": "net", "max_latency_s": 1e999}',
+        b'{"subject": "net", "max_latency_s": ' + b"1" * 5000 + b"}",
+        b'{"subject": "net", "max_latency_s": 0.1000000000000000055511151231257827021181583404541015625}',
+        b'{"subject": "net", "max_memory_bytes": {"edge": 1e9, "edge": 2e9}}',
+        b'{"subject": "net", "forbid_tiers": "edge"}',
+        b'{"subject": "net", "unknown": 1}',
+        b'{"subject": "n\\u0065t"}',
+        b'{"subject": "\\ud800"}',
+        b'{"subject": "n\x01et"}',
+        '{"subject": "net"}'.encode("utf-16"),
+        b'\xef\xbb\xbf{"subject": "net"}',
+        b'{"subject": "\xff"}',
+    ],
+)
+def test_whatever_the_body_is_the_response_is_that_of_the_route(client: Any, filled: object, body: bytes) -> None:
+    # No question is answered before the route until one of its shape was quick.
+    for limit_s in (0.2, 0.3, 0.4):
+        assert client.post("/recommend", json={"subject": "net", "max_latency_s": limit_s}).status_code == 200
+    quick, routed = (client.post("/recommend", content=body, headers=headers) for headers in (JSON, ROUTED))
+    assert (quick.status_code, quick.content) == (routed.status_code, routed.content)
