@@ -7,6 +7,7 @@ from catalog.exchange.export_rows import rows_csv
 from catalog.exchange.forget import RemovalOutcome, forget_file
 from catalog.exchange.import_document import ImportOutcome, store_document
 from catalog.exchange.import_files import Imported, import_files
+from catalog.exchange.layouts import RowOptions
 from catalog.exchange.lineage import imported_key
 from catalog.exchange.serialization import document_bytes, parse_document
 
@@ -15,6 +16,7 @@ __all__ = [
     "ImportOutcome",
     "Imported",
     "RemovalOutcome",
+    "RowOptions",
     "collect",
     "decompressed",
     "document_bytes",

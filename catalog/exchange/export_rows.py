@@ -13,9 +13,8 @@ from typing import Any, TypeVar
 from catalog.evidence.allowed import utc_text
 from catalog.exchange.document import AccuracyEntry, Document, EnvironmentEntry, MeasurementEntry, StrategyEntry
 from catalog.exchange.row_collector import ARTIFACT_COUNTS, ROUNDING, artifact_counts
-from catalog.exchange.rows import PART_NAMES, REQUIRED, Kind
 from catalog.exchange.rows_to_document import LAUNCHER
-from catalog.exchange.spellings import default_passes
+from catalog.exchange.spellings import PART_NAMES, REQUIRED, Kind, default_passes
 from catalog.statistics.families import KNOWN_PASSES
 
 NumberT = TypeVar("NumberT", int, float)

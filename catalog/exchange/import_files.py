@@ -2,6 +2,7 @@
 
 import gc
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,9 +25,10 @@ from catalog.evidence.tables import Artifact, Environment, ImportedFile, Strateg
 from catalog.exchange.content import ContentStream
 from catalog.exchange.document import FORMAT, VERSION, Document
 from catalog.exchange.import_document import ImportOutcome, store_document
+from catalog.exchange.layouts import NO_OPTIONS, RowOptions
 from catalog.exchange.lineage import imported_key
 from catalog.exchange.row_collector import NAME_RULE, artifact_counts, gather_rows, is_name
-from catalog.exchange.rows import first_character, read_rows
+from catalog.exchange.rows import first_character, holds_nested_rows, read_rows
 from catalog.exchange.rows_to_document import (
     ForeignRows,
     ImportedStrategy,
@@ -58,6 +60,7 @@ def import_files(
     files: Sequence[Path],
     *,
     environment: str | None = None,
+    options: RowOptions = NO_OPTIONS,
     now: datetime | None = None,
     progress: Callable[[Path, float], None] = lambda file, share: None,
 ) -> tuple[Imported, ...]:
@@ -71,6 +74,8 @@ def import_files(
     environment : str, optional
         Where CSV or JSON rows without a column `environment` were measured; by default the first file's name without
         its suffixes.
+    options : RowOptions, optional
+        What the columns of CSV or JSON rows are, where their names do not say it.
     now : datetime, optional
         When they are imported; the present by default.
     progress : callable
@@ -90,7 +95,7 @@ def import_files(
     if environment is not None and not is_name(environment):
         raise ExchangeError("--environment", [f"{environment!r} is no name; {NAME_RULE}"])
     with database.writing_session() as session, _without_cycles():
-        command = _Command(session, environment, _stem(files[0]), at, names, progress)
+        command = _Command(session, environment, _stem(files[0]), at, names, progress, options)
         imported = tuple(command.import_file(file) for file in files)
         session.commit()
     return imported
@@ -126,13 +131,14 @@ class _Command:
     at: str
     names: dict[str, str]
     progress: Callable[[Path, float], None]
+    options: RowOptions
 
     def import_file(self, file: Path) -> Imported:
         """Import one file into the command's transaction."""
         with opened(file) as raw:
             stream = ContentStream(raw, file=str(file))
-            # A document is an object; rows are CSV, or a list.
-            if first_character(stream) == b"{":
+            # A document is an object; rows are CSV, a list, or objects that lead to numbers.
+            if first_character(stream) == b"{" and not holds_nested_rows(stream, Document.model_fields):
                 return self._import_document(file, stream)
             return self._import_rows(file, stream)
 
@@ -147,7 +153,7 @@ class _Command:
         return Imported(file, record.format, record.sha256, stored)
 
     def _import_rows(self, file: Path, stream: ContentStream) -> Imported:
-        rows = read_rows(stream, file=str(file))
+        rows = read_rows(stream, file=str(file), options=self.options, placements=self._placements())
         gathered = gather_rows(rows, self.environment or self.default, file=str(file))
         digest = rows_digest(gathered)
         claimed = sorted({strategy.environment for strategy in gathered})
@@ -177,8 +183,18 @@ class _Command:
         record = self._record(file, key, stream, rows.kind, details)
         storing = partial(self.progress, file)
         stored = store_document(self.session, document, record, named_by_user=True, progress=storing)
-        remarks = tuple(_remarks(document, imported))
+        remarks = (*rows.remarks, *_remarks(document, imported))
         return Imported(file, rows.kind, record.sha256, replace(stored, apart=apart), remarks)
+
+    def _placements(self) -> dict[tuple[str, str], list[str]]:
+        """Return the placements with latencies, by subject and operator, of the environments that rows may join."""
+        joined = {imported_key(environment_key(name)) for name in self.names.values()}
+        placements: dict[tuple[str, str], list[str]] = defaultdict(list)
+        with sound_rows(self.session):
+            for (environment, subject, operator, placement), strategy in _imported_strategies(self.session).items():
+                if environment in joined and strategy.rounds:
+                    placements[subject, operator].append(placement)
+        return placements
 
     def _record(self, file: Path, key: str, stream: ContentStream, kind: str, details: dict[str, object]) -> FileRecord:
         name, sha256 = printable(file.name), stream.sha256

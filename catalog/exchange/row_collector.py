@@ -8,22 +8,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice, pairwise
-from operator import itemgetter
+from operator import itemgetter, lt
 from typing import Any, NamedTuple
 
 from catalog.errors import ExchangeError
 from catalog.evidence.allowed import is_moment, utc_text
-from catalog.exchange.rows import LINK_COLUMN, PART_NAMES, Row, Rows, part_column, sent_link
+from catalog.exchange.labels import spelled_metric, spelled_operator, spelled_placement, spelled_tiers
+from catalog.exchange.layouts import SUMMARIES
+from catalog.exchange.rows import Batch, Row, Rows
 from catalog.exchange.spellings import (
+    LINK_COLUMN,
     METRICS,
+    PART_NAMES,
     default_passes,
     name_near,
-    spelled_metric,
-    spelled_operator,
-    spelled_tiers,
+    part_column,
+    sent_link,
 )
 from catalog.graph_size import graph_size
 from catalog.statistics.families import KNOWN_PASSES
+from catalog.units import counted
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _PLACEMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9][A-Za-z0-9_.]*){0,7}")
@@ -34,9 +38,8 @@ _WHOLE = re.compile(r"[0-9]{1,9}")
 _BYTES = re.compile(r"[0-9]{1,15}")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MAX_FIELD = 10_000
+_MAX_NAME = 255
 _LEAST_S, _MOST_S = 1e-9, 1e9
-# More of them save no time, and make the collector of cycles look at them all.
-_ROWS_AT_ONCE = 500
 _WITH_UNIT = re.compile(r"[0-9][0-9.,]* ?[A-Za-z%][A-Za-z/%]*")
 # What rows may say of an artifact; an operator makes one of a subject's model.
 ARTIFACT_COUNTS = ("size_bytes", "parameters", "nodes")
@@ -91,6 +94,9 @@ class RoundRows:
     def sort(self) -> Iterator[tuple[int, int]]:
         """Sort by repetition and input; yield the numbers of rows that are of one input and repetition."""
         keys = list(zip(self.repetitions, self.input_ids, strict=True))
+        if all(map(lt, keys, islice(keys, 1, None))):
+            self.numbers = array("q")
+            return
         order = sorted(range(len(keys)), key=keys.__getitem__)
         for first, second in pairwise(order):
             if keys[first] == keys[second]:
@@ -160,18 +166,24 @@ class RowCollector:
         self._repetitions: dict[str, int] = {}
         self._numbers: dict[str, int] = {}
         self._item_counts: dict[str, int] = {}
+        # By column and name here, what rows write.
+        self._renamed: dict[tuple[str, str], str] = {}
+        self._percent_signs = False
+        self._summaries = 0
         self._width = 0
         self._at: dict[str, int] = {}
 
     def gather(self) -> dict[StrategyName, StrategyRows]:
         """Return all rows by strategy; the order of the rows has no meaning and leaves no trace."""
         take = self._take_latency if self._rows.kind == "latencies" else self._take_accuracy
-        while batch := list(islice(self._rows.rows, _ROWS_AT_ONCE)):
-            if len(batch[0].cells) != self._width:
+        for batch in self._rows.batches:
+            if not batch.cells:
+                continue
+            if len(batch.cells[0]) != self._width:
                 self._lay_out()
             if self._rows.kind == "latencies" and self._take_plain_latencies(batch):
                 continue
-            for row in batch:
+            for row in batch.rows():
                 if len(row.cells) != self._width:
                     self._lay_out()
                 take(row)
@@ -181,11 +193,27 @@ class RowCollector:
                 break
         if not self._rows.problems:
             self._rows.problems += [*self._duplicates(), *_metric_problems(self._gathered), *self._size_problems()]
-            self._rows.problems += _share_problems(self._gathered)
+            self._read_shares()
+        if self._summaries:
+            self._rows.remarks.append(f"{counted(self._summaries, 'row')} that sum up others are left out")
         if self._rows.kind == "latencies":
             _choose_rates(self._gathered)
         named = _with_spelled_tiers(self._gathered)
         return {strategy: _sorted(named[strategy]) for strategy in sorted(named)}
+
+    def _read_shares(self) -> None:
+        """Read accuracies as shares of 1 where none is above: as percent they would all be near nothing."""
+        values = [value for members in self._gathered.values() for value in members.metrics.values()]
+        if self._percent_signs or len(values) < 2 or not 0 < max(values) <= 1:
+            return
+        written = self._rows.written.get("value_pct", "value_pct")
+        if "pct" in written.lower() or "%" in written or "percent" in written.lower():
+            most = f"{written} is at most {max(values):g} in every row"
+            self._rows.problems.append(f"{most}; expected percent, such as {100 * max(values):g}")
+            return
+        for members in self._gathered.values():
+            members.metrics = {name: round(100 * value, 10) for name, value in members.metrics.items()}
+        self._rows.remarks.append(f"accuracies of at most {max(values):g} are read as shares of 1")
 
     def _lay_out(self) -> None:
         """Look up where each column is; a row of JSON may have brought another one."""
@@ -198,7 +226,8 @@ class RowCollector:
         self._parts = [(part, at) for name, at in self._at.items() if (part := part_column(name)) is not None]
         shared = ("subject", "operator", "placement", "environment", "passes", *ARTIFACT_COUNTS)
         positions = [at for name in shared if (at := self._at.get(name)) is not None]
-        self._names = itemgetter(*positions, *(at for _, at in self._links))
+        self._names_at = (*positions, *(at for _, at in self._links))
+        self._names = itemgetter(*self._names_at)
         # Of accuracies, there are none: they are not looked at.
         self._at_input, self._at_repetition, self._at_latency = (
             self._at.get(name, -1) for name in ("input_id", "repetition", "latency_s")
@@ -214,36 +243,32 @@ class RowCollector:
         at = self._at.get(column)
         return "" if at is None else row.cells[at]
 
-    def _take_plain_latencies(self, batch: Sequence[Row]) -> bool:
+    def _take_plain_latencies(self, batch: Batch) -> bool:
         """Collect rows at once, column by column; False, and nothing is collected, where they need to be looked at.
 
         That is where a row may be wrong, and where there are columns that few files have.
         """
-        if self._details or self._at_size is not None or any(len(row.cells) != self._width for row in batch):
+        cells = batch.cells
+        if self._details or self._at_size is not None or set(map(len, cells)) != {self._width}:
             return False
-        cells = [row.cells for row in batch]
         columns = list(zip(*cells, strict=True))
         latency_s = self._plain_seconds(columns[self._at_latency])
         repetitions = _plain_numbers(columns[self._at_repetition], self._repetitions, 0)
-        texts = ("1",) * len(batch) if self._at_round is None else columns[self._at_round]
-        rounds = _plain_numbers([text or "1" for text in texts], self._numbers, 1)
+        texts = ("1",) * len(cells) if self._at_round is None else columns[self._at_round]
+        rounds = _plain_numbers(texts if all(texts) else [text or "1" for text in texts], self._numbers, 1)
         inputs = columns[self._at_input]
         if latency_s is None or repetitions is None or rounds is None or not self._plain_inputs(inputs):
             return False
-        keys = list(map(self._names, cells))
-        if not self._plain_groups(batch, keys):
+        starts = _starts([*(columns[at] for at in self._names_at), rounds])
+        keys = [self._names(cells[start]) for start in starts]
+        if not self._plain_groups([Row(batch.numbers[start], cells[start]) for start in starts], keys):
             return False
-        # Most files have the rows of a round one after the other.
-        start = 0
-        for end in range(1, len(keys) + 1):
-            if end < len(keys) and rounds[end] == rounds[start] and keys[end] == keys[start]:
-                continue
-            samples = self._groups[keys[start]].rounds[rounds[start]]
+        for key, start, end in zip(keys, starts, [*starts[1:], len(cells)], strict=True):
+            samples = self._groups[key].rounds[rounds[start]]
             samples.input_ids.extend(map(self._inputs.__getitem__, inputs[start:end]))
             samples.repetitions.extend(repetitions[start:end])
             samples.latency_s.extend(latency_s[start:end])
-            samples.numbers.extend(row.number for row in batch[start:end])
-            start = end
+            samples.numbers.extend(batch.numbers[start:end])
         return True
 
     def _plain_seconds(self, texts: Sequence[str]) -> list[float] | None:
@@ -265,7 +290,7 @@ class RowCollector:
     def _plain_inputs(self, texts: Sequence[str]) -> bool:
         """Tell whether all are names of inputs, and keep them among those that are checked."""
         new = set(texts) - self._inputs.keys()
-        if any(not text or len(text) > 255 or not text.isprintable() for text in new):
+        if any(not text or len(text) > 255 or not text.isprintable() or text.lower() in SUMMARIES for text in new):
             return False
         self._inputs.update((text, text) for text in new)
         return True
@@ -286,6 +311,9 @@ class RowCollector:
         # A row in which something is wrong is reported and not collected.
         before = len(self._rows.problems)
         cells = row.cells
+        if not any(cells) or cells[self._at_input].lower() in SUMMARIES:
+            self._summaries += any(cells)
+            return
         # What was checked before is looked up: but for the latencies, a million rows have few different cells.
         group = self._groups.get(self._names(cells)) or self._group(row)
         input_id = self._inputs.get(cells[self._at_input]) or self._input_id(row)
@@ -493,6 +521,7 @@ class RowCollector:
         at = self._at["value_pct"]
         # A percent sign says what the column is.
         plain = row.cells[at].removesuffix("%").rstrip()
+        self._percent_signs |= plain != row.cells[at]
         stated = row._replace(cells=[*row.cells[:at], plain, *row.cells[at + 1 :]])
         value = self._number(stated, at, "a percentage from 0 to 100", 0, 100)
         items = self._whole(row, "items", self._item_counts, minimum=1) if self._cell(row, "items") else 0
@@ -519,18 +548,33 @@ class RowCollector:
     def _strategy(self, row: Row) -> StrategyName:
         operator = self._operator(row)
         names = {
-            "subject": self._cell(row, "subject"),
-            "operator": operator,
-            "environment": self._cell(row, "environment"),
+            column: self._name(row, column, text)
+            for column, text in (
+                ("subject", self._cell(row, "subject")),
+                ("operator", operator),
+                ("environment", self._cell(row, "environment")),
+            )
         }
-        for column, text in names.items():
-            if (column != "environment" or text) and not is_name(text):
-                near = name_near(text)
-                self._problem(row, column, f"{NAME_RULE}, such as {near}" if near else NAME_RULE)
-        placement = self._cell(row, "placement")
+        operator = names["operator"]
+        placement = spelled_placement(self._cell(row, "placement"))
         if not _PLACEMENT.fullmatch(placement) or len(placement) > 255:
             self._problem(row, "placement", "a tier, or tiers joined by '-', such as mobile-edge")
         return StrategyName(names["environment"] or self._environment, names["subject"], operator, placement)
+
+    def _name(self, row: Row, column: str, text: str) -> str:
+        """Return a name; one with other characters, `ResNet 50`, as it may be written here, unless two become one."""
+        if is_name(text) or (column == "environment" and not text):
+            return text
+        near = name_near(text)
+        if not near or len(text) > _MAX_NAME:
+            self._problem(row, column, NAME_RULE)
+            return text
+        former = self._renamed.setdefault((column, near), text)
+        if former != text:
+            self._rows.problem(row, f"{column} is {text!r} and {former!r} in other rows; both would be {near} here")
+        elif f"{text!r} is called {near} here" not in self._rows.remarks:
+            self._rows.remarks.append(f"{text!r} is called {near} here")
+        return near
 
     def _whole(self, row: Row, column: str, checked: dict[str, int], *, minimum: int) -> int:
         """Return a whole number, and keep it among those that are checked."""
@@ -630,6 +674,14 @@ def _with_spelled_tiers(gathered: Mapping[StrategyName, StrategyRows]) -> Mappin
     return {replace(name, placement=here(name.placement)): members for name, members in gathered.items()}
 
 
+def _starts(columns: Sequence[Sequence[object]]) -> list[int]:
+    """Return where the rows have other values than the row before; most files have those of a round together."""
+    size = len(columns[0])
+    if all(column.count(column[0]) == size for column in columns):
+        return [0]
+    return [0, *(at for at, (former, row) in enumerate(pairwise(zip(*columns, strict=True)), 1) if former != row)]
+
+
 def _plain_numbers(texts: Sequence[str], checked: dict[str, int], minimum: int) -> list[int] | None:
     """Return whole numbers, and keep them among those that are checked; None where one is wrong."""
     new = set(texts) - checked.keys()
@@ -670,16 +722,11 @@ def _metric_problems(gathered: Mapping[StrategyName, StrategyRows]) -> Iterator[
             yield f"{strategy} has {' and '.join(members.metrics)}; expected one of top1 (with top5), miou, agreement"
 
 
-def _share_problems(gathered: Mapping[StrategyName, StrategyRows]) -> Iterator[str]:
-    """Yield that accuracies are shares of 1 where none is above: as percent they would all be near nothing."""
-    values = [value for members in gathered.values() for value in members.metrics.values()]
-    if len(values) > 1 and 0 < max(values) <= 1:
-        yield f"value_pct is at most {max(values):g} in every row; expected percent, such as {100 * max(values):g}"
-
-
 def gather_rows(rows: Rows, environment: str, *, file: str) -> Mapping[StrategyName, StrategyRows]:
     """Check every row; raises ExchangeError with the place of each bad one."""
     gathered = RowCollector(rows, environment).gather()
     if rows.problems:
         raise ExchangeError(file, rows.problems)
+    if not gathered:
+        raise ExchangeError(file, ["has no rows"])
     return gathered

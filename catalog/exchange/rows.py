@@ -7,37 +7,42 @@ Rows are read one at a time. What may be wrong with the file as a whole is found
 import codecs
 import csv
 import json
+import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import Any, Literal, NamedTuple, TextIO
+from itertools import chain, islice
+from typing import Any, NamedTuple, TextIO
 
-from catalog.declaration.checks import nearest
 from catalog.errors import ExchangeError
 from catalog.exchange.content import ContentStream, JsonReader, MalformedJson
-from catalog.exchange.spellings import ColumnUnit, column_unit, spelled_column, suggestion
+from catalog.exchange.labels import read_label
+from catalog.exchange.layouts import (
+    NO_OPTIONS,
+    NO_PLACEMENTS,
+    Layout,
+    Placements,
+    RowOptions,
+    Table,
+    is_measured,
+    lay_out,
+    needs_layout,
+    unknown_column,
+)
+from catalog.exchange.spellings import REQUIRED, ColumnUnit, Kind, column_unit, is_column, spelled_column
 
-Kind = Literal["latencies", "accuracies"]
-REQUIRED: Mapping[Kind, tuple[str, ...]] = {
-    "latencies": ("subject", "operator", "placement", "input_id", "repetition", "latency_s"),
-    "accuracies": ("subject", "operator", "placement", "metric", "value_pct"),
-}
-# What a tier does within a sample, as `PartTimes` names it.
-PART_NAMES = ("preprocess_s", "compute_s", "postprocess_s", "serialise_s")
-_SHARED = ("environment", "passes", "size_bytes", "parameters", "nodes", "measured_at")
-OPTIONAL: Mapping[Kind, tuple[str, ...]] = {
-    "latencies": ("round", *_SHARED, "input_bytes", "sent_bytes", *PART_NAMES),
-    "accuracies": ("items", *_SHARED),
-}
-LINK_COLUMN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9_.]*-[A-Za-z0-9_.-]+)_bit_per_s$")
+# The first name of an object, where it leads to more names or values.
+_FIRST_MEMBER = re.compile(rb"\s*\{\s*\"((?:[^\"\\]|\\.)*)\"\s*:\s*[\[{]")
+# A line of a log: words, a number, perhaps its unit.
+_LOG_ENTRY = re.compile(r"([A-Za-z][^:=,;|\t]*)[:=]\s*([0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?) *([a-zµμ]*)")
 _MAX_LINE = 2**20
 # Of columns that nothing declares; a link or a tier has a few.
 _MAX_COLUMNS = 1000
 # A wrong column makes a problem of every row: after so many the rest is not read.
 MAX_PROBLEMS = 1000
-_NEAR = 0.75
+# More of them save no time, and make the collector of cycles look at them all.
+ROWS_AT_ONCE = 500
 _YAML_LINE = re.compile(r"---|[A-Za-z_]+:( |$)|# yaml-language-server:")
 _YAML = (
     "is YAML, as a catalog file is, which declares what to measure and holds no evidence; expected an export, or rows "
@@ -56,6 +61,17 @@ class Row(NamedTuple):
     cells: Sequence[str]
 
 
+class Batch(NamedTuple):
+    """Rows that follow each other: their numbers, and the cells of each."""
+
+    numbers: Sequence[int]
+    cells: Sequence[Sequence[str]]
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows one by one."""
+        return map(Row, self.numbers, self.cells)
+
+
 @dataclass
 class Rows:
     """A file's rows, of one kind, which can be gone through once; `place` is what a row's number counts.
@@ -63,7 +79,7 @@ class Rows:
     Going through them notes in `problems` what is wrong with single rows. A column of JSON is added to `columns` when
     the first row has it. `units` has the columns whose cells are in another unit than the column's name says,
     `written` how the file calls each column first, and `mixed` the later names of columns in other units, with the
-    first one.
+    first one. `remarks` say how the file was read where it does not say so itself.
     """
 
     kind: Kind
@@ -72,8 +88,14 @@ class Rows:
     units: dict[str, ColumnUnit] = field(default_factory=dict)
     written: dict[str, str] = field(default_factory=dict)
     mixed: dict[str, str] = field(default_factory=dict)
-    rows: Iterator[Row] = field(default_factory=lambda: iter(()))
+    batches: Iterator[Batch] = field(default_factory=lambda: iter(()))
     problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> Iterator[Row]:
+        """The rows, one by one."""
+        return (row for batch in self.batches for row in batch.rows())
 
     def problem(self, row: Row, what: str) -> None:
         """Note what is wrong with a row."""
@@ -82,9 +104,9 @@ class Rows:
     def add_column(self, name: str) -> str:
         """Add a column as the file calls it; return what it is called here, the same name where nothing is known."""
         column, unit = spelled_column(name), None
-        if not _allowed(column, self.kind) and (other := column_unit(column)) and _allowed(other[0], self.kind):
+        if not is_column(column, self.kind) and (other := column_unit(column)) and is_column(other[0], self.kind):
             column, unit = other
-        if not _allowed(column, self.kind):
+        if not is_column(column, self.kind):
             column = name
         elif column not in self.written:
             self.written[column] = name
@@ -101,7 +123,22 @@ class Rows:
         return len(self.problems) >= MAX_PROBLEMS
 
 
-def read_rows(stream: ContentStream, *, file: str) -> Rows:
+@dataclass(frozen=True)
+class _RowReader:
+    """What a file of rows is read with."""
+
+    file: str
+    options: RowOptions
+    placements: Placements
+
+    def layout(self, header: Sequence[str], first: Sequence[str], *, commas: bool = False) -> Layout:
+        """Find out what the columns of a file mean."""
+        return lay_out(Table(header, first, self.file, commas), self.options, self.placements)
+
+
+def read_rows(
+    stream: ContentStream, *, file: str, options: RowOptions = NO_OPTIONS, placements: Placements = NO_PLACEMENTS
+) -> Rows:
     """Read CSV or JSON rows.
 
     Parameters
@@ -110,6 +147,10 @@ def read_rows(stream: ContentStream, *, file: str) -> Rows:
         UTF-8, with or without a byte order mark; any line endings.
     file : str
         What errors call it.
+    options : RowOptions
+        What the user says of its columns.
+    placements : mapping of (subject, operator) to placements
+        Those of accuracies whose rows say none.
 
     Returns
     -------
@@ -118,23 +159,53 @@ def read_rows(stream: ContentStream, *, file: str) -> Rows:
     Raises
     ------
     ExchangeError
-        Now or while the rows are read: not text, not comma-separated, a column missing, unknown (with the nearest
-        spelling) or there twice, no rows.
+        Now or while the rows are read: not text, a column missing, unknown (with what may be said of it) or there
+        twice, no rows.
     """
-    read = _json_rows if first_character(stream) == b"[" else _csv_rows
+    reader = _RowReader(file, options, placements)
+    read = {b"[": _json_rows, b"{": _nested_rows}.get(first_character(stream), _csv_rows)
     # Spreadsheets begin with a byte order mark, which would become part of the first column's name. Any line ending
     # counts as one, so that the numbers in messages are those that an editor shows.
     text = stream.text("utf-8-sig")
-    with _text_errors(stream, file):
-        rows = read(text, file)
-    source = rows.rows
-    rows.rows = _checked(rows, source, stream, file)
+    with _text_errors(stream, reader.file):
+        rows = read(text, reader)
+    source = rows.batches
+    rows.batches = _checked(rows, source, stream, reader.file)
     return rows
+
+
+def _laid_out(layout: Layout, source: Iterator[Row], place: str, problems: list[str]) -> Rows:
+    """Return the rows that a layout makes of those of a file."""
+    rows = Rows(layout.kind, place, [], problems=problems, remarks=layout.remarks)
+    for name in layout.columns:
+        column = rows.add_column(name)
+        rows.written[column] = layout.written.get(name, name)
+
+    def spread() -> Iterator[Row]:
+        for row in source:
+            # A spreadsheet writes an empty line as one of empty cells.
+            for cells in layout.spread(row.cells) if any(row.cells) else ():
+                yield Row(row.number, cells)
+        rows.problems += layout.end()
+
+    rows.batches = _batched(spread())
+    return rows
+
+
+def _batched(rows: Iterator[Row]) -> Iterator[Batch]:
+    while batch := list(islice(rows, ROWS_AT_ONCE)):
+        yield Batch(*map(list, zip(*batch, strict=True)))
 
 
 def first_character(stream: ContentStream) -> bytes:
     """Return the first character that is not blank, which distinguishes a document, a list and CSV."""
     return bytes(stream.peek()).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+
+
+def holds_nested_rows(stream: ContentStream, fields: Collection[str]) -> bool:
+    """Tell whether a file is objects in objects, of which the first one has none of these names."""
+    match = _FIRST_MEMBER.match(bytes(stream.peek()).removeprefix(codecs.BOM_UTF8))
+    return match is not None and match[1].decode(errors="replace") not in fields
 
 
 @contextmanager
@@ -145,48 +216,14 @@ def _text_errors(stream: ContentStream, file: str) -> Iterator[None]:
         raise ExchangeError(file, [f"{stream.not_text(error)}; {_EXPECTED}"]) from error
 
 
-def _checked(rows: Rows, source: Iterator[Row], stream: ContentStream, file: str) -> Iterator[Row]:
+def _checked(rows: Rows, source: Iterator[Batch], stream: ContentStream, file: str) -> Iterator[Batch]:
     """Go through the rows; raise ExchangeError where there are none or the text is none."""
-    row = None
+    batch = None
     with _text_errors(stream, file):
-        for row in source:
-            yield row
-    if row is None and not rows.problems:
+        for batch in source:
+            yield batch
+    if batch is None and not rows.problems:
         raise ExchangeError(file, ["has no rows"])
-
-
-def _allowed(name: str, kind: Kind) -> bool:
-    if name in REQUIRED[kind] or name in OPTIONAL[kind]:
-        return True
-    named = LINK_COLUMN.match(name), sent_link(name), part_column(name)
-    return kind == "latencies" and any(match is not None for match in named)
-
-
-def sent_link(column: str) -> str | None:
-    """Return the link of a column of bytes, `mobile-edge_sent_bytes`; empty text for the only one, `sent_bytes`."""
-    if column == "sent_bytes":
-        return ""
-    link = column.removesuffix("_sent_bytes")
-    return link if link != column and "-" in link else None
-
-
-def part_column(column: str) -> tuple[str, str] | None:
-    """Return tier and duration of a column such as `edge_compute_s`; the tier is empty where it is the only one."""
-    for name in PART_NAMES:
-        if column == name:
-            return "", name
-        if column.endswith(f"_{name}") and len(column) > len(name) + 1:
-            return column.removesuffix(f"_{name}"), name
-    return None
-
-
-def _unknown(name: str, kind: Kind) -> str:
-    if near := suggestion(name):
-        return f"unknown column {name!r}; rename it to {near}"
-    links = "; or a link such as mobile-edge_bit_per_s" if kind == "latencies" else ""
-    # A file of others has columns that mean nothing here, such as `comment`, which is no misspelt `placement`.
-    allowed = nearest(name, (*REQUIRED[kind], *OPTIONAL[kind]), cutoff=_NEAR)
-    return f"unknown column {name!r}; {allowed}{links}; rename it or leave it out"
 
 
 def _missing(columns: Sequence[str], kind: Kind) -> Iterator[str]:
@@ -200,12 +237,6 @@ def _kind(columns: Sequence[str]) -> Kind:
 
 
 def _column_problems(columns: Sequence[str], kind: Kind, header: Sequence[str]) -> Iterator[str]:
-    if len(columns) == 1 and (separator := next((mark for mark in (";", "\t", "|") if mark in columns[0]), None)):
-        yield f"line 1: comma expected between columns, found {separator!r}; export it as comma-separated"
-        return
-    if len(columns) > _MAX_COLUMNS:
-        yield f"has {len(columns)} columns; allowed are {_MAX_COLUMNS}"
-        return
     for name in dict.fromkeys(columns):
         if columns.count(name) > 1:
             spellings = dict.fromkeys(
@@ -213,29 +244,84 @@ def _column_problems(columns: Sequence[str], kind: Kind, header: Sequence[str]) 
             )
             spelled = f", as {' and '.join(spellings)}" if len(spellings) > 1 else ""
             yield f"column {name!r} is there {columns.count(name)} times{spelled}; keep one"
-        if not _allowed(name, kind):
-            yield _unknown(name, kind)
+        if not is_column(name, kind):
+            yield unknown_column(name, kind)
     yield from _missing(columns, kind)
 
 
-def _csv_rows(text: TextIO, file: str) -> Rows:
-    reader = csv.reader(_lines(text, file), strict=True)
+def _csv_rows(text: TextIO, reader: _RowReader) -> Rows:
+    lines, skipped = _lines(text, reader.file), 0
+    for line in lines:
+        if line.strip() and not line.startswith("#"):
+            break
+        skipped += 1
+    else:
+        line = ""
+    mark = _separator(line)
+    source = chain([line], lines)
+    # A catalog file begins with its version.
+    if (entry := _LOG_ENTRY.fullmatch(line.strip())) is not None and entry[1] != "version":
+        return _log_rows(source, entry, reader, skipped)
+    cells = csv.reader(source, strict=True, delimiter=mark)
     try:
-        header = [name.strip() for name in next(reader, [])]
+        header = [name.strip() for name in next(cells, [])]
     except csv.Error as error:
-        raise ExchangeError(file, [f"line 1: {error}"]) from error
+        raise ExchangeError(reader.file, [f"line {skipped + 1}: {error}"]) from error
     if not any(header):
-        raise ExchangeError(file, [f"the file is empty or has no header; {_EXPECTED}"])
-    if _is_yaml(file, header):
-        raise ExchangeError(file, [_YAML.format(file=file)])
-    rows = Rows(_kind(header), "line", [])
+        raise ExchangeError(reader.file, [f"the file is empty or has no header; {_EXPECTED}"])
+    if _is_yaml(reader.file, header):
+        raise ExchangeError(reader.file, [_YAML.format(file=reader.file)])
+    if len(header) > _MAX_COLUMNS:
+        raise ExchangeError(reader.file, [f"has {len(header)} columns; allowed are {_MAX_COLUMNS}"])
+    body = _CsvBody(cells, len(header), reader.file, skipped)
+    if mark == "," and not needs_layout(header, reader.options):
+        return _own_rows(header, body)
+    numbers = all(map(_is_number, header))
+    below = (row for batch in body.batches() for row in batch.rows())
+    first = Row(skipped + 1, header) if numbers else next(below, Row(0, ()))
+    names = [str(position) for position in range(1, len(header) + 1)] if numbers else header
+    layout = reader.layout(names, first.cells, commas=mark != ",")
+    return _laid_out(layout, chain([first] if first.cells else [], below), "line", body.problems)
+
+
+def _own_rows(header: Sequence[str], body: "_CsvBody") -> Rows:
+    rows = Rows(_kind(header), "line", [], batches=body.batches(), problems=body.problems)
     for name in header:
         rows.add_column(name)
     if problems := list(_column_problems(rows.columns, rows.kind, header)):
-        raise ExchangeError(file, problems)
-    # A quoted cell may span lines: `line_num` is where a row ends.
-    rows.rows = _csv_body(reader, rows, file, reader.line_num + 1)
+        raise ExchangeError(body.file, problems)
     return rows
+
+
+def _log_rows(lines: Iterator[str], entry: re.Match[str], reader: _RowReader, skipped: int) -> Rows:
+    """Return rows of a log whose lines all are words and a number, `Inference time: 5.64 s`."""
+    problems: list[str] = []
+
+    def numbers() -> Iterator[Row]:
+        for number, line in enumerate(lines, skipped + 1):
+            match = _LOG_ENTRY.fullmatch(line.strip())
+            if match is not None and match[1] == entry[1] and match[3] == entry[3]:
+                yield Row(number, [match[2]])
+            elif line.strip():
+                problems.append(f"line {number}: {line.strip()[:40]!r} is no line such as {entry[0]!r}")
+                if len(problems) >= MAX_PROBLEMS:
+                    return
+
+    unit = f" ({entry[3]})" if entry[3] else ""
+    layout = reader.layout([f"{entry[1].strip()}{unit}"], [entry[2]])
+    return _laid_out(layout, numbers(), "line", problems)
+
+
+def _separator(header: str) -> str:
+    """Return what stands between the names of columns: of several marks, the most frequent one."""
+    return max((",", ";", "\t", "|"), key=header.count)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _is_yaml(file: str, header: Sequence[str]) -> bool:
@@ -243,7 +329,7 @@ def _is_yaml(file: str, header: Sequence[str]) -> bool:
 
 
 def _lines(text: TextIO, file: str) -> Iterator[str]:
-    number, rest = 0, ""
+    number, rest, quoted = 0, "", False
     # Many lines at once: to read each by itself takes as long as all that follows.
     while chunk := text.read(_MAX_LINE):
         if "\0" in chunk:
@@ -252,46 +338,150 @@ def _lines(text: TextIO, file: str) -> Iterator[str]:
         number += len(lines)
         if len(rest) > _MAX_LINE:
             raise ExchangeError(file, [f"line {number + 1} is longer than {_MAX_LINE} characters; {_EXPECTED}"])
-        # A quoted cell may go on in the next line.
-        yield from [f"{line}\n" for line in lines]
+        # A quoted cell may go on in the next line, so that the end of the line is part of it.
+        quoted = quoted or '"' in chunk
+        yield from [f"{line}\n" for line in lines] if quoted else lines
     if rest:
         yield rest
 
 
-def _csv_body(reader: Any, rows: Rows, file: str, start: int) -> Iterator[Row]:
-    width = len(rows.columns)
-    try:
-        for cells in reader:
-            if len(cells) == width:
-                yield Row(start, _stripped(cells))
+@dataclass
+class _CsvBody:
+    """The rows below a header of so many columns; a line whose cells are more or fewer is a problem."""
+
+    cells: Any
+    width: int
+    file: str
+    skipped: int
+    problems: list[str] = field(default_factory=list)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the rows, many at once: to look at each takes longer than to read it."""
+        # `line_num` is where the last row ended.
+        start = self.cells.line_num + self.skipped + 1
+        while len(self.problems) < MAX_PROBLEMS:
+            batch: list[list[str]] = []
+            try:
+                # What was read before an error is there.
+                batch.extend(islice(self.cells, ROWS_AT_ONCE))
+            except csv.Error as error:
+                list(self._numbered(start, batch).cells)
+                line = max(self.cells.line_num, 1) + self.skipped
+                raise ExchangeError(self.file, [*self.problems, f"line {line}: {error}"]) from error
+            if not batch:
+                return
+            yield self._numbered(start, batch)
+            start = self.cells.line_num + self.skipped + 1
+
+    def _numbered(self, start: int, batch: list[list[str]]) -> Batch:
+        """Return the rows of a batch with their numbers; a quoted cell may span lines."""
+        lines = self.cells.line_num + self.skipped + 1 - start
+        if lines == len(batch) and set(map(len, batch)) == {self.width}:
+            return Batch(range(start, start + lines), _stripped(batch))
+        numbers, kept = [], []
+        for cells in batch:
+            if len(cells) == self.width:
+                numbers.append(start)
+                kept.append(cells)
             # csv reads an empty line as a row without cells.
             elif cells:
-                rows.problem(Row(start, ()), f"{len(cells)} cells where the header has {width}")
-            if rows.problems and rows.too_many_problems:
-                return
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise ExchangeError(file, [*rows.problems, f"line {max(reader.line_num, 1)}: {error}"]) from error
+                self.problems.append(f"line {start}: {len(cells)} cells where the header has {self.width}")
+            start += 1 + sum(cell.count("\n") for cell in cells)
+        return Batch(numbers, _stripped(kept))
 
 
-def _stripped(cells: list[str]) -> list[str]:
-    # To strip each cell of a million rows takes longer than to look whether there is anything to strip. The space is
-    # the only white space that counts as printable.
-    together = "".join(cells)
-    return cells if together.isprintable() and " " not in together else list(map(str.strip, cells))
+def _stripped(batch: list[list[str]]) -> list[list[str]]:
+    # To strip each cell takes longer than to look whether there is anything to strip. The space is the only white space
+    # that counts as printable.
+    together = "".join(chain.from_iterable(batch))
+    return batch if together.isprintable() and " " not in together else [list(map(str.strip, cells)) for cells in batch]
 
 
-def _json_rows(text: TextIO, file: str) -> Rows:
-    # Numbers stay text: a cell is checked once, whatever it was written in.
-    reader = JsonReader(text, json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str))
-    source = _json_values(reader, file)
+def _json_rows(text: TextIO, reader: _RowReader) -> Rows:
+    source = _json_values(_json_reader(text), reader.file)
     # The first row says of which kind the file is.
     first = next(source, None)
+    if isinstance(first, dict) and first and len(first) <= _MAX_COLUMNS and needs_layout(list(first), reader.options):
+        return _json_table(chain((first,), source), list(first), reader)
     rows = Rows(_kind(list(first) if isinstance(first, dict) else []), "row", [])
     # So that every row has them, whichever the first one has.
     rows.columns += REQUIRED[rows.kind]
-    rows.rows = iter(()) if first is None else _json_body(chain((first,), source), rows, file)
+    if first is not None:
+        rows.batches = _batched(_json_body(chain((first,), source), rows, reader.file))
     return rows
+
+
+def _json_reader(text: TextIO) -> JsonReader:
+    # Numbers stay text: a cell is checked once, whatever it was written in.
+    return JsonReader(text, json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str))
+
+
+def _json_table(source: Iterator[Any], header: Sequence[str], reader: _RowReader) -> Rows:
+    """Return rows of objects with other columns than rows have here; a list in one is a row for each element."""
+    table = _table_rows(source, header, reader.file)
+    first = next(table, Row(0, ()))
+    layout = reader.layout(header, first.cells)
+    return _laid_out(layout, chain([first] if first.cells else [], table), "row", [])
+
+
+def _table_rows(source: Iterator[Any], header: Sequence[str], file: str) -> Iterator[Row]:
+    for number, value in enumerate(source, 1):
+        if not isinstance(value, dict):
+            got = f'expected an object such as {{"subject": …}}, got {type(value).__name__}'
+            raise ExchangeError(file, [f"row {number}: {got}"])
+        if others := value.keys() - set(header):
+            what = f"{', '.join(sorted(map(repr, others)))} is in no row before"
+            raise ExchangeError(file, [f"row {number}: {what}; give the first row all columns"])
+        cells = [value.get(name) for name in header]
+        lengths = {len(cell) for cell in cells if isinstance(cell, list)}
+        if len(lengths) > 1:
+            raise ExchangeError(file, [f"row {number}: lists of {' and '.join(map(str, sorted(lengths)))} elements"])
+        for position in range(lengths.pop() if lengths else 1):
+            yield Row(number, [_cell_text(cell[position] if isinstance(cell, list) else cell) for cell in cells])
+
+
+def _cell_text(cell: Any) -> str:
+    return "" if cell is None else str(cell).strip()
+
+
+def _nested_rows(text: TextIO, reader: _RowReader) -> Rows:
+    """Return rows of objects in objects, `{"resnet": {"identity": {"mobile": [5.6, …]}}}`: the names lead to numbers.
+
+    Of lists in a list, each is a repetition.
+    """
+    json_reader = _json_reader(text)
+    try:
+        value = json_reader.value()
+        json_reader.end()
+    except MalformedJson as error:
+        raise ExchangeError(reader.file, [f"line {error.line}: malformed JSON: {error.what}"]) from error
+    leaves = list(_leaves(value, ()))
+    keys = {path[-1] for path, _ in leaves}
+    measured = next((key for key in keys if len(keys) == 1 and is_measured(key)), "")
+    of_metrics = any("metric" in read_label(" ".join(path)).names for path, _ in leaves[:1])
+    header = ("strategy", measured or ("value_pct" if of_metrics else "latency"))
+    objects = (
+        {header[0]: " ".join(path[:-1] if measured else path), header[1]: leaf, **repetition}
+        for path, leaves_of in leaves
+        for leaf, repetition in _lists(leaves_of)
+    )
+    nested = any(isinstance(leaf, list) and leaf and isinstance(leaf[0], list) for _, leaf in leaves)
+    return _json_table(objects, [*header, *(["repetition"] if nested else [])], reader)
+
+
+def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(value, dict):
+        for name, below in value.items():
+            yield from _leaves(below, (*path, name))
+    elif path:
+        yield path, value
+
+
+def _lists(leaf: Any) -> Iterator[tuple[Any, dict[str, str]]]:
+    if isinstance(leaf, list) and leaf and isinstance(leaf[0], list):
+        yield from ((inner, {"repetition": str(number)}) for number, inner in enumerate(leaf))
+    else:
+        yield leaf, {}
 
 
 def _json_values(reader: JsonReader, file: str) -> Iterator[Any]:
@@ -328,8 +518,8 @@ def _json_body(source: Iterable[Any], rows: Rows, file: str) -> Iterator[Row]:
                 rows.columns.pop()
             else:
                 positions[name] = len(positions)
-            if not _allowed(name, rows.kind):
-                wrong[_unknown(name, rows.kind)] = None
+            if not is_column(name, rows.kind):
+                wrong[unknown_column(name, rows.kind)] = None
             if other := rows.mixed.get(written):
                 # One column of cells in two units would need a unit for each cell.
                 rows.problem(Row(number, ()), f"{written} is {other} in earlier rows; write all rows in one unit")

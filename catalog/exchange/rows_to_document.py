@@ -26,9 +26,8 @@ from catalog.exchange.document import (
 )
 from catalog.exchange.row_collector import RoundRows, StrategyName, StrategyRows
 from catalog.exchange.row_verdicts import judge_rows
-from catalog.exchange.rows import PART_NAMES
 from catalog.exchange.serialization import ids_name
-from catalog.exchange.spellings import default_passes
+from catalog.exchange.spellings import PART_NAMES, default_passes
 from catalog.graph_size import DETAIL as GRAPH
 from catalog.graph_size import GraphSize
 from catalog.keys import canonical_json, content_key

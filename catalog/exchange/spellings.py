@@ -1,13 +1,25 @@
-"""How scripts of others spell columns, tiers, operators and metrics, and what these are called here.
+"""The columns of rows from elsewhere with their units, and the study's names of tiers, metrics and operators.
 
-Only what can mean one thing is understood; what may mean several is refused with a suggestion.
+What other spellings of columns mean is in `layouts.py`, of what is in their cells in `labels.py`.
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
+Kind = Literal["latencies", "accuracies"]
+REQUIRED: Mapping[Kind, tuple[str, ...]] = {
+    "latencies": ("subject", "operator", "placement", "input_id", "repetition", "latency_s"),
+    "accuracies": ("subject", "operator", "placement", "metric", "value_pct"),
+}
+# What a tier does within a sample, as `PartTimes` names it.
+PART_NAMES = ("preprocess_s", "compute_s", "postprocess_s", "serialise_s")
+_SHARED = ("environment", "passes", "size_bytes", "parameters", "nodes", "measured_at")
+OPTIONAL: Mapping[Kind, tuple[str, ...]] = {
+    "latencies": ("round", *_SHARED, "input_bytes", "sent_bytes", *PART_NAMES),
+    "accuracies": ("items", *_SHARED),
+}
+LINK_COLUMN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9_.]*-[A-Za-z0-9_.-]+)_bit_per_s$")
 TIERS = ("mobile", "edge", "cloud")
 METRICS = ("top1", "top5", "miou", "agreement")
 # What the study's operators do, as the catalogs here call them.
@@ -18,25 +30,6 @@ STUDY_OPERATORS: Mapping[str, tuple[str, ...]] = {
     "partition": ("partition",),
     "quantized_early_exit": ("static_ptq", "early_exit"),
     "quantized_early_exit_partition": ("static_ptq", "early_exit", "partition"),
-}
-_OPERATOR_SPELLINGS = {
-    "quantization": "quantized",
-    "quantised": "quantized",
-    "partitioned": "partition",
-    "partitioning": "partition",
-    "quantized_early_exit_partitioned": "quantized_early_exit_partition",
-}
-# Columns of other scripts that may mean several things here: suggested, not understood.
-_SUGGESTIONS = {
-    **dict.fromkeys(("model", "model_name", "network"), "'subject'"),
-    **dict.fromkeys(("op", "technique", "transformation"), "'operator'"),
-    **dict.fromkeys(("tier", "tiers", "device", "deployment", "location"), "'placement'"),
-    **dict.fromkeys(("input", "image", "image_id", "file", "filename", "sample", "sample_id"), "'input_id'"),
-    **dict.fromkeys(("run", "iteration", "trial", "repeat"), "'repetition' or 'round'"),
-    **dict.fromkeys(("latency", "time", "duration", "inference_time", "response_time"), "'latency_s' or 'latency_ms'"),
-    **dict.fromkeys(("accuracy", "value", "score", "accuracy_pct"), "'value_pct', in percent, beside 'metric'"),
-    **dict.fromkeys(("size", "model_size", "size_mb", "size_mib"), "'size_bytes'"),
-    **dict.fromkeys(("bandwidth", "bandwidth_mbps", "rate"), "a rate with its link, 'mobile-edge_mbit_per_s'"),
 }
 
 
@@ -58,6 +51,32 @@ _UNITS: Mapping[str, tuple[str, ColumnUnit]] = {
     "_mbit_per_s": ("_bit_per_s", ColumnUnit("Mbit/s", "bit/s", factor=1e6)),
 }
 _OF_TIERS = re.compile(r"(.+)_((?:[km]?bit_per|preprocess|compute|postprocess|serialise)_[mu]?s|sent_bytes)", re.I)
+
+
+def is_column(name: str, kind: Kind) -> bool:
+    """Tell whether rows of a kind may have a column of this name."""
+    if name in REQUIRED[kind] or name in OPTIONAL[kind]:
+        return True
+    named = LINK_COLUMN.match(name), sent_link(name), part_column(name)
+    return kind == "latencies" and any(match is not None for match in named)
+
+
+def sent_link(column: str) -> str | None:
+    """Return the link of a column of bytes, `mobile-edge_sent_bytes`; empty text for the only one, `sent_bytes`."""
+    if column == "sent_bytes":
+        return ""
+    link = column.removesuffix("_sent_bytes")
+    return link if link != column and "-" in link else None
+
+
+def part_column(column: str) -> tuple[str, str] | None:
+    """Return tier and duration of a column such as `edge_compute_s`; the tier is empty where it is the only one."""
+    for name in PART_NAMES:
+        if column == name:
+            return "", name
+        if column.endswith(f"_{name}") and len(column) > len(name) + 1:
+            return column.removesuffix(f"_{name}"), name
+    return None
 
 
 def spelled_column(name: str) -> str:
@@ -85,52 +104,6 @@ def column_unit(column: str) -> tuple[str, ColumnUnit] | None:
         if column.endswith(end):
             return column.removesuffix(end) + plain, unit
     return None
-
-
-def suggestion(column: str) -> str | None:
-    """Return what a column of another script may be called here; None where nothing is near."""
-    return _SUGGESTIONS.get(spelled_column(column))
-
-
-def spelled_tiers(tiers: Iterable[str]) -> dict[str, str]:
-    """Return the tiers that are the study's three in another case, and what they are called here.
-
-    A file that has a tier in two cases means two tiers.
-
-    Examples
-    --------
-    >>> spelled_tiers(["Mobile", "edge", "Phone"]), spelled_tiers(["Edge", "edge", "EDGE"])
-    ({'Mobile': 'mobile'}, {})
-    """
-    names = set(tiers)
-    counts = Counter(name.lower() for name in names)
-    spelled = {name: name.lower() for name in sorted(names) if name != name.lower()}
-    return {name: here for name, here in spelled.items() if here in TIERS and counts[here] == 1}
-
-
-def spelled_operator(name: str) -> str:
-    """Return an operator of the study as it is called here; another name as it is.
-
-    Examples
-    --------
-    >>> spelled_operator("Quantized Early-Exit"), spelled_operator("Partitioning"), spelled_operator("Mine")
-    ('quantized_early_exit', 'partition', 'Mine')
-    """
-    text = re.sub(r"[\s_-]+", "_", name.strip().lower())
-    text = _OPERATOR_SPELLINGS.get(text, text)
-    return text if text in STUDY_OPERATORS else name
-
-
-def spelled_metric(name: str) -> str:
-    """Return a metric as it is called here; another name as it is.
-
-    Examples
-    --------
-    >>> spelled_metric("Top-1"), spelled_metric("mIoU"), spelled_metric("f1")
-    ('top1', 'miou', 'f1')
-    """
-    text = re.sub(r"[\s_-]+", "", name.lower())
-    return text if text in METRICS else name
 
 
 def name_near(text: str) -> str:

@@ -5,7 +5,7 @@ On a terminal `runner import` draws a bar: what is done now, how much of the who
 
 import gzip
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
@@ -23,6 +23,7 @@ from catalog.exchange import (
     Document,
     Imported,
     ImportOutcome,
+    RowOptions,
     collect,
     document_bytes,
     forget_file,
@@ -74,6 +75,21 @@ EnvironmentOption = Annotated[
     typer.Option(
         "--environment", help="Where rows without the column `environment` were measured (default: the file's name)"
     ),
+]
+ColumnsOption = Annotated[
+    list[str] | None,
+    typer.Option("--column", metavar="NAME=COLUMN", help="What a column of the file is: latency_ms='Time taken'"),
+]
+ConstantsOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=TEXT", help="The same in all rows: subject=resnet; unit=s; link=edge-cloud"),
+]
+IgnoreOption = Annotated[
+    list[str] | None, typer.Option("--ignore", metavar="COLUMN", help="A column of the file to leave out")
+]
+InputsOption = Annotated[
+    int | None,
+    typer.Option("--inputs", min=1, help="Rows of a strategy that are one repetition, where none names its input"),
 ]
 
 
@@ -142,19 +158,27 @@ def import_(
     database: DatabaseOption = None,
     catalog: CatalogOption = None,
     environment: EnvironmentOption = None,
+    column: ColumnsOption = None,
+    constant: ConstantsOption = None,
+    ignore: IgnoreOption = None,
+    inputs: InputsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Store evidence from files.
 
     Each file is stored completely or not at all. Imported evidence keeps its provenance and is never pooled with yours.
     """
+    # By the file's name for a column: what it is here is said once of each.
+    columns = {text: name for name, text in _pairs(column or (), "--column", "latency_ms='Time taken'")}
+    constants = dict(_pairs(constant or (), "--set", "subject=resnet"))
+    options = RowOptions(columns, constants, frozenset(ignore or ()), inputs)
     settings = declared_settings(catalog or RunnerSettings().catalog)
     # A first import may come before any fill.
     with open_database(database or RunnerSettings().database, create=True) as opened:
         with opened.session() as session:
             empty = not count_rows(session, Environment)
         with import_progress(len(files)) as progress:
-            imported = import_files(opened, files, environment=environment, progress=progress.store)
+            imported = import_files(opened, files, environment=environment, options=options, progress=progress.store)
             samples = sum(file.stored.samples for file in imported)
             if samples <= _MOST_ANALYSED:
                 # Imported here: to analyse takes scipy.stats and the recommender, which storing rows does without.
@@ -178,6 +202,15 @@ def import_(
         return
     for file in imported:
         _report(file)
+
+
+def _pairs(texts: Sequence[str], option: str, sample: str) -> Iterator[tuple[str, str]]:
+    """Yield the names and texts of an option that may be given several times."""
+    for text in texts:
+        name, mark, value = text.partition("=")
+        if not (name.strip() and mark and value.strip()):
+            raise typer.BadParameter(f"{text!r}; expected NAME=…, such as {sample}", param_hint=option)
+        yield name.strip(), value.strip()
 
 
 def _report(imported: Imported) -> None:

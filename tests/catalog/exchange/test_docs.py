@@ -6,7 +6,7 @@ from pathlib import Path
 from catalog.evidence.database import Database
 from catalog.exchange import Document, import_files
 from catalog.exchange.document import HitColumns, LinkColumns, PartColumns, PixelColumns, SampleColumns
-from catalog.exchange.rows import OPTIONAL, REQUIRED
+from catalog.exchange.spellings import OPTIONAL, REQUIRED
 
 PAGE = (Path(__file__).parents[3] / "docs" / "exchange.md").read_text()
 EXAMPLES = [re.sub(r"(?m)^    ", "", block) for block in re.findall(r"(?m)(?:^    subject,.*\n)(?:^    .*\n)+", PAGE)]

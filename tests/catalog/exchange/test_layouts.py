@@ -1,0 +1,404 @@
+"""Raw files as researchers lay them out: the rows of docs/exchange.md, or refused with what to say."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from catalog.errors import ExchangeError
+from catalog.evidence.database import Database
+from catalog.exchange import RowOptions, import_files
+from catalog.exchange.content import ContentStream
+from catalog.exchange.layouts import NO_OPTIONS
+from catalog.exchange.row_collector import gather_rows
+from catalog.exchange.rows import Rows, read_rows
+from catalog.exchange.rows_to_document import rows_digest
+
+SUBJECTS = ("resnet", "fcn")
+STRATEGIES = (
+    ("identity", "mobile"),
+    ("identity", "edge"),
+    ("quantized_early_exit", "mobile"),
+    ("quantized_early_exit", "edge"),
+)
+INPUTS, REPETITIONS = 3, 2
+# The study's words for what the columns hold.
+WORDS = {
+    "identity": "Identity",
+    "quantized_early_exit": "Quantized Early-exit",
+    "partition": "Partition",
+    "mobile": "Mobile",
+    "edge": "Edge",
+    "mobile-edge": "Mobile-Edge",
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    subject: str
+    operator: str
+    placement: str
+    input_id: int
+    repetition: int
+    latency_s: float
+
+
+def truth(subjects: Iterable[str] = SUBJECTS, strategies: Sequence[tuple[str, str]] = STRATEGIES) -> list[Sample]:
+    return [
+        Sample(
+            subject,
+            operator,
+            placement,
+            item,
+            repetition,
+            round(1 + place + position / 8 + item / 64 + repetition / 256 + 0.125, 6),
+        )
+        for place, subject in enumerate(subjects)
+        for position, (operator, placement) in enumerate(strategies)
+        for repetition in range(REPETITIONS)
+        for item in range(1, INPUTS + 1)
+    ]
+
+
+def table(rows: Iterable[Mapping[str, object]], *, delimiter: str = ",") -> str:
+    listed = list(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(listed[0]), delimiter=delimiter, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(listed)
+    return text.getvalue()
+
+
+def own_form(samples: Iterable[Sample]) -> str:
+    return table(vars(sample) for sample in samples)
+
+
+def rows_of(content: str, *, file: str = "f", options: RowOptions = NO_OPTIONS) -> Rows:
+    stream = ContentStream(io.BytesIO(content.encode()), file=file)
+    return read_rows(stream, file=file, options=options)
+
+
+def digest(content: str, *, file: str = "f", options: RowOptions = NO_OPTIONS) -> str:
+    return rows_digest(gather_rows(rows_of(content, file=file, options=options), "lab", file=file))
+
+
+def long_form(**names: str) -> Callable[[], str]:
+    """Write one row per sample with other names of the columns."""
+
+    def write() -> str:
+        return table({names.get(column, column): value for column, value in vars(sample).items()} for sample in truth())
+
+    return write
+
+
+def in_words() -> str:
+    return table(
+        {
+            "Model": sample.subject,
+            "Operator": WORDS[sample.operator],
+            "Tier": WORDS[sample.placement],
+            "Image": sample.input_id,
+            "Run": sample.repetition,
+            "Inference Latency (s)": sample.latency_s,
+        }
+        for sample in truth()
+    )
+
+
+def in_milliseconds() -> str:
+    return table(
+        {
+            **{name: value for name, value in vars(sample).items() if name != "latency_s"},
+            "Latency [ms]": sample.latency_s * 1000,
+        }
+        for sample in truth()
+    )
+
+
+def in_cells_with_units() -> str:
+    return table(
+        {
+            **{name: value for name, value in vars(sample).items() if name != "latency_s"},
+            "Latency": f"{sample.latency_s} s",
+        }
+        for sample in truth()
+    )
+
+
+def with_index() -> str:
+    return table({"": position, **vars(sample)} for position, sample in enumerate(truth()))
+
+
+def with_semicolons() -> str:
+    return table(
+        ({**vars(sample), "latency_s": str(sample.latency_s).replace(".", ",")} for sample in truth()), delimiter=";"
+    )
+
+
+def with_tabs() -> str:
+    return table((vars(sample) for sample in truth()), delimiter="\t")
+
+
+def with_comments_and_blank_lines() -> str:
+    header, *lines = own_form(truth()).splitlines()
+    return "\n".join(["# measured on a Sunday", "", header, *lines[:5], "", ",,,,,", *lines[5:], ""])
+
+
+def with_summaries() -> str:
+    blank = dict.fromkeys(("operator", "placement", "repetition"), "")
+    rows = [vars(sample) for sample in truth()]
+    return table([*rows, {**rows[0], **blank, "input_id": "Mean", "latency_s": 5.25}])
+
+
+def with_strategies_in_a_cell() -> str:
+    return table(
+        {
+            "model": sample.subject,
+            "deployment strategy": f"{WORDS[sample.placement]} {WORDS[sample.operator]}",
+            "image": sample.input_id,
+            "trial": sample.repetition,
+            "latency_s": sample.latency_s,
+        }
+        for sample in truth()
+    )
+
+
+def wide(header: Callable[[Sample], str], *rest: str) -> Callable[[], str]:
+    """Write a column for what a header says, and rows for the other columns."""
+
+    def write() -> str:
+        lines: dict[tuple[object, ...], dict[str, object]] = {}
+        for sample in truth():
+            names = [vars(sample)[name] for name in rest]
+            line = lines.setdefault(tuple(names), dict(zip(rest, names, strict=True)))
+            line[header(sample)] = sample.latency_s
+        return table(lines.values())
+
+    return write
+
+
+def without_repetitions() -> str:
+    rows = ({name: value for name, value in vars(sample).items() if name != "repetition"} for sample in truth())
+    return table(rows)
+
+
+def without_inputs() -> str:
+    rows = ({name: value for name, value in vars(sample).items() if name != "input_id"} for sample in truth())
+    return table(rows)
+
+
+def as_objects() -> str:
+    return json.dumps(
+        [{**vars(sample), "latency_s": None, "latency_ms": sample.latency_s * 1000} for sample in truth()]
+    )
+
+
+def as_lists() -> str:
+    lists: dict[tuple[str, ...], list[float]] = {}
+    for sample in truth():
+        key = (sample.subject, sample.operator, sample.placement, str(sample.repetition))
+        lists.setdefault(key, []).append(sample.latency_s)
+    return json.dumps(
+        [
+            dict(zip(("model", "operator", "tier", "run", "latencies_s"), (*key, values), strict=True))
+            for key, values in lists.items()
+        ]
+    )
+
+
+def as_nested_objects() -> str:
+    nested: dict[str, dict[str, dict[str, list[list[float]]]]] = {}
+    for sample in truth():
+        by_tier = nested.setdefault(sample.subject, {}).setdefault(WORDS[sample.operator], {})
+        repetitions = by_tier.setdefault(WORDS[sample.placement], [[] for _ in range(REPETITIONS)])
+        repetitions[sample.repetition].append(sample.latency_s)
+    return json.dumps(nested)
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a file is written, what its user says of it, and the part of the truth that it has."""
+
+    write: Callable[[], str]
+    options: RowOptions = NO_OPTIONS
+    remark: str = ""
+
+
+SECONDS = RowOptions(constants={"unit": "s"})
+FORMS: dict[str, Form] = {
+    "the study's words": Form(in_words, remark="'Run' counts repetitions within one round"),
+    "names of columns": Form(
+        long_form(
+            subject="network", operator="Technique", placement="Device", input_id="filename", latency_s="Time (sec)"
+        )
+    ),
+    "names in one word": Form(long_form(input_id="ImageID", subject="ModelName", latency_s="inferenceTimeSeconds")),
+    "milliseconds in brackets": Form(in_milliseconds),
+    "units in cells": Form(in_cells_with_units),
+    "an index": Form(with_index),
+    "semicolons and decimal commas": Form(with_semicolons),
+    "tabs": Form(with_tabs),
+    "comments and blank lines": Form(with_comments_and_blank_lines),
+    "rows that sum up": Form(with_summaries, remark="1 row that sum up others"),
+    "a strategy in a cell": Form(with_strategies_in_a_cell),
+    "a column per tier": Form(
+        wide(lambda sample: f"{WORDS[sample.placement]} (s)", "subject", "operator", "input_id", "repetition")
+    ),
+    "a column per operator": Form(
+        wide(lambda sample: WORDS[sample.operator], "subject", "placement", "input_id", "repetition"), SECONDS
+    ),
+    "a column per strategy": Form(
+        wide(lambda sample: f"{sample.operator}_{sample.placement}_s", "subject", "input_id", "repetition")
+    ),
+    "a column per strategy of a model": Form(
+        wide(
+            lambda sample: f"{sample.subject} {WORDS[sample.operator]} {WORDS[sample.placement]}",
+            "input_id",
+            "repetition",
+        ),
+        SECONDS,
+    ),
+    "a column per run": Form(
+        wide(lambda sample: f"Run {sample.repetition}", "subject", "operator", "placement", "input_id"), SECONDS
+    ),
+    "no repetition": Form(without_repetitions),
+    "no input": Form(without_inputs, remark="the first row of every strategy and repetition is taken as input 1"),
+    "columns that the user names": Form(
+        long_form(latency_s="T", subject="M"), RowOptions(columns={"T": "latency_s", "M": "subject"})
+    ),
+    "a column that means nothing": Form(
+        lambda: table({**vars(sample), "cpu": 12} for sample in truth()), RowOptions(ignored=frozenset({"cpu"}))
+    ),
+    "objects in milliseconds": Form(as_objects, RowOptions(ignored=frozenset({"latency_s"}))),
+    "objects with lists": Form(as_lists),
+    "objects in objects": Form(as_nested_objects, SECONDS),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_other_layouts_are_the_same_rows(form: Form) -> None:
+    content = form.write()
+    assert content != own_form(truth())
+    assert digest(content, options=form.options) == digest(own_form(truth()))
+    rows = rows_of(content, options=form.options)
+    gather_rows(rows, "lab", file="f")
+    assert form.remark in " ".join(rows.remarks)
+
+
+@pytest.mark.parametrize(
+    "file", ["ResNet_Identity_Mobile.csv", "logs/ResNet-Identity-Mobile.txt", "ResNet/identity-mobile.log"]
+)
+def test_numbers_alone_are_named_by_their_file(file: str) -> None:
+    samples = truth(["ResNet"], STRATEGIES[:1])
+    content = "".join(f"{sample.latency_s}\n" for sample in samples)
+    options = RowOptions(columns={"1": "latency_s"}, inputs=INPUTS)
+    assert digest(content, file=file, options=options) == digest(own_form(samples))
+
+
+def test_a_log_of_words_and_numbers_is_read() -> None:
+    samples = truth(["ResNet"], STRATEGIES[:1])
+    content = "".join(f"Inference time: {sample.latency_s} s\n" for sample in samples)
+    read = digest(content, file="ResNet_Identity_Mobile.txt", options=RowOptions(inputs=INPUTS))
+    assert read == digest(own_form(samples))
+    with pytest.raises(ExchangeError, match="line 2: 'done' is no line such as"):
+        digest("Inference time: 1 s\ndone\n", file="ResNet_Identity_Mobile.txt", options=RowOptions(inputs=1))
+
+
+def test_columns_of_rates_are_settings_of_a_link() -> None:
+    rates = {"1 Mbps": "1e6", "2.5 Mbps": "2.5e6"}
+    names = {"subject": "net", "operator": "identity", "placement": "cloud", "repetition": 0}
+    wide = [
+        {**names, "input_id": item, **{text: item * float(rate) for text, rate in rates.items()}} for item in (1, 2)
+    ]
+    long = [
+        {**names, "input_id": item, "latency_s": item * float(rate), "edge-cloud_bit_per_s": rate}
+        for item in (1, 2)
+        for rate in rates.values()
+    ]
+    options = RowOptions(constants={"unit": "s", "link": "edge-cloud"})
+    assert digest(table(wide), options=options) == digest(table(long))
+    with pytest.raises(ExchangeError, match="nothing says of which link the rates are; say it: --set link=edge-cloud"):
+        digest(table(wide), options=RowOptions(constants={"unit": "s"}))
+
+
+ACCURACIES = """subject,operator,placement,metric,value_pct
+resnet,identity,mobile,top1,82.5
+resnet,identity,mobile,top5,96.0
+resnet,identity,edge,top1,82.25
+resnet,identity,edge,top5,96.25
+"""
+ACCURACY_FORMS = {
+    "the study's Table 6": """Subject,Operator,Top-1% Mobile,Top-1% Edge,Top-5% Mobile,Top-5% Edge,mIoU% Mobile
+resnet,Identity,82.5,82.25,96.0,96.25,-
+""",
+    "a column per tier": "model,operator,metric,mobile,edge\nresnet,identity,Top-1%,82.5,82.25\n"
+    "resnet,identity,Top-5%,96.0,96.25\n",
+    "a column per metric": """model,operator,tier,top1,top5
+resnet,identity,mobile,82.5,96.0
+resnet,identity,edge,82.25,96.25
+""",
+    "shares": """model,operator,tier,metric,accuracy
+resnet,identity,mobile,top1,0.825
+resnet,identity,mobile,top5,0.96
+resnet,identity,edge,top1,0.8225
+resnet,identity,edge,top5,0.9625
+""",
+    "objects in objects": """{"resnet": {"identity": {"mobile": {"Top-1": 82.5, "Top-5": 96.0},
+                                                      "edge": {"Top-1": 82.25, "Top-5": 96.25}}}}""",
+}
+
+
+@pytest.mark.parametrize("content", ACCURACY_FORMS.values(), ids=ACCURACY_FORMS)
+def test_other_layouts_of_accuracies_are_the_same_rows(content: str) -> None:
+    assert digest(content) == digest(ACCURACIES)
+
+
+def test_a_percent_sign_says_that_small_accuracies_are_no_shares() -> None:
+    small = ACCURACIES.replace("82.", "0.").replace("96.", "0.")
+    with pytest.raises(ExchangeError, match="expected percent"):
+        digest(small)
+    gathered = gather_rows(rows_of(small.replace("0.5", "0.5%")), "lab", file="f")
+    assert {value for rows in gathered.values() for value in rows.metrics.values()} == {0.5, 0.25, 0.0}
+
+
+def test_an_accuracy_of_no_placement_is_that_of_every_one_with_latencies(database: Database, tmp_path: Path) -> None:
+    latencies, accuracies = tmp_path / "study.csv", tmp_path / "accuracies.csv"
+    latencies.write_text(own_form(truth()))
+    accuracies.write_text("model,operator,top1\nresnet,Identity,82.5\nresnet,QE,75.25\n")
+    imported = import_files(database, [latencies, accuracies])
+    assert imported[1].stored.accuracies == 4
+    with pytest.raises(ExchangeError, match=r"missing column placement; accuracies need .*\n.*--set placement="):
+        import_files(database, [accuracies], environment="elsewhere")
+
+
+REFUSED = {
+    "a column that means nothing": ("cpu", "leave it out with --ignore cpu"),
+    "a size without a unit": ("Model Size", r"--column size_mib='Model Size' \(of 1048576 bytes\)"),
+    "a rate of no link": ("Bandwidth (Mbps)", "--set link=edge-cloud"),
+}
+
+
+@pytest.mark.parametrize(("column", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_refusal_says_the_option_that_helps(column: str, message: str) -> None:
+    with pytest.raises(ExchangeError, match=message):
+        digest(table({**vars(sample), column: 12} for sample in truth()))
+
+
+def test_rows_of_which_nothing_says_the_input_need_their_number() -> None:
+    samples = truth(["n"], STRATEGIES[:1])
+    content = table({"operator": "identity", "latency_s": sample.latency_s} for sample in samples)
+    said = r"missing columns subject, placement, input_id, repetition(.|\n)*--set subject=(.|\n)*--inputs 100"
+    with pytest.raises(ExchangeError, match=said):
+        digest(content)
+    options = RowOptions(constants={"subject": "n", "placement": "mobile"}, inputs=INPUTS)
+    assert digest(content, options=options) == digest(own_form(samples))
+
+
+def test_runs_of_one_row_count_inputs() -> None:
+    content = "subject,operator,placement,run,latency_s\n" + "".join(f"n,identity,edge,{run},1.5\n" for run in range(4))
+    with pytest.raises(ExchangeError, match=r"--column input_id=run, or .*: --ignore run --inputs 100"):
+        digest(content)
