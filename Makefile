@@ -34,6 +34,8 @@ demo: .venv/.installed  ## fill the catalog, print the leaderboard, ask the reco
 # Five processes share two cores, since many tests wait; then what measures has the machine to itself. The tests start
 # hundreds of Python processes: without bytecode each would compile all that it imports.
 test: export PYTHONDONTWRITEBYTECODE =
+# The threads of numpy's OpenBLAS wait busily: where five processes share two cores, what they gain others lose thrice.
+test: export OPENBLAS_NUM_THREADS = 1
 test: .venv/.ready  ## run the tests
 	@$(BIN)/python -m pytest --processes 5
 

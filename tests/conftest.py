@@ -32,6 +32,8 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
@@ -113,6 +115,7 @@ def _prepare(items: list[pytest.Item]) -> None:
     """Make and import what most processes, and the builds that they fork, would otherwise make and import."""
     for module in ("onnxruntime.quantization", "scikit_posthocs", "scipy.special", "statsmodels.stats.multitest"):
         import_module(module)
+    _collect_constants()
     migrated_file()
     if any(item.get_closest_marker("postgres") for item in items) and "TIERWISE_TEST_POSTGRES" in os.environ:
         _migrated_on(os.environ["TIERWISE_TEST_POSTGRES"])
@@ -180,6 +183,12 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} skipped: in CI every test of Docker and PostgreSQL runs"
     return report
+
+
+@settings(max_examples=50, database=None)
+@given(st.floats())
+def _collect_constants(number: float) -> None:
+    """Have hypothesis read the constants of all imported modules, from which it draws: each process would else."""
 
 
 class PostgresServer:

@@ -8,19 +8,28 @@ from numpy.typing import NDArray
 
 from catalog.statistics import pool_distribution
 from catalog.statistics.comparison import Question, compare
-from catalog.statistics.input_draw import Pool, PoolInput, SampleDesign, SystematicDesign
+from catalog.statistics.input_draw import DrawnInput, Pool, PoolInput, SampleDesign, SystematicDesign
 from catalog.statistics.intervals import RefusalKind, percentile_intervals
 from catalog.statistics.outcomes import ComparisonOutcome
 from catalog.statistics.samples import Samples, log_percentiles
 from catalog.statistics.variance_shares import variance_shares
 
 POOL_SIZE = 2000
+_DRAWS: dict[tuple[str, SystematicDesign, str, int], tuple[DrawnInput, ...]] = {}
 
 
 @pytest.fixture(scope="module")
 def pool() -> Pool:
     sizes = np.random.default_rng(11).lognormal(10, 0.7, POOL_SIZE).astype(int)
     return Pool([PoolInput(f"{index:04d}", int(size)) for index, size in enumerate(sizes)])
+
+
+def draw(pool: Pool, design: SystematicDesign, subject: str, number: int) -> tuple[DrawnInput, ...]:
+    """Draw the inputs of a round once: studies of other latencies with the same seed draw them again."""
+    key = (pool.digest, design, subject, number)
+    if key not in _DRAWS:
+        _DRAWS[key] = design.draw(pool, subject=subject, round_number=number)
+    return _DRAWS[key]
 
 
 def log_latency(pool: Pool) -> NDArray[np.float64]:
@@ -58,7 +67,7 @@ def measured_by(
     sizes = design.sizes(pool)
     rows: list[tuple[float, int, int, float, bool, int]] = []
     for number in range(1, rounds + 1):
-        for drawn in design.draw(pool, subject=subject, round_number=number):
+        for drawn in draw(pool, design, subject, number):
             total, own = sizes[drawn.stratum]
             value = truth[index[drawn.id]] + effect[number - 1] + rng.normal(0, jitter)
             place = index[drawn.id]
