@@ -7,8 +7,6 @@ import itertools
 import json
 import shutil
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked_command import ForkedCommand, start
 from tests.hostile.cases import Case, Section
 from tests.hostile.disks import small_disk
 from tests.hostile.door import Said, typed
@@ -31,12 +30,6 @@ def _longer(folder: Path, rounds: int = 4) -> None:
     edit(folder, "rounds: 1, warmup: 0", f"rounds: {rounds}, warmup: 0, repetitions: 100")
 
 
-def _start(folder: Path) -> subprocess.Popen[str]:
-    """Start a fill in a process of its own."""
-    command = [sys.executable, "-m", "runner", *FILL]
-    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
-
-
 def _rows(path: Path, query: str) -> list[tuple[object, ...]]:
     connection = sqlite3.connect(path)
     try:
@@ -45,21 +38,18 @@ def _rows(path: Path, query: str) -> list[tuple[object, ...]]:
         connection.close()
 
 
-def _wait_for(folder: Path, count: int, running: subprocess.Popen[str]) -> None:
+def _wait_for(folder: Path, count: int, running: ForkedCommand) -> None:
     """Wait until so many rounds are stored."""
     deadline = time.monotonic() + 120
     while len(_rows(folder / _DATABASE, "SELECT id FROM measurement")) < count:
-        assert running.poll() is None and time.monotonic() < deadline, "the fill ended or stands still"
+        assert running.exit_code is None and time.monotonic() < deadline, "the fill ended or stands still"
         time.sleep(0.05)
 
 
-def _finish(running: subprocess.Popen[str]) -> str:
+def _finish(running: ForkedCommand) -> str:
     """Wait for its successful end and return what it printed to stderr."""
-    try:
-        _, said = running.communicate(timeout=120)
-    finally:
-        running.kill()
-    assert running.returncode == 0 and "Traceback" not in said, said
+    said = running.wait(120)
+    assert running.exit_code == 0 and "Traceback" not in said, said
     return said
 
 
@@ -122,7 +112,7 @@ def _eventful() -> _Eventful:
     with tempfile.TemporaryDirectory() as name:
         folder = copy_project(Path(name))
         _longer(folder, 3)
-        running = _start(folder)
+        running = start(folder, folder / "messages", *FILL)
         _wait_for(folder, 2, running)
         second = _second_runner(folder)
         edit(folder, "rounds: 3", "rounds: 4")

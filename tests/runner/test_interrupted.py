@@ -3,11 +3,9 @@
 import contextlib
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,6 +35,7 @@ from runner.measuring.plan import Plan, make_plan
 from runner.measuring.setups import Setups, store_environment, sync_strategies
 from runner.measuring.tiers import Scale
 from tests.catalog_of_one import declare
+from tests.forked_command import ForkedCommand, start
 
 CATALOG = """\
 version: 1
@@ -83,13 +82,12 @@ def printed(*arguments: str, cwd: Path, expect: int = 0) -> dict[str, Any]:
     return document
 
 
-def _start(cwd: Path) -> subprocess.Popen[str]:
+def _start(cwd: Path) -> ForkedCommand:
     """Start a long fill of single-tier rounds and wait until it has measured something."""
-    command = [sys.executable, "-m", "runner", "fill-catalog", "--launcher", "process"]
-    running = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = start(cwd, cwd / "messages", "fill-catalog", "--launcher", "process")
     deadline = time.monotonic() + 100
     while _measured(cwd) < 1:
-        assert running.poll() is None and time.monotonic() < deadline
+        assert running.exit_code is None and time.monotonic() < deadline
         time.sleep(0.1)
     return running
 
@@ -115,9 +113,9 @@ def _alive(pid: int) -> bool:
 
 def test_one_ctrl_c_finishes_the_measurement_in_flight(directory: Path) -> None:
     running = _start(directory)
-    running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 1
+    running.send(signal.SIGINT)
+    said = running.wait(60)
+    assert running.exit_code == 1
     assert "press Ctrl-C again to stop now" in said
     assert "stopped; everything measured so far is stored. Continue with: runner fill-catalog" in said
     assert "Traceback" not in said
@@ -137,10 +135,10 @@ def test_stopping_now_leaves_no_process_behind(directory: Path, signals: tuple[s
         time.sleep(0.01)
         children = _children(running.pid)
     for number in signals:
-        running.send_signal(number)
+        running.send(number)
         time.sleep(0.2)
-    _, said = running.communicate(timeout=30)
-    assert running.returncode == 1
+    said = running.wait(30)
+    assert running.exit_code == 1
     assert "stopped; everything measured so far is stored" in said
     assert "Traceback" not in said
     # A tier that was just being started is ended by the kernel, or ends itself, soon after its parent and not at once.
@@ -315,8 +313,8 @@ def test_a_runner_that_was_killed_leaves_nothing_running(directory: Path) -> Non
     while not children:
         time.sleep(0.01)
         children = _children(running.pid)
-    os.kill(running.pid, signal.SIGKILL)
-    running.communicate(timeout=10)
+    running.send(signal.SIGKILL)
+    running.wait(10)
     deadline = time.monotonic() + 5
     while [pid for pid in children if _alive(pid)] and time.monotonic() < deadline:
         time.sleep(0.05)

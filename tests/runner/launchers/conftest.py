@@ -1,30 +1,18 @@
 """The tiers that the launcher tests start, and runners in processes of their own, killed or alive."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, cast
 
 import pytest
 
 from runner.launchers.base import LinkLimits, TierLimits
-
-RUNNER = """
-import json, sys
-from runner.launchers.base import LinkLimits, TierLimits
 from runner.launchers.select import select_launcher
-tiers = [TierLimits("mobile", 0.5, 256 << 20, 1), TierLimits("edge", 1.0, 512 << 20, 1)]
-links = [LinkLimits("mobile-edge", "mobile", "edge", 10**8, 10**8)]
-with select_launcher(sys.argv[1]).launcher.launch(tiers, links, {}) as deployment:
-    pids = [getattr(tier, "pid", None) for tier in deployment.tiers.values()]
-    print(json.dumps(pids), flush=True)
-    sys.stdin.read()
-    for tier in deployment.tiers.values():
-        assert tier.call({"cmd": "stats"}, deadline_s=20)["threads"] >= 1
-"""
+from tests.forked_command import forked
 
 
 @pytest.fixture(scope="session")
@@ -84,15 +72,36 @@ def live_runner() -> Callable[[str], AbstractContextManager[OtherRunner]]:
     def running(launcher: str) -> Iterator[OtherRunner]:
         with _runner_with_tiers(launcher) as (process, runner):
             yield runner
-        assert process.returncode == 0, "the other runner's tiers no longer answered"
+        assert process.exitcode == 0, "the other runner's tiers no longer answered"
 
     return running
 
 
 @contextmanager
-def _runner_with_tiers(launcher: str) -> Iterator[tuple[subprocess.Popen[bytes], OtherRunner]]:
-    command = [sys.executable, "-c", RUNNER, launcher]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        pids: list[int | None] = json.loads(process.stdout.readline())
-        yield process, OtherRunner(process.pid, pids)
+def _runner_with_tiers(launcher: str) -> Iterator[tuple[BaseProcess, OtherRunner]]:
+    ours, theirs = Pipe()
+    process = forked(lambda: _launch(launcher, ours, theirs))
+    theirs.close()
+    try:
+        yield process, OtherRunner(cast(int, process.pid), ours.recv())
+        # It may have been killed.
+        with suppress(OSError):
+            ours.send("end")
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        process.join()
+
+
+def _launch(launcher: str, other_end: Connection, connection: Connection) -> None:
+    """Launch two tiers, send their process ids, and call them once more when something is received."""
+    # A copy of the test's own: while it is open here, the end of that one would not be seen.
+    other_end.close()
+    tiers = [TierLimits("mobile", 0.5, 256 << 20, 1), TierLimits("edge", 1.0, 512 << 20, 1)]
+    links = [LinkLimits("mobile-edge", "mobile", "edge", 10**8, 10**8)]
+    with select_launcher(launcher).launcher.launch(tiers, links, {}) as deployment:
+        connection.send([getattr(tier, "pid", None) for tier in deployment.tiers.values()])
+        connection.recv()
+        for tier in deployment.tiers.values():
+            assert tier.call({"cmd": "stats"}, deadline_s=20)["threads"] >= 1

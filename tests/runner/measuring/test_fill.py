@@ -3,10 +3,7 @@
 import contextlib
 import io
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from sqlalchemy import text
 from catalog.evidence.database import open_database
 from runner.cli import app, run
 from tests.catalog_of_one import declare
+from tests.forked_command import start
 
 CATALOG = """\
 version: 1
@@ -64,15 +62,14 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     cwd, launcher = tmp_path_factory.mktemp("fill"), str(request.param)
     declare(cwd, width=256, labels=True)
     (cwd / "strategies.yaml").write_text(CATALOG)
-    command = [sys.executable, "-m", "runner", "fill-catalog", "--launcher", launcher]
-    victim = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    victim = start(cwd, cwd / "messages", "fill-catalog", "--launcher", launcher)
     deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and victim.poll() is None:
+    while time.monotonic() < deadline and victim.exit_code is None:
         time.sleep(0.1)
         if (cwd / "tierwise.db").exists() and _count(cwd) >= 2:
-            os.kill(victim.pid, signal.SIGKILL)
+            victim.send(signal.SIGKILL)
             break
-    victim.wait()
+    victim.wait(60)
     before = _count(cwd)
     assert 2 <= before < 8
     printed("fill-catalog", "--launcher", launcher, cwd=cwd)
