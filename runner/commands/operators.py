@@ -191,6 +191,8 @@ def _write(path: Path, content: str) -> None:
 def _analysis_json(analysis: GraphAnalysis, prospects: Prospects) -> dict[str, Any]:
     """Return the analysis with its derived figures and the answers of the passes."""
     content = asdict(replace(analysis, exits=())) | {"path": str(analysis.path)}
+    # They follow from the names of inputs and outputs.
+    del content["states"]
     content["exits"] = [_exit_json(analysis, exit_) for exit_ in analysis.exits]
     # Derived figures are properties, which `asdict` leaves out.
     for entry, cut in zip(content["cuts"], analysis.cuts, strict=True):

@@ -13,6 +13,7 @@ from runner.graph.cuts import CutPlace, Sides, find_cuts, is_exact
 from runner.graph.model_file import read_model
 from runner.graph.repeated_blocks import RepeatedRun, Unit, divide_hidden, find_runs
 from runner.graph.shapes import Dimension
+from runner.graph.states import State
 from runner.graph.structure import RegionLayout, Structure, is_weighty, lay_out, read_structure
 
 # Beyond this the other part holds less than a fifth, and one tier carries the model nearly alone.
@@ -174,6 +175,8 @@ class GraphAnalysis:
         Valid cuts, the best balanced first.
     control_flow
         Nodes with graphs of their own, as `If × 2`; the passes refuse them.
+    states
+        Inputs that take what outputs gave at the run before, with these outputs.
     unknown_tensors
         How many tensors between nodes have a type or shape that neither inference nor a run has shown.
     """
@@ -188,9 +191,22 @@ class GraphAnalysis:
     exits: tuple[Exit, ...]
     cuts: tuple[Cut, ...]
     control_flow: tuple[str, ...]
+    states: tuple[State, ...]
     largest_initializer: str | None
     largest_initializer_bytes: int
     unknown_tensors: int
+
+    @property
+    def stream_inputs(self) -> tuple[GraphTensor, ...]:
+        """The inputs that are no states."""
+        states = {state.input for state in self.states}
+        return tuple(tensor for tensor in self.inputs if tensor.name not in states)
+
+    @property
+    def results(self) -> tuple[GraphTensor, ...]:
+        """The outputs that are no states."""
+        states = {state.output for state in self.states}
+        return tuple(tensor for tensor in self.outputs if tensor.name not in states)
 
     @property
     def sub_graphs(self) -> tuple[Segment, ...]:
@@ -309,6 +325,7 @@ class _Analyst:
             exits=tuple(exit_ for pair in zip(runs, self._runs, strict=True) for exit_ in self._exits(*pair)),
             cuts=tuple(self._cut(place) for place in find_cuts(structure, self._layout, self._borders())),
             control_flow=structure.control_flow,
+            states=structure.states,
             largest_initializer=largest,
             largest_initializer_bytes=structure.tensor_bytes[largest] if largest else 0,
             unknown_tensors=len(structure.unknown),

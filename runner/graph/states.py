@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from runner.graph.runtime import tensors_read
 from runner.graph.shapes import Dimension, input_dimensions
 
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
@@ -74,6 +75,8 @@ def find_states(graph: onnx.GraphProto) -> tuple[State, ...]:
         fitting = [(one, other) for one, other in find(graph, left, free) if _fit(inputs[one], outputs[other])]
         pairs |= _unique(fitting)
     pairs = pairs or _unique(_by_shape(inputs, outputs))
+    handed_on = _handed_on(graph, inputs)
+    pairs = {one: other for one, other in pairs.items() if other not in handed_on}
     # What takes and gives nothing but states is no model with states: an image goes in, and another one comes out.
     if len(pairs) in (len(inputs), len(outputs)):
         return ()
@@ -122,6 +125,18 @@ def _fit(before: onnx.ValueInfoProto, after: onnx.ValueInfoProto) -> bool:
     fixed = [(size, later) for size, later in pairs if isinstance(size, int) and isinstance(later, int)]
     changed = [later - size for size, later in fixed if later != size]
     return len(first) == len(second) and len(changed) <= 1 and all(growth > 0 for growth in changed)
+
+
+def _handed_on(graph: onnx.GraphProto, inputs: Iterable[str]) -> frozenset[str]:
+    """Return the outputs that come of one input alone, such as a mask that goes on as it is: no run changes them."""
+    sources = {name: 1 << number for number, name in enumerate(inputs)}
+    single = set(sources.values())
+    for node in graph.node:
+        behind = 0
+        for name in tensors_read(node):
+            behind |= sources.get(name, 0)
+        sources |= dict.fromkeys(node.output, behind)
+    return frozenset(value.name for value in graph.output if sources.get(value.name) in single)
 
 
 def _dims(value: onnx.ValueInfoProto) -> Dims | None:

@@ -94,8 +94,9 @@ def show_stacking(
     # A state may count samples along another axis, which is its first free one.
     others = {name: next((axis for axis, dim in enumerate(dims) if dim in free), None) for name, dims in inputs.items()}
     all_axes = first_axes | {name: axis for name, axis in others.items() if name not in first_axes and axis is not None}
-    # Of length one, a first axis may be anything.
-    for size in (size for size in _SIZES if size > 1):
+    # Where nothing but first axes is free, two are as good as more, and quicker. Of length one, one may be anything.
+    only_first = free <= {dims[0] for dims in inputs.values() if dims}
+    for size in (size for size in (sorted(_SIZES) if only_first else _SIZES) if size > 1):
         sizes = _with_sums(dict.fromkeys(free, size), sums)
         pair = tuple(_feed(session, inputs, sizes, seed=seed) for seed in (0, 1))
         verdicts = [_stacks(session, pair[0], pair[1], axes) for axes in (first_axes, all_axes)]

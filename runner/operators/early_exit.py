@@ -112,9 +112,10 @@ def choose_exit(analysis: GraphAnalysis, blocks: int) -> Exit:
 def _alternatives(analysis: GraphAnalysis) -> str:
     """Describe the structure of a model that has no run."""
     count = len(analysis.sub_graphs)
-    if len(analysis.inputs) != 1:
-        names = listed(tensor.name for tensor in analysis.inputs) or "none"
-        inputs = f"; the model has {len(analysis.inputs)} inputs ({names}), which may hide the borders of sub-graphs"
+    others = analysis.stream_inputs
+    if len(others) > 1:
+        names = listed(tensor.name for tensor in others)
+        inputs = f"; the model has {len(others)} inputs ({names}), which may hide the borders of sub-graphs"
     else:
         inputs = ""
     if not count:

@@ -140,14 +140,11 @@ def _heaviest(analysis: GraphAnalysis) -> str:
 def _obstacle(analysis: GraphAnalysis) -> str:
     """Explain why there is no cut at all."""
     obstacles = []
-    if len(analysis.inputs) > 1:
-        obstacles.append(
-            f"{len(analysis.inputs)} inputs ({_names(analysis.inputs)}), one of which the tail would need too"
-        )
-    if len(analysis.outputs) > 1:
-        obstacles.append(
-            f"{len(analysis.outputs)} outputs ({_names(analysis.outputs)}), one of which the head would give"
-        )
+    inputs, outputs = analysis.stream_inputs, analysis.results
+    if len(inputs) > 1:
+        obstacles.append(f"{len(inputs)} inputs ({_names(inputs)}), one of which the tail would need too")
+    if len(outputs) > 1:
+        obstacles.append(f"{len(outputs)} outputs ({_names(outputs)}), one of which the head would give")
     if analysis.unknown_tensors:
         obstacles.append(_unknown(analysis))
     # Only `cut: paper` comes here with cuts at hand.
@@ -155,9 +152,11 @@ def _obstacle(analysis: GraphAnalysis) -> str:
     if other is not None:
         allowed = "which `cut: any` allows" if other.even else "and none of these cuts is balanced either"
         obstacles.append(f"every cut takes an identity branch, {allowed}")
-    count = sum(len(segment.nodes) for segment in analysis.skeleton)
-    return (
-        "; ".join(obstacles) or f"no set of up to eight inner tensors carries everything that its {count} nodes pass on"
+    nodes = [op_type for segment in analysis.skeleton for op_type in segment.op_types]
+    if len(nodes) == 1:
+        return f"all of it is one node ({nodes[0]})"
+    return "; ".join(obstacles) or (
+        f"no set of up to eight inner tensors carries everything that its {len(nodes)} nodes pass on"
     )
 
 

@@ -36,9 +36,11 @@ def _summary(analysis: GraphAnalysis) -> Table:
     chains = len(analysis.skeleton) - len(analysis.sub_graphs)
     # Names come from the model file and may hold what rich takes for markup.
     table.add_row("model", analysis.path.name, size(analysis.size_bytes))
+    states = {name for state in analysis.states for name in (state.input, state.output)}
     for what, tensors in (("input", analysis.inputs), ("output", analysis.outputs)):
         for tensor in tensors:
-            table.add_row(what, tensor.name, tensor_text(tensor))
+            kind = f"{what}, state" if tensor.name in states else what
+            table.add_row(kind, tensor.name, tensor_text(tensor))
     table.add_row(
         "graph",
         counted(analysis.node_count, "node"),

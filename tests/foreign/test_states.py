@@ -75,7 +75,7 @@ def _layer(network: Network, stream: str, bias: str, kept: list[str], layer: int
     return network.perceptrons(network.add("Add", stream, mixed), WIDTH, 1)
 
 
-def _recurrent(folder: Path, *, names: tuple[str, ...] = ("h0", "c0", "hn", "cn")) -> Path:
+def _recurrent(folder: Path, *, names: tuple[str, ...] = ("h0", "c0", "hn", "cn"), blocks: int = 2) -> Path:
     """Write an LSTM between matrix products, whose states go in and out."""
     network = Network()
     source = network.input("frames", ["time", 1, 16])
@@ -83,14 +83,22 @@ def _recurrent(folder: Path, *, names: tuple[str, ...] = ("h0", "c0", "hn", "cn"
     network.nodes.append(
         onnx.helper.make_node(
             "LSTM",
-            [network.perceptrons(source, 16, 2), network.normal(1, 128, 16), network.normal(1, 128, 32), "", "", h, c],
+            [
+                network.perceptrons(source, 16, blocks),
+                network.normal(1, 128, 16),
+                network.normal(1, 128, 32),
+                "",
+                "",
+                h,
+                c,
+            ],
             ["all", *names[2:]],
             name="LSTM_0",
             hidden_size=32,
         )
     )
     rows = network.add("Squeeze", "all", network.weight(np.array([1])))
-    network.add("MatMul", network.perceptrons(rows, 32, 2), network.normal(32, 3), out="y")
+    network.add("MatMul", network.perceptrons(rows, 32, blocks), network.normal(32, 3), out="y")
     network.output("y", ["time", 1, 3])
     for name in names[2:]:
         network.output(name, [1, 1, 32])
@@ -201,6 +209,28 @@ def test_states_are_read_from_names_and_shapes(inputs: Mapping[str, Any], outs: 
 def test_states_are_read_from_the_recurrent_layer_that_starts_and_ends_with_them(tmp_path: Path) -> None:
     model = _recurrent(tmp_path, names=("one", "two", "three", "four"))
     assert find_states(read_model(model).graph) == (State("one", "three"), State("two", "four"))
+
+
+def test_what_is_handed_on_unchanged_is_no_state(tmp_path: Path) -> None:
+    network = Network()
+    source, mask = (
+        network.input("src", ["n", "length", 8]),
+        network.input("src_mask", ["n", "length"], TensorProto.BOOL),
+    )
+    kept = network.add(
+        "Where", network.add("Unsqueeze", mask, network.weight(np.array([2]))), source, network.weight(0.0)
+    )
+    network.add("MatMul", kept, network.normal(8, 4), out="memory")
+    network.add("Identity", mask, out="src_mask_out")
+    network.output("memory", ["n", "length", 4])
+    network.output("src_mask_out", ["n", "length"], TensorProto.BOOL)
+    assert find_states(read_model(network.save(tmp_path / "encoder.onnx")).graph) == ()
+
+
+def test_states_are_not_blamed_for_a_refusal(tmp_path: Path) -> None:
+    with pytest.raises(PassRefusal) as refusal:
+        applied("early_exit: {blocks: 1}", _recurrent(tmp_path, blocks=1), Calibration())
+    assert "h0" not in str(refusal.value) and "inputs" not in str(refusal.value)
 
 
 def test_only_a_past_grows(tmp_path: Path) -> None:
