@@ -22,7 +22,7 @@ from runner.graph.model_digest import model_sha256
 from runner.graph.model_file import data_files
 from runner.host import versions
 from runner.operators.base import Pass, PassRefusal
-from runner.operators.registry import known_passes, make_pass
+from runner.operators.registry import known_passes, make_pass, pass_versions
 from runner.workdir import new_directory, refuse_existing
 
 MANIFEST = "manifest.json"
@@ -137,7 +137,7 @@ def _artifact(passes: Sequence[Pass], model: Path, calibration: Calibration, sto
     key = artifact_key(
         model_sha256=_sha256(model),
         passes=[{"name": step.name, "options": dict(step.options())} for step in passes],
-        pass_versions={step.name: step.version for step in passes},
+        pass_versions=pass_versions(passes, model),
         # The prefix keeps these keys apart from those of a subject's dataset.
         calibration_fingerprint=f"files:{calibration.sha256}",
         tools={name: versions()[name] for name in ("onnx", "onnxruntime")},

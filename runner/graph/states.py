@@ -23,6 +23,7 @@ _INPUT_MARKS = frozenset({"before", "i", "in", "init", "initial", "input", "inpu
 _OUTPUT_MARKS = frozenset({"after", "final", "n", "new", "next", "o", "out", "output", "outputs", "present"}) | {
     "updated"
 }
+_PAST_WORDS = frozenset({"past", "present"})
 # Before the number of the layer: `past_key_values.0.key` is `present.0.key` one run later.
 _COLLECTION = ("key", "values")
 _LAST_OF = re.compile(r"(h|c|s|hidden|cell|state)n")
@@ -76,7 +77,8 @@ def find_states(graph: onnx.GraphProto) -> tuple[State, ...]:
         pairs |= _unique(fitting)
     pairs = pairs or _unique(_by_shape(inputs, outputs))
     handed_on = _handed_on(graph, inputs)
-    pairs = {one: other for one, other in pairs.items() if other not in handed_on}
+    # A state that goes on as it came is one whose blocks were skipped.
+    pairs = {one: other for one, other in pairs.items() if other not in handed_on or _is_called_state(one, other)}
     # What takes and gives nothing but states is no model with states: an image goes in, and another one comes out.
     if len(pairs) in (len(inputs), len(outputs)):
         return ()
@@ -155,7 +157,7 @@ def growing_axis(before: onnx.ValueInfoProto, after: onnx.ValueInfoProto) -> int
     # A free axis without a name differs from every other one, so that only names of pasts say that it grows.
     free = [axis for axis in differing if isinstance(first[axis], str)]
     named = [axis for axis in free if _is_named(before, axis)]
-    past = {"past", "present"} & {*_words(before.name), *_words(after.name)}
+    past = _PAST_WORDS & {*_words(before.name), *_words(after.name)}
     # The first free axis counts the sentences of a batch.
     lengths = [axis for axis in named or (free if past else []) if axis or len(free) == 1]
     return lengths[-1] if lengths else None
@@ -185,16 +187,20 @@ def _by_name(_graph: onnx.GraphProto, inputs: Values, outputs: Values) -> Iterat
         for words in _spellings(name, _INPUT_MARKS, "0"):
             for other in by_words.get(words, ()):
                 # `input_1` and `output_1` are a state only where others come first: what goes in, and the result.
-                is_state = bool(_STATE_WORDS & {*words, *_words(name), *_words(other)})
-                if is_state or (name != first_input and other != first_output):
+                if _is_called_state(name, other) or (name != first_input and other != first_output):
                     yield name, other
+
+
+def _is_called_state(name: str, other: str) -> bool:
+    """Return whether the names of a pair say that it is a state."""
+    return not (_STATE_WORDS | _PAST_WORDS).isdisjoint({*_words(name), *_words(other)})
 
 
 def _spellings(name: str, marks: frozenset[str], number: str) -> set[tuple[str, ...]]:
     """Return the words of a name without its marks; also without the number that stands for one (`h0`, `h1`)."""
     words = _words(name)
     for start in range(len(words) - 2):
-        if words[start] in ("past", "present") and words[start + 1 : start + 3] == _COLLECTION:
+        if words[start] in _PAST_WORDS and words[start + 1 : start + 3] == _COLLECTION:
             words = (*words[: start + 1], *words[start + 3 :])
             break
     stems = tuple(last[1] if (last := _LAST_OF.fullmatch(word)) else word for word in words)

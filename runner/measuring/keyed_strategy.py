@@ -17,7 +17,7 @@ from runner.measuring.round_inputs import FixedInputs, RoundInputs, chosen_ids, 
 from runner.measuring.tiers import Scale, resolve_provider, route_links, route_tiers
 from runner.operators.base import Pass
 from runner.operators.partition import Partition
-from runner.operators.registry import make_pass
+from runner.operators.registry import make_pass, pass_versions
 from runner.subjects.dataset import Subject
 from runner.subjects.declared import resolve_declared
 
@@ -233,7 +233,7 @@ def artifact_key_of(subject: Subject, passes: Sequence[Pass]) -> str:
     return artifact_key(
         model_sha256=subject.model_sha256(),
         passes=[{"name": step.name, "options": dict(step.options())} for step in passes],
-        pass_versions={step.name: step.version for step in passes},
+        pass_versions=pass_versions(passes, subject.model),
         # Another dataset must not make an artifact stale that no calibration data went into.
         calibration_fingerprint=subject.dataset.calibration_fingerprint() if calibrated else None,
         # Without passes the artifact is a copy, which no library's version changes.

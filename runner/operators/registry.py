@@ -1,15 +1,20 @@
 """The passes that a catalog may name: how each is made, and what it would do to an analysed model or why it refuses."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import onnx
 
+from runner.errors import ModelFileError
 from runner.graph.analysis import Cut, Exit, GraphAnalysis
+from runner.graph.model_digest import model_sha256
 from runner.graph.model_file import read_model
 from runner.graph.runtime import unserved_outputs
+from runner.graph.states import find_states
 from runner.graph.structure import is_weight_node
 from runner.host import Host, this_host
 from runner.operators.base import Pass, PassRefusal, check_options
@@ -43,6 +48,65 @@ def make_pass(name: str, options: Mapping[str, object], *, host: Host | None = N
     # Before the factory is looked up: what an unknown name should have been is said there.
     checked = check_options(name, options)
     return _FACTORIES[name](checked, host or this_host())
+
+
+# Kinds of models of which a pass makes something else than it did, by pass, each with how often that has changed. A
+# version speaks of all models; raised for one kind, it would make what was measured of the others missing.
+_REVISIONS: Mapping[str, Mapping[str, int]] = {
+    "states": {"static_ptq": 1, "early_exit": 1, "partition": 1},
+    "normalized": {"partition": 1},
+    "converted": {"static_ptq": 1},
+}
+# What a cut before them parts, that ONNX Runtime computes as one.
+_NORMALIZATIONS = frozenset({"LayerNormalization", "SimplifiedLayerNormalization", "SkipLayerNormalization"})
+# Below it, static_ptq converts a model first.
+_OLD_OPSET = 13
+
+
+def pass_versions(passes: Sequence[Pass], model: Path) -> dict[str, object]:
+    """Return what stands in an artifact's key for the implementation of each pass.
+
+    Parameters
+    ----------
+    passes
+        The passes of an operator.
+    model
+        The model that they take.
+
+    Returns
+    -------
+    dict
+        The version by name; of a kind of model of which a pass makes something else since then, with the kind.
+
+    Examples
+    --------
+    >>> from runner.subjects.embedded.registry import BUILTIN
+    >>> pass_versions([make_pass("partition", {})], BUILTIN / "fashion-resnet.onnx")
+    {'partition': 1}
+    """
+    kinds = _kinds(model, model_sha256(model)) if passes else frozenset()
+    versions: dict[str, object] = {}
+    for step in passes:
+        revisions = {kind: _REVISIONS[kind][step.name] for kind in sorted(kinds) if step.name in _REVISIONS[kind]}
+        versions[step.name] = {"version": step.version, **revisions} if revisions else step.version
+    return versions
+
+
+@lru_cache(maxsize=256)
+def _kinds(model: Path, _sha256: str) -> frozenset[str]:
+    """Return the kinds of `_REVISIONS` that a model is of; equal bytes are of the same."""
+    try:
+        file = read_model(model)
+    except ModelFileError:  # reported by what reads the model
+        return frozenset()
+    header, nodes = file.model, file.graph.node
+    opset = next((entry.version for entry in header.opset_import if entry.domain in ("", "ai.onnx")), _OLD_OPSET)
+    kinds = {
+        "states": bool(find_states(file.graph)),
+        "normalized": any(node.op_type in _NORMALIZATIONS for node in nodes),
+        "converted": opset < _OLD_OPSET or bool(header.functions or file.graph.sparse_initializer),
+    }
+    return frozenset(kind for kind, is_such in kinds.items() if is_such)
 
 
 # What both tools quantize, and where a model's bytes usually are.

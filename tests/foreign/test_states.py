@@ -18,6 +18,7 @@ from runner.errors import SubjectError
 from runner.graph.model_file import read_model
 from runner.graph.states import State, find_states
 from runner.operators.base import PassRefusal
+from runner.operators.registry import make_pass, pass_versions
 from runner.subjects.dataset import Subject
 from runner.subjects.declared import resolve_declared
 from tests.foreign.networks import Network, applied, chained, outputs, relative_error, same_bits
@@ -392,6 +393,18 @@ def test_a_decoder_is_quantized_and_its_result_judged(tmp_path: Path, operator: 
         whole = outputs(model, feed)
         assert relative_error(whole["logits"], answer["logits"]) < 0.1
         assert manifest["distance"]["relative_error"] < 0.1
+
+
+def test_what_was_made_of_other_models_stays_what_it_is(tmp_path: Path) -> None:
+    passes = [make_pass(name, {}) for name in ("static_ptq", "early_exit", "partition")]
+    network = Network()
+    network.add("Identity", network.residual(network.input("x", [1, 8, 8, 8]), 8, 3), out="y")
+    network.output("y", [1, 8, 8, 8])
+    plain = pass_versions(passes, network.save(tmp_path / "plain.onnx"))
+    assert plain == {step.name: step.version for step in passes}
+    assert pass_versions(passes, _decoder(tmp_path)) == {
+        step.name: {"version": step.version, "states": 1} for step in passes
+    }
 
 
 def test_a_recurrent_network_is_cut_and_its_states_cross(tmp_path: Path) -> None:
