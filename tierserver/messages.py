@@ -7,9 +7,10 @@ missing keys and wrong types raise `MessageError`). Fields that are None are lef
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal, Self, TypeVar, dataclass_transform
 
@@ -493,55 +494,96 @@ def _encode(value: Any) -> Any:
     return value
 
 
-# Annotations are texts here and evaluating them is slow, while a measurement reads thousands of samples.
-_hints_by_class: dict[str, dict[str, Any]] = {}
+_Read = Callable[[Any], Any]
 
 
-def _hints(cls: type[Message]) -> dict[str, Any]:
-    if cls.__name__ not in _hints_by_class:
+class _Fields:
+    """The fields of a message class, and what reads each of them."""
+
+    def __init__(self, cls: type[Message]) -> None:
         hints = typing.get_type_hints(cls)
-        _hints_by_class[cls.__name__] = {item.name: hints[item.name] for item in fields(cls)}
-    return _hints_by_class[cls.__name__]
+        self.readers = {item.name: _reader(hints[item.name], f"{cls.__name__}.{item.name}") for item in fields(cls)}
+        self.names = self.readers.keys()
+        self.needed = {item.name for item in fields(cls) if item.default is MISSING and item.default_factory is MISSING}
+
+
+# Annotations are texts here and evaluating them is slow, while a measurement reads thousands of samples.
+_fields_by_class: dict[type[Message], _Fields] = {}
 
 
 def _decode_message(cls: type[Message], raw: Any) -> Message:
     if not isinstance(raw, Mapping):
         raise MessageError(f"{cls.__name__}: expected an object, got {type(raw).__name__}")
-    hints = _hints(cls)
-    if unknown := sorted(set(raw) - set(hints)):
-        raise MessageError(f"{cls.__name__}: unknown {', '.join(unknown)}; allowed: {', '.join(hints) or 'nothing'}")
-    needed = {item.name for item in fields(cls) if item.default is MISSING and item.default_factory is MISSING}
-    if missing := sorted(needed - set(raw)):
-        raise MessageError(f"{cls.__name__}: missing {', '.join(missing)}")
-    return cls(**{key: _decode(hints[key], value, f"{cls.__name__}.{key}") for key, value in raw.items()})
+    declared = _fields_by_class.get(cls)
+    if declared is None:
+        declared = _fields_by_class[cls] = _Fields(cls)
+    if not declared.needed <= raw.keys() <= declared.names:
+        raise _misnamed(cls, raw, declared)
+    readers = declared.readers
+    return cls(**{key: readers[key](value) for key, value in raw.items()})
 
 
-def _decode(hint: Any, value: Any, where: str) -> Any:
+def _misnamed(cls: type[Message], raw: Mapping[str, Any], declared: _Fields) -> MessageError:
+    if unknown := sorted(raw.keys() - declared.names):
+        allowed = ", ".join(declared.names) or "nothing"
+        return MessageError(f"{cls.__name__}: unknown {', '.join(unknown)}; allowed: {allowed}")
+    return MessageError(f"{cls.__name__}: missing {', '.join(sorted(declared.needed - raw.keys()))}")
+
+
+def _reader(hint: Any, where: str) -> _Read:
+    """Return what reads a value of a type; made once, because to look at a type takes longer than to read a value."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         # `X | None` is the only union that a message may hold.
-        inner = next(argument for argument in arguments if argument is not type(None))
-        return None if value is None else _decode(inner, value, where)
+        inner = _reader(next(argument for argument in arguments if argument is not type(None)), where)
+        return lambda value: None if value is None else inner(value)
     if origin is Literal:
-        if value not in arguments:
-            raise MessageError(f"{where}: got {value!r}; allowed: {', '.join(map(repr, arguments))}")
-        return value
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_decode(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
-    if origin is Mapping and isinstance(value, Mapping):
-        return {key: _decode(arguments[1], item, f"{where}[{key!r}]") for key, item in value.items()}
+        return functools.partial(_decode_choice, arguments, where)
+    if origin is tuple:
+        return functools.partial(_decode_items, _reader(arguments[0], where), hint, where)
+    if origin is Mapping:
+        return functools.partial(_decode_mapping, _reader(arguments[1], where), hint, where)
     if is_dataclass(hint):
-        return _decode_message(typing.cast(type[Message], hint), value)
-    return _decode_scalar(hint, value, where)
+        return functools.partial(_decode_message, typing.cast(type[Message], hint))
+    return functools.partial(_decode_scalar, hint, where)
 
 
-def _decode_scalar(hint: Any, value: Any, where: str) -> Any:
+def _decode_choice(allowed: tuple[Any, ...], where: str, value: Any) -> Any:
+    if value not in allowed:
+        raise MessageError(f"{where}: got {value!r}; allowed: {', '.join(map(repr, allowed))}")
+    return value
+
+
+def _decode_items(read: _Read, hint: Any, where: str, value: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        return _decode_scalar(hint, where, value)
+    try:
+        return tuple([read(item) for item in value])
+    except MessageError:
+        # Read again with their places, for the message alone.
+        for index, item in enumerate(value):
+            _reader(typing.get_args(hint)[0], f"{where}[{index}]")(item)
+        raise
+
+
+def _decode_mapping(read: _Read, hint: Any, where: str, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return _decode_scalar(hint, where, value)
+    try:
+        return {key: read(item) for key, item in value.items()}
+    except MessageError:
+        for key, item in value.items():
+            _reader(typing.get_args(hint)[1], f"{where}[{key!r}]")(item)
+        raise
+
+
+def _decode_scalar(hint: Any, where: str, value: Any) -> Any:
+    # Compared by type, because `isinstance` would let True through as an int.
+    if type(value) is hint:
+        return value
     # JSON has one kind of number: a float may arrive without a fraction. A bool is an int to `isinstance`.
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    # Compared by type, because `isinstance` would let True through as an int.
-    if isinstance(hint, type) and type(value) is hint:
-        return value
     expected = (
         hint.__name__ if isinstance(hint, type) else "a list" if typing.get_origin(hint) is tuple else "an object"
     )

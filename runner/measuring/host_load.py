@@ -19,6 +19,8 @@ _PROC = Path("/proc")
 _NAMED = 3
 # Less than this of one CPU is not worth a name.
 _WORTH_NAMING = 0.02
+# A tier is a Python program, whose name is that of its interpreter: of no other process the command line is read.
+_INTERPRETER = "python"
 # Longer command lines are no tier's, whose module stands at the front.
 _MOST_BYTES = 4096
 
@@ -105,7 +107,7 @@ def processes() -> dict[int, Process]:
                 rows[int(name)] = (head.partition("(")[2], int(fields[1]), sum(map(int, fields[11:13])) / ticks)
     own = _descendants(rows, os.getpid())
     return {
-        pid: Process(pid, name, cpu_s, pid in own or _is_tier(pid), pid in own)
+        pid: Process(pid, name, cpu_s, pid in own or (name.startswith(_INTERPRETER) and _is_tier(pid)), pid in own)
         for pid, (name, _, cpu_s) in rows.items()
     }
 

@@ -1,7 +1,7 @@
 """The records of the evidence that are made of a measurement, its verdict included."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import zip_longest
 from typing import Any, Literal, TypeVar, cast
@@ -389,6 +389,6 @@ def _sample(sample: Sample, stratum: Stratum) -> SampleRecord:
         transmission_s=max(0.0, sample.latency_s - busy_s),
         # A round of all inputs draws none: its rounds and inputs are crossed, as those of older evidence.
         stratum=None if stratum == "all" else stratum,
-        parts=[PartTimes(**asdict(part)) for part in sample.parts],
-        links=[LinkBytes(**asdict(link)) for link in sample.links],
+        parts=[PartTimes(**vars(part)) for part in sample.parts],
+        links=[LinkBytes(**vars(link)) for link in sample.links],
     )

@@ -41,7 +41,8 @@ def test_none_is_left_out():
         ({"cmd": "measure"}, "missing input_ids, inputs_dir, model"),
         ({"cmd": "load", "parts": {}}, "expected a list"),
         ({"cmd": "load", "parts": [{"name": "m", "path": "p", "threads": "2"}]}, "threads: expected int, got str"),
-        ({"cmd": "load", "routes": {"edge": 1}}, "expected str, got int"),
+        ({"cmd": "load", "routes": {"edge": 1}}, r"Load\.routes\['edge'\]: expected str, got int"),
+        ({"cmd": "digest", "paths": ["a", "b", 3]}, r"Digest\.paths\[2\]: expected str, got int"),
         ({"cmd": "evaluate", "model": "m", "items_file": "f", "k": True}, "expected int, got bool"),
     ],
 )
