@@ -112,32 +112,6 @@ class BudgetCheck:
         )
 
 
-@dataclass(frozen=True)
-class Feasibility:
-    """All budgets of one candidate.
-
-    A candidate that breaks any budget passes only if that budget's own test errs, so the budgets of one candidate need
-    no adjustment among each other (intersection-union test); the candidates do, because the best of many is chosen
-    (`step_down`). Without budgets everything is feasible.
-
-    Attributes
-    ----------
-    feasible : bool
-        Whether all budgets hold at the required joint confidence.
-    joint_confidence : float
-        The largest joint confidence at which they would hold, over all candidates; 0 where there is none.
-    checks : tuple of BudgetCheck
-
-    References
-    ----------
-    R. L. Berger, Multiparameter hypothesis testing and acceptance sampling, Technometrics 24 (1982).
-    """
-
-    feasible: bool
-    joint_confidence: float
-    checks: tuple[BudgetCheck, ...]
-
-
 def latency_within(
     interval: PercentileInterval, max_s: float, *, confidence_level: float = 0.95, tests: int = 1
 ) -> BudgetCheck:
@@ -450,12 +424,13 @@ def mean_iou_at_least(
     return floor_from_drop(short, min_pct, confidence_level=confidence_level)
 
 
-@dataclass(frozen=True, eq=False)
 class StepDown:
     """The level at which each test was made, and what all of them promise together.
 
     Attributes
     ----------
+    holding : int
+        How many tests hold.
     levels : float array, shape (tests,)
         The confidence that each test needed by itself: the largest for the first step, the last step's for all that
         do not hold.
@@ -465,9 +440,63 @@ class StepDown:
         The number of tests at the step of each.
     """
 
-    levels: NDArray[np.float64]
-    joint: NDArray[np.float64]
-    remaining: NDArray[np.int64]
+    def __init__(
+        self, confidences: Sequence[float], confidence_level: float, among: Callable[[int, int], float] | None
+    ) -> None:
+        self._confidences, self._confidence_level, self._among = confidences, confidence_level, among
+        count = self._count = len(confidences)
+        # Stable, so that equal confidences keep the candidates' order and the answer does not depend on the sort.
+        self._surest_first = sorted(range(count), key=lambda test: -confidences[test])
+        self._steps = [0] * count
+        for step, test in enumerate(self._surest_first):
+            self._steps[test] = step
+        self._joint: list[float] = []
+        self.holding = 0
+        # No further: what comes after the first that does not hold is seldom asked for.
+        while self.holding < count and self._joint_of_step(self.holding) >= confidence_level:
+            self.holding += 1
+
+    def holds(self, test: int) -> bool:
+        """Return whether a test holds."""
+        return self._steps[test] < self.holding
+
+    def remaining_of(self, test: int) -> int:
+        """Return the number of tests at the step of one."""
+        # Every test that does not hold is shown at the level of the step that failed first.
+        return self._count - min(self._steps[test], self.holding)
+
+    def level_of(self, test: int) -> float:
+        """Return the confidence that a test needed by itself."""
+        return sidak(self._confidence_level, comparisons=self.remaining_of(test))
+
+    def joint_of(self, test: int) -> float:
+        """Return the largest joint confidence at which a test would hold."""
+        return self._joint_of_step(self._steps[test])
+
+    @property
+    def levels(self) -> NDArray[np.float64]:
+        return np.array([self.level_of(test) for test in range(self._count)], dtype=np.float64)
+
+    @property
+    def joint(self) -> NDArray[np.float64]:
+        return np.array([self.joint_of(test) for test in range(self._count)], dtype=np.float64)
+
+    @property
+    def remaining(self) -> NDArray[np.int64]:
+        return np.array([self.remaining_of(test) for test in range(self._count)], dtype=np.int64)
+
+    def _joint_of_step(self, step: int) -> float:
+        """Return the joint confidence of a step: of confidence c among k that remain, a test holds up to c ** k."""
+        if step >= len(self._joint):
+            # Replaced and not extended: several threads may ask.
+            joint = list(self._joint)
+            for test in self._surest_first[len(joint) : step + 1]:
+                remaining = self._count - len(joint)
+                confidence = self._confidences[test] if self._among is None else self._among(test, remaining)
+                # Never surer than one before.
+                joint.append(min(confidence**remaining, joint[-1] if joint else 1.0))
+            self._joint = joint
+        return self._joint[step]
 
 
 def step_down(
@@ -519,26 +548,8 @@ def step_down(
     ([0.9, 0.997, 0.9604], [0.95, 0.983, 0.9747])
     """
     single = np.asarray(confidences, dtype=np.float64)
-    if single.ndim != 1 or not np.all((single >= 0) & (single <= 1)):
+    if single.ndim != 1 or not ((single >= 0) & (single <= 1)).all():
         raise ValueError(f"confidences are one-dimensional and from 0 to 1, got {confidences!r}")
-    if not single.size:
-        return StepDown(single, single, np.zeros(0, dtype=np.int64))
-    # Stable, so that equal confidences keep the candidates' order and the answer does not depend on the sort.
-    surest_first = np.argsort(-single, kind="stable")
-    remaining = np.arange(single.size, 0, -1)
-    stepped = single[surest_first]
-    if among is not None:
-        stepped = np.array(
-            [among(int(test), int(number)) for test, number in zip(surest_first, remaining, strict=True)]
-        )
-    # A test of confidence c among k that remain holds up to the joint level c ** k, and is never surer than one before.
-    joint = np.minimum.accumulate(stepped**remaining)
-    # `joint` descends and searchsorted expects ascending values, hence the signs.
-    holding = int(np.searchsorted(-joint, -confidence_level, side="right"))
-    # Every test that does not hold is shown at the level of the step that failed first.
-    steps = np.minimum(np.arange(single.size), holding)
-    levels = np.array([sidak(confidence_level, comparisons=int(single.size - step)) for step in steps])
-    back = np.empty_like(surest_first)
-    # The inverse of the sort: results are in the order of the tests.
-    back[surest_first] = np.arange(single.size)
-    return StepDown(levels[back], joint[back], single.size - steps[back])
+    if single.size:
+        check_level(confidence_level)
+    return StepDown(single.tolist(), confidence_level, among)

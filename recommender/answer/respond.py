@@ -14,7 +14,6 @@ from recommender.answer.strategy_fields import (
     PlacedStrategy,
     encoded,
     environment_out,
-    latency_budgets_out,
     not_considered,
 )
 from recommender.answer.summary import not_chosen, summary, why
@@ -42,8 +41,6 @@ from recommender.ranking.model import WITHOUT_ESTIMATE
 from recommender.schemas import (
     AgeOut,
     BreachOut,
-    BudgetsOut,
-    ChoiceOut,
     ConsideredOut,
     ConstraintsOut,
     ExcludedOut,
@@ -52,7 +49,6 @@ from recommender.schemas import (
     RecommendRequest,
     RecommendResponse,
     RelaxationOut,
-    ShortfallOut,
     ToDoOut,
 )
 from recommender.schemas.answer import AnswerStatus
@@ -123,8 +119,15 @@ def today() -> date:
     return datetime.now(UTC).date()
 
 
+_ages: CandidateCache[AgeOut] = CandidateCache(most=2)
+
+
 def age_out(subject_evidence: SubjectEvidence, on: date) -> AgeOut:
     """Return the span of the measurements and its distance from a day."""
+    return _ages.get(subject_evidence, on, lambda: _age_out(subject_evidence, on))
+
+
+def _age_out(subject_evidence: SubjectEvidence, on: date) -> AgeOut:
     return AgeOut(
         oldest_at=subject_evidence.first_measured_at,
         newest_at=subject_evidence.last_measured_at,
@@ -243,8 +246,8 @@ def _fields(evidence: Evidence, request: RecommendRequest, on: date | None) -> d
         "not_considered": unmeasured,
         "warnings": [*on_links.cautions(answer, request.links), *cautions(answer, chosen, constraints, strategies)],
         "environment": environment_out(chosen.subject_evidence),
-        "environment_choice": ChoiceOut(why=chosen.why, others=chosen.others),
-        "age": age_out(subject_evidence, on or today()),
+        "environment_choice": {"why": chosen.why, "others": chosen.others},
+        "age": age_out(chosen.subject_evidence, on or today()),
         "conditions": CONDITIONS,
         "inputs_select": subject_evidence.inputs_select,
     }
@@ -347,9 +350,8 @@ class _AnswerFields:
         pareto = candidate in self._answer.pareto
         return PlacedStrategy(self._subject, self._strategies[candidate], estimate, pareto, added)
 
-    def _shortfalls(self, estimate: Estimate) -> list[ShortfallOut]:
-        missing = self._all_shortfalls.of(estimate.candidate, estimate.feasibility)
-        return [_shortfall_out(estimate.candidate, shortfall) for shortfall in missing]
+    def _shortfalls(self, estimate: Estimate) -> list[dict[str, Any]]:
+        return [_shortfall(own) for own in self._all_shortfalls.of(estimate.candidate, estimate.checks)]
 
     @cached_property
     def _all_shortfalls(self) -> AllShortfalls:
@@ -357,30 +359,20 @@ class _AnswerFields:
         return AllShortfalls([estimate.candidate for estimate in self._answer.considered], self._answer.budgets)
 
 
-# Of accuracies, which do not change from budget to budget of latency.
-_shortfall_rows: CandidateCache[ShortfallOut] = CandidateCache()
-
-
-def _shortfall_out(candidate: Candidate, shortfall: Shortfall) -> ShortfallOut:
-    def made() -> ShortfallOut:
-        return ShortfallOut(
-            budget=shortfall.budget,
-            percentile=shortfall.percentile,
-            limit=shortfall.limit,
-            estimate=shortfall.estimate,
-            over=shortfall.over,
-            bound=shortfall.bound,
-            bound_over=shortfall.bound_over,
-            items=shortfall.items,
-            best_bound=shortfall.best_bound,
-            items_needed=shortfall.items_needed,
-        )
-
-    if shortfall.items is None:
-        return made()
-    # The estimate and the items are the candidate's.
-    key = shortfall.budget, shortfall.limit, shortfall.bound, shortfall.best_bound, shortfall.items_needed
-    return _shortfall_rows.get(candidate, key, made)
+def _shortfall(shortfall: Shortfall) -> dict[str, Any]:
+    """Return the fields of a `ShortfallOut`."""
+    return {
+        "budget": shortfall.budget,
+        "percentile": shortfall.percentile,
+        "limit": shortfall.limit,
+        "estimate": shortfall.estimate,
+        "over": shortfall.over,
+        "bound": shortfall.bound,
+        "bound_over": shortfall.bound_over,
+        "items": shortfall.items,
+        "best_bound": shortfall.best_bound,
+        "items_needed": shortfall.items_needed,
+    }
 
 
 def _status(answer: RankedAnswer, infeasible: InfeasibleOut | None) -> AnswerStatus:
@@ -444,17 +436,18 @@ def _high(comparison: Comparison | None) -> float | None:
     return comparison.readable_high if comparison is not None else None
 
 
-def _budgets(budgets: Budgets, slo: str | None) -> BudgetsOut:
-    return BudgetsOut(
-        slo=slo,
-        latency=latency_budgets_out(budgets.latency),
-        min_accuracy_pct=budgets.min_accuracy_pct,
-        max_accuracy_drop_pp=budgets.max_accuracy_drop_pp,
-        objective=budgets.objective,
-        confidence=budgets.confidence,
-        equivalent_within=budgets.equivalent_within,
-        cost_of_breaking=budgets.cost_of_breaking,
-    )
+def _budgets(budgets: Budgets, slo: str | None) -> dict[str, Any]:
+    """Return the fields of a `BudgetsOut`."""
+    return {
+        "slo": slo,
+        "latency": [{"percentile": budget.percentile, "max_s": budget.max_s} for budget in budgets.latency],
+        "min_accuracy_pct": budgets.min_accuracy_pct,
+        "max_accuracy_drop_pp": budgets.max_accuracy_drop_pp,
+        "objective": budgets.objective,
+        "confidence": budgets.confidence,
+        "equivalent_within": budgets.equivalent_within,
+        "cost_of_breaking": budgets.cost_of_breaking,
+    }
 
 
 def _relaxation(relaxation: Relaxation) -> RelaxationOut:

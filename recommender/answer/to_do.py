@@ -174,8 +174,7 @@ class Planner:
         return self._rounds(candidate, needed, "should make sure")
 
     def _accuracy_checks(self, gap: UndecidedCandidate) -> Sequence[BudgetCheck]:
-        feasibility = gap.estimate.feasibility
-        return feasibility.checks[len(self._answer.budgets.latency) :] if feasibility else ()
+        return gap.estimate.checks[len(self._answer.budgets.latency) :]
 
     def _by_machines(self, candidate: Candidate, percentiles: Sequence[float]) -> bool:
         """Return whether what the machines of a class differ in decides how far a percentile may be off."""
@@ -213,7 +212,7 @@ class Planner:
     ) -> int | None:
         """Return what proves every latency budget, at the level of the next look; None where one needs too much."""
         candidate, budgets = gap.estimate.candidate, self._answer.budgets.latency
-        checks = gap.estimate.feasibility.checks if gap.estimate.feasibility else ()
+        checks = gap.estimate.checks
         most = present
         for budget, check in zip(budgets, checks, strict=False):
             steady = self._steadied(budget.percentile)[candidate].estimate

@@ -20,6 +20,7 @@ from recommender.ranking import (
     Relaxation,
     UndecidedCandidate,
 )
+from recommender.ranking.candidates import CandidateCache
 from recommender.ranking.model import Status, Unit
 
 
@@ -109,6 +110,10 @@ def _source(estimate: Estimate) -> str:
     return "measured" if estimate.candidate.predicted is None else "predicted"
 
 
+# Why budgets of accuracy are not proven.
+_of_items: CandidateCache[str] = CandidateCache()
+
+
 def undecided_reason(gap: UndecidedCandidate) -> str:
     """Say why nothing can be promised about this candidate."""
     candidate = gap.estimate.candidate
@@ -119,8 +124,11 @@ def undecided_reason(gap: UndecidedCandidate) -> str:
         )
     if gap.gap is Gap.ONE_ROUND:
         return "measured in one round alone: one round describes and does not decide, at least 2 are needed"
-    if gap.gap is Gap.UNPROVEN and gap.check is not None:
-        return _unproven(gap.check, gap.unit)
+    if gap.gap is Gap.UNPROVEN and (check := gap.check) is not None:
+        if check.items is None:
+            return _unproven(check, gap.unit)
+        # The same at every budget of latency.
+        return _of_items.get(candidate, (gap.unit, check.limit, check.level), lambda: _unproven(check, gap.unit))
     if gap.gap is Gap.TOO_FEW_IMAGES and gap.refusal is not None:
         return f"too few images to bound its mean intersection over union: {gap.refusal.reason}"
     if gap.gap is Gap.BY_MODEL and gap.percentile is not None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from catalog.output_distance import OutputDistance
 from catalog.statistics.comparison import Comparison
 from catalog.statistics.drops import AccuracyDrop
-from catalog.statistics.feasibility import Feasibility
+from catalog.statistics.feasibility import BudgetCheck
 from catalog.statistics.input_draw import SampleDesign
 from catalog.statistics.intervals import PercentileInterval, percentile_estimate, percentile_intervals
 from catalog.statistics.log_estimate import LogEstimate, exponential
@@ -234,7 +234,7 @@ _medians: CandidateCache[float] = CandidateCache()
 
 
 class Estimate(NamedTuple):
-    """A candidate with the numbers that the question asked for; `feasibility` is what its budgets lack, if anything."""
+    """A candidate with the numbers that the question asked for; `checks` are of its budgets where one is not proven."""
 
     # A tuple, here and in what an answer makes of every candidate: a frozen dataclass takes five times as long to make.
     candidate: Candidate
@@ -243,11 +243,11 @@ class Estimate(NamedTuple):
     percentile_s: float
     percentile_s_by_round: tuple[float, ...]
     interval: PercentileInterval
-    feasibility: Feasibility | None = None
+    checks: tuple[BudgetCheck, ...] = ()
 
-    def judged(self, feasibility: Feasibility) -> "Estimate":
+    def judged(self, checks: tuple[BudgetCheck, ...]) -> "Estimate":
         """Return the same numbers with what the budgets make of them."""
-        return self._replace(feasibility=feasibility)
+        return self._replace(checks=checks)
 
 
 def same_evidence(one: Candidate, other: Candidate) -> bool:

@@ -1,12 +1,12 @@
 """Which budgets a candidate misses, which it is proven to meet, and what is open; and each beside what is known."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal, NamedTuple
 
-from catalog.statistics.feasibility import BudgetCheck, Feasibility, latency_check, step_down, upper_bound
+from catalog.statistics.feasibility import BudgetCheck, latency_check, step_down, upper_bound
 from catalog.statistics.intervals import PercentileInterval
 from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.looks import with_share
@@ -77,9 +77,9 @@ class _Step(NamedTuple):
 
     tests: int
     level: float
-    joint: float
     # The first check that does not hold at the level; None where all do.
     missed: int | None
+    joint: Callable[[], float]
 
 
 class Judgement:
@@ -88,6 +88,9 @@ class Judgement:
     Bounds of latencies take the variance across rounds steadied by that of the other candidates (`moderated`); the
     intervals shown with an estimate are the candidate's own. The surest first (`step_down`), among those that count
     (`family`). Near misses that count, and candidates whose images can promise nothing, are never among the surest.
+
+    A candidate that breaks a budget passes only if that budget's own test errs, so the budgets of one candidate need no
+    adjustment among each other (intersection-union test).
 
     Candidates that share one accuracy (an operator on several tiers) are wrong about it together or not at all: of n
     that share it, k remaining, it may err at n shares of k where each latency errs at one. Wrong assertions are then at
@@ -103,6 +106,10 @@ class Judgement:
         The posterior that all budgets hold.
     gap : sequence of Gap or None
         What a promise lacks; None for what is proven, or misses a budget.
+
+    References
+    ----------
+    R. L. Berger, Multiparameter hypothesis testing and acceptance sampling, Technometrics 24 (1982).
     """
 
     def __init__(self, table: CandidateTable, budgets: Budgets) -> None:
@@ -150,24 +157,38 @@ class Judgement:
         """The candidates that are proven to keep the budgets."""
         return [row for row in self.within if self.status[row] is Status.PROVEN]
 
+    @property
+    def places(self) -> list[Prospect | NearMiss]:
+        """The place of every candidate."""
+        estimates = self.table.latency(self.budgets.percentile).estimates
+        return [
+            self._placed(row, Estimate(candidate, *estimates[row]))
+            for row, candidate in enumerate(self.table.candidates)
+        ]
+
     def placed(self, row: int) -> Prospect | NearMiss:
+        """Return the place of a candidate."""
+        return self._placed(row, self.table.estimate(row, self.budgets.percentile))
+
+    def _placed(self, row: int, estimate: Estimate) -> Prospect | NearMiss:
         """Return the place of a candidate, with its checks where it is not proven."""
-        estimate = self.table.estimate(row, self.budgets.percentile)
         if self.missed[row]:
             return self._near_miss(row, estimate)
         step, missing = self._steps.get(row), self._missing[row]
         chance, loss, status = self.chance[row], self.loss[row], self.status[row]
         if step is None:
             gap = None if missing is None else _undecided(estimate, missing)
-            return Prospect(estimate, status, chance, loss, gap, 0.0 if self.budgets.any_set else 1.0)
-        # An accuracy must hold by itself at whatever level is reported (docs/statistics.md, "Budgets").
-        joint = min(step.joint, self._tests.of_accuracy(row).confidence)
+            return Prospect(estimate, status, chance, loss, gap, _no_confidence if self.budgets.any_set else _certainty)
+        joint = partial(self._joint, row, step)
         if self.gap[row] is None:
             return Prospect(estimate, status, chance, loss, None, joint)
-        checks = self._tests.checks(row, step.level, step.tests)
-        judged = estimate.judged(Feasibility(feasible=step.missed is None, joint_confidence=joint, checks=checks))
+        judged = estimate.judged(self._tests.checks(row, step.level, step.tests))
         gap = self._by_model(row, judged) if step.missed is None else _unproven(judged, self.budgets, step.missed)
         return Prospect(judged, status, chance, loss, gap, joint)
+
+    def _joint(self, row: int, step: _Step) -> float:
+        # An accuracy must hold by itself at whatever level is reported (docs/statistics.md, "Budgets").
+        return min(step.joint(), self._tests.of_accuracy(row).confidence)
 
     def miss_confidence(self, row: int) -> float:
         """Return the largest level at which the evidence shows that a candidate breaks some budget."""
@@ -237,14 +258,15 @@ class Judgement:
             [confidence(place, len(rows)) for place in range(len(rows))],
             confidence_level=self.budgets.confidence,
             # The number of tests matters only where strategies share variance, which errs once for all.
-            among=confidence if any(map(tests.shares_variance, rows)) else None,
+            among=confidence if any(tests.shares_variance) else None,
         )
-        by_step = zip(rows, tested, steps.remaining.tolist(), steps.levels.tolist(), steps.joint.tolist(), strict=True)
-        return {
-            row: _Step(count, level, joint, tests.missed(row, level, count))
-            for row, counts, count, level, joint in by_step
-            if counts
-        }
+        stepped = {}
+        for place, row in enumerate(rows):
+            if tested[place]:
+                count, level = steps.remaining_of(place), steps.level_of(place)
+                missed = None if steps.holds(place) else tests.missed(row, level, count)
+                stepped[row] = _Step(count, level, missed, partial(steps.joint_of, place))
+        return stepped
 
     def _gap(self, row: int) -> Gap | None:
         if self.missed[row]:
@@ -267,9 +289,11 @@ class Judgement:
 
     def _near_miss(self, row: int, estimate: Estimate) -> NearMiss:
         late = tuple(
-            LatencyMiss(budget, columns.estimate_s[row])
-            for columns, budget in zip(self._latency, self.budgets.latency, strict=True)
-            if columns.estimate_s[row] > budget.max_s * (1 + LATENCY_SLACK)
+            [
+                LatencyMiss(budget, got_s)
+                for columns, budget in zip(self._latency, self.budgets.latency, strict=True)
+                if (got_s := columns.estimate_s[row]) > budget.max_s * (1 + LATENCY_SLACK)
+            ]
         )
         short_pp, drop_pp = self._accuracy.short_pp[row], self._accuracy.over_pp[row]
         # On the log scale, so that twice the budget is as far for 5 ms as for 5 s.
@@ -289,18 +313,21 @@ class _Tests:
         self._budgets, self._table = judgement.budgets, judgement.table
         self._columns, self._limits = judgement._latency, judgement._limits
         self._count = len(judgement.family.rows)
-        self._share = judgement.family.latency_share
+        share = judgement.family.latency_share
+        self._shares = [share * own for own in self._table.error_share]
+        # Whether a latency of a candidate has a part that errs once for all.
+        sharing = [columns.shares_variance for columns in self._columns]
+        self.shares_variance = list(map(any, zip(*sharing, strict=True))) or [False] * self._table.count
         self._of_accuracy = self._table.accuracy_tests(self._budgets)
         self._of_latency: dict[tuple[int, int], list[float]] = {}
 
-    def shares_variance(self, row: int) -> bool:
-        """Return whether a latency has a part that errs once for all candidates."""
-        return any(columns.shares_variance[row] for columns in self._columns)
-
     def confidence(self, row: int, count: int) -> float:
         """Return the confidence for stepping down; an accuracy that alone does not hold puts it below any level."""
-        of_latency = min(self._confidences(row, count), default=1.0)
-        return min(max(0.0, 1 - (1 - of_latency) / self._share_of(row)), self.of_accuracy(row).stepping)
+        confidences = self._confidences(row, count)
+        # Most questions have one budget of latency.
+        of_latency = confidences[0] if len(confidences) == 1 else min(confidences, default=1.0)
+        own, stepping = 1 - (1 - of_latency) / self._shares[row], self.of_accuracy(row).stepping
+        return max(0.0, own if own < stepping else stepping)
 
     def missed(self, row: int, level: float, count: int) -> int | None:
         """Return the place of the first check that does not hold at the level of a step."""
@@ -322,7 +349,7 @@ class _Tests:
             latency_check(columns.bounded[row], budget.max_s, confidence, confidence_level=of_latency, tests=effective)
             for columns, budget, confidence in zip(self._columns, self._budgets.latency, confidences, strict=True)
         ]
-        return (*latency, *[check.at(of_accuracy) for check in self.of_accuracy(row).checks])
+        return (*latency, *self.of_accuracy(row).at(of_accuracy))
 
     def of_accuracy(self, row: int) -> AccuracyTests:
         """Return the checks of the budgets of accuracy."""
@@ -333,17 +360,14 @@ class _Tests:
 
     def _levels(self, row: int, level: float) -> tuple[float, float]:
         """Return the level of latencies, and that of accuracies: once for all that share one, not below the asked."""
-        own = with_share(level, self._share_of(row))
+        own = with_share(level, self._shares[row])
         return own, max(level ** self._table.sharing[row], self._budgets.confidence)
 
-    def _share_of(self, row: int) -> float:
-        return self._share * self._table.error_share[row]
-
     def _effective(self, row: int, count: int) -> int:
-        return count if self.shares_variance(row) else self._count
+        return count if self.shares_variance[row] else self._count
 
     def _confidences(self, row: int, count: int) -> list[float]:
-        key = row, self._effective(row, count)
+        key = row, count if self.shares_variance[row] else self._count
         # Kept: stepping down asks for the same number as what is said afterwards.
         confidences = self._of_latency.get(key)
         if confidences is None:
@@ -352,6 +376,14 @@ class _Tests:
                 for columns, limit in zip(self._columns, self._limits, strict=True)
             ]
         return confidences
+
+
+def _no_confidence() -> float:
+    return 0.0
+
+
+def _certainty() -> float:
+    return 1.0
 
 
 def judge(candidates: Sequence[Candidate], budgets: Budgets) -> Judgement | None:
@@ -379,7 +411,7 @@ def in_spite(near_miss: NearMiss, loss: float) -> Prospect:
     """Say what may be expected of a candidate whose estimates miss a budget: that it keeps them nevertheless."""
     estimate, chance = near_miss.estimate, near_miss.probability
     gap = UndecidedCandidate(estimate, Gap.UNPROVEN, miss=near_miss)
-    return Prospect(estimate, status_of(chance), chance, loss, gap, 0.0)
+    return Prospect(estimate, status_of(chance), chance, loss, gap, _no_confidence)
 
 
 def steadied(candidates: Sequence[Candidate], percentile: float) -> Mapping[Candidate, PercentileInterval]:
@@ -414,8 +446,7 @@ def _undecided(estimate: Estimate, missing: MissingEvidence) -> UndecidedCandida
 
 def _unproven(estimate: Estimate, budgets: Budgets, missed: int) -> UndecidedCandidate:
     """Return the first budget whose bound is beyond it, with its percentile when it is one of latency."""
-    assert estimate.feasibility is not None
-    check, percentile, unit = estimate.feasibility.checks[missed], None, _unit(budgets, missed)
+    check, percentile, unit = estimate.checks[missed], None, _unit(budgets, missed)
     if missed < len(budgets.latency):
         percentile = budgets.latency[missed].percentile
     return UndecidedCandidate(estimate, Gap.UNPROVEN, percentile, check=check, unit=unit)
@@ -431,8 +462,7 @@ def _unit(budgets: Budgets, place: int) -> Unit:
 BudgetField = Literal["max_latency_s", "min_accuracy_pct", "max_accuracy_drop_pp"]
 
 
-@dataclass(frozen=True)
-class Shortfall:
+class Shortfall(NamedTuple):
     """A budget beside what is known of a candidate.
 
     Attributes
@@ -486,7 +516,7 @@ class Shortfall:
 
 
 def shortfalls(
-    candidate: Candidate, budgets: Budgets, *, among: Sequence[Candidate], judged: Feasibility | None = None
+    candidate: Candidate, budgets: Budgets, *, among: Sequence[Candidate], judged: Sequence[BudgetCheck] = ()
 ) -> tuple[Shortfall, ...]:
     """Compare every budget of a question with the evidence of one candidate.
 
@@ -496,7 +526,7 @@ def shortfalls(
     budgets : Budgets
     among : sequence of Candidate
         All of the question, this one included.
-    judged : Feasibility, optional
+    judged : sequence of BudgetCheck, optional
         Of the candidate, where `judge` came to judge it: its bounds are taken.
 
     Returns
@@ -536,23 +566,23 @@ class AllShortfalls:
         self._steps = {counted: _next_step(judgement, counted=counted) for counted in (True, False)}
         self._bounds = {counted: _latency_bounds(judgement, step) for counted, step in self._steps.items()}
 
-    def of(self, candidate: Candidate, judged: Feasibility | None = None) -> tuple[Shortfall, ...]:
-        """Compare every budget with one candidate; `judged` gives its bounds where it was judged."""
+    def of(self, candidate: Candidate, judged: Sequence[BudgetCheck] = ()) -> tuple[Shortfall, ...]:
+        """Compare every budget with one candidate; `judged` gives its checks where it was judged."""
         row = self._rows[candidate]
-        checks = judged.checks if judged else self._checks(candidate, row)
-        return tuple(
-            _against(candidate, *limit, estimates[row], check)
-            for limit, estimates, check in zip(self._limits, self._estimates, checks, strict=True)
-        )
-
-    def _checks(self, candidate: Candidate, row: int) -> Sequence[BudgetCheck | float | None]:
-        """Check in the order of the budgets, at the level of the next candidate to hold; None without evidence."""
         counted = row in self._counted
+        # At the level of the next candidate to hold.
+        level = None if judged else _accuracy_level(self._judged, row, self._steps[counted])
         # Of latencies the bound alone: the confidence of a budget that its own estimate misses is not shown.
-        bounds = [column[row] for column in self._bounds[counted]]
-        level = _accuracy_level(self._judged, row, self._steps[counted])
-        checks = accuracy_checks(candidate, self._budgets)
-        return [*bounds, *(None if check is None else check.at(level) for check in checks)]
+        checks: Sequence[BudgetCheck | float | None] = judged or (
+            *[column[row] for column in self._bounds[counted]],
+            *accuracy_checks(candidate, self._budgets),
+        )
+        return tuple(
+            [
+                _against(candidate, *limit, estimates[row], check, level)
+                for limit, estimates, check in zip(self._limits, self._estimates, checks, strict=True)
+            ]
+        )
 
 
 def _limits(budgets: Budgets) -> list[tuple[BudgetField, float | None, float]]:
@@ -577,18 +607,19 @@ def _against(
     limit: float,
     estimate: float | None,
     check: BudgetCheck | float | None,
+    level: float | None,
 ) -> Shortfall:
-    """Put the check of a budget, or its bound alone, beside the limit and the estimate."""
+    """Put the check of a budget, at another level where one is given, or its bound alone, beside the limit."""
     if not isinstance(check, BudgetCheck):
         return Shortfall(budget, percentile, limit, estimate, check)
+
+    def judged() -> Shortfall:
+        own = check if level is None else check.at(level)
+        return Shortfall(budget, percentile, limit, estimate, own.bound, own.items, own.best_bound, own.items_needed)
+
     if check.items is None:
-        return Shortfall(budget, percentile, limit, estimate, check.bound, None, check.best_bound, check.items_needed)
-
-    def of_items() -> Shortfall:
-        best = check.best_bound
-        return Shortfall(budget, percentile, limit, estimate, check.bound, check.items, best, check.items_needed)
-
-    return _of_accuracy.get(candidate, (budget, limit, check.level), of_items)
+        return judged()
+    return _of_accuracy.get(candidate, (budget, limit, check.level if level is None else level), judged)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A question's budgets and constraints, and what an answer consists of."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, NamedTuple
@@ -207,8 +207,7 @@ class Budgets(TargetLimits):
     cost_of_breaking: float = math.log(2)
 
 
-@dataclass(frozen=True)
-class LatencyMiss:
+class LatencyMiss(NamedTuple):
     """A latency budget that does not hold."""
 
     budget: LatencyBudget
@@ -220,8 +219,7 @@ class LatencyMiss:
         return self.got_s - self.budget.max_s
 
 
-@dataclass(frozen=True, eq=False)
-class NearMiss:
+class NearMiss(NamedTuple):
     """A strategy whose estimates miss a budget, and what it lacks; smaller `distance` is nearer.
 
     `probability` is the posterior that all budgets hold nevertheless, None where the evidence gives none.
@@ -262,8 +260,7 @@ Unit = Literal["s", "%", "pp"]
 WITHOUT_ESTIMATE = (Gap.ACCURACY_MISSING, Gap.DROP_MISSING)
 
 
-@dataclass(frozen=True, eq=False)
-class UndecidedCandidate:
+class UndecidedCandidate(NamedTuple):
     """Nothing measured speaks against this candidate, but not enough was measured to promise the budgets.
 
     `check` is the one that does not hold, in its `unit`, where there is one; `refusal` says why images bound nothing,
@@ -310,8 +307,8 @@ class Prospect(NamedTuple):
         What the decision minimises: log(objective) + cost_of_breaking * (1 - probability).
     gap : UndecidedCandidate or None
         What a promise lacks; None when proven.
-    joint_confidence : float
-        The largest joint confidence at which all budgets hold, over all candidates; 0 where no bound can be given.
+    joint : callable
+        Returns `joint_confidence`, which takes some time and is said of few.
     """
 
     estimate: Estimate
@@ -319,7 +316,12 @@ class Prospect(NamedTuple):
     probability: float | None
     loss: float
     gap: "UndecidedCandidate | None"
-    joint_confidence: float
+    joint: Callable[[], float]
+
+    @property
+    def joint_confidence(self) -> float:
+        """The largest joint confidence at which all budgets hold, over all candidates; 0 without a bound."""
+        return self.joint()
 
     @property
     def candidate(self) -> Candidate:

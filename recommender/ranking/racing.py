@@ -501,13 +501,12 @@ class _Race:
 
     def _provable(self, best: Prospect, answer: RankedAnswer) -> bool:
         """Return whether rounds may prove what the estimates say."""
-        gap, feasibility = best.gap, best.estimate.feasibility
+        gap, checks = best.gap, best.estimate.checks
         if gap is None or best.candidate.rounds >= ROUNDS_MAX:
             return False
         if gap.gap in _OF_ROUNDS:
             return True
         budgets = answer.budgets.latency
-        checks = feasibility.checks if feasibility else ()
         # Rounds say nothing of an accuracy.
         if gap.gap is not Gap.UNPROVEN or any(not check.holds for check in checks[len(budgets) :]):
             return False

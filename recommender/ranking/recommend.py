@@ -129,7 +129,7 @@ def recommend(
     admitted, excluded = _divided(measured, constraints)
     judged = judge(admitted, budgets)
     rows = [] if judged is None else _ordered(judged)
-    placed = _placed(judged)
+    placed = [] if judged is None else judged.places
     prospects = {row: prospect for row in rows if isinstance(prospect := placed[row], Prospect)}
     missed = sorted((item for item in placed if isinstance(item, NearMiss)), key=lambda near_miss: near_miss.distance)
     proven = _best(judged, [row for row in rows if prospects[row].status is Status.PROVEN])
@@ -167,12 +167,6 @@ def recommend(
         infeasible=infeasible,
         infeasible_probability=infeasible_probability,
     )
-
-
-def _placed(judged: Judgement | None) -> list[Prospect | NearMiss]:
-    if judged is None:
-        return []
-    return [judged.placed(row) for row in range(judged.table.count)]
 
 
 def _infeasible(

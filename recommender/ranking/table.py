@@ -119,6 +119,14 @@ class AccuracyTests(NamedTuple):
     checks: tuple[BudgetCheck, ...]
     confidence: float
     stepping: float
+    by_level: dict[float, tuple[BudgetCheck, ...]]
+
+    def at(self, level: float) -> tuple[BudgetCheck, ...]:
+        """Judge at a level; levels are few, as they depend on how many candidates count and hold."""
+        checks = self.by_level.get(level)
+        if checks is None:
+            checks = self.by_level[level] = tuple(check.at(level) for check in self.checks)
+        return checks
 
 
 class CandidateTable:
@@ -174,7 +182,7 @@ class CandidateTable:
         checks = tuple(check for check in accuracy_checks(self.candidate(row), budgets) if check is not None)
         confidence = min((check.confidence for check in checks), default=1.0)
         holds = confidence >= budgets.confidence
-        return AccuracyTests(checks, confidence, confidence ** (1 / self.sharing[row]) if holds else confidence)
+        return AccuracyTests(checks, confidence, confidence ** (1 / self.sharing[row]) if holds else confidence, {})
 
     def missing(self, budgets: Budgets) -> Sequence[MissingEvidence | None]:
         """Return what has to be measured of each candidate before it can be judged."""
