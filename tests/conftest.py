@@ -48,7 +48,7 @@ _TESTS = Path(__file__).parent
 # What measures (`alone`): it would disturb what runs beside it, and be disturbed. What keeps time and mostly waits for
 # it to pass (`timed`): a few such files do not disturb each other. Whole files; tests of others are marked themselves.
 _MARKED_FILES = {
-    "alone": ("runner/commands/test_selftest.py", "tierserver/test_paced_link.py"),
+    "alone": ("tierserver/test_paced_link.py",),
     "timed": ("recommender/http/test_connections.py", "tierserver/test_hostile.py", "tierserver/test_strategies.py"),
 }
 _TIMED_AT_ONCE = 3

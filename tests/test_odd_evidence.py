@@ -119,10 +119,10 @@ def _keys() -> list[str]:
     return [key for key in keys if isinstance(key, str) and key.isascii() and key.replace(":", "").isalnum()][:6]
 
 
-def fresh(folder: Path) -> Path:
+def fresh(folder: Path, template: Path) -> Path:
     for name in ("odd.db", "odd.db-wal", "odd.db-shm"):
         (folder / name).unlink(missing_ok=True)
-    shutil.copy(folder / "whole.db", folder / "odd.db")
+    shutil.copy(template, folder / "odd.db")
     return folder / "odd.db"
 
 
@@ -202,13 +202,12 @@ QUICK = settings(
 @QUICK
 @given(seed=st.integers(0, 2**32))
 def test_a_file_is_refused_or_everything_works_with_it(
-    folder: Path, document: Any, capfd: pytest.CaptureFixture[str], seed: int
+    folder: Path, document: Any, sqlite_template: Path, capfd: pytest.CaptureFixture[str], seed: int
 ) -> None:
     for attempt in range(10):  # most are refused, which costs little
         changed = mutate_document(document, seed + attempt)
         (folder / "odd.json").write_text(json.dumps(changed))
-        for name in ("odd.db", "odd.db-wal", "odd.db-shm"):
-            (folder / name).unlink(missing_ok=True)
+        fresh(folder, sqlite_template)
         code = run(lambda: app(["import", "odd.json"]))
         said = "".join(capfd.readouterr())
         assert code in (0, 1) and "Traceback" not in said, (seed + attempt, said)
@@ -223,7 +222,7 @@ def test_a_file_is_refused_or_everything_works_with_it(
 def test_a_row_that_another_wrote_costs_no_more_than_itself(
     folder: Path, capfd: pytest.CaptureFixture[str], seed: int
 ) -> None:
-    done = mutate_database(fresh(folder), seed)
+    done = mutate_database(fresh(folder, folder / "whole.db"), seed)
     try:
         everything(capfd)
     except BaseException as error:
@@ -231,7 +230,7 @@ def test_a_row_that_another_wrote_costs_no_more_than_itself(
 
 
 def test_the_row_is_named_and_the_rest_stays(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    connection = sqlite3.connect(fresh(folder))
+    connection = sqlite3.connect(fresh(folder, folder / "whole.db"))
     connection.execute("""INSERT INTO slo VALUES ('bad', '{"abc": 1.0}', '{}'), ('torn', '{', '{}')""")
     connection.execute("UPDATE sample SET latency_s = 'x' WHERE id = 5")
     connection.execute("UPDATE measurement SET status = 'odd' WHERE id = 3")
