@@ -3,9 +3,9 @@
 import gc
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -97,6 +97,7 @@ def import_files(
     with database.writing_session() as session, _without_cycles():
         command = _Command(session, environment, _stem(files[0]), at, names, progress, options)
         imported = tuple(command.import_file(file) for file in files)
+        imported = tuple(command.remarked(file) for file in imported)
         session.commit()
     return imported
 
@@ -132,6 +133,17 @@ class _Command:
     names: dict[str, str]
     progress: Callable[[Path, float], None]
     options: RowOptions
+    # Of which subjects each file of rows is, and those of which one of them, or an earlier one, has an identity.
+    subjects: dict[Path, set[str]] = field(default_factory=dict)
+    identities: set[str] = field(default_factory=set)
+
+    def remarked(self, imported: Imported) -> Imported:
+        """Return what a file brought with the subjects that nothing is compared with, once all files are there."""
+        lacking = self.subjects.get(imported.file, set()) - self.identities
+        if not lacking:
+            return imported
+        text = f"{', '.join(sorted(lacking))}: no operator is called `identity`, with which all others are compared"
+        return replace(imported, remarks=(*imported.remarks, text))
 
     def import_file(self, file: Path) -> Imported:
         """Import one file into the command's transaction."""
@@ -153,7 +165,7 @@ class _Command:
         return Imported(file, record.format, record.sha256, stored)
 
     def _import_rows(self, file: Path, stream: ContentStream) -> Imported:
-        rows = read_rows(stream, file=str(file), options=self.options, placements=self._placements())
+        rows = read_rows(stream, file=str(file), options=self.options, placements=self._placements)
         gathered = gather_rows(rows, self.environment or self.default, file=str(file))
         digest = rows_digest(gathered)
         claimed = sorted({strategy.environment for strategy in gathered})
@@ -183,7 +195,10 @@ class _Command:
         record = self._record(file, key, stream, rows.kind, details)
         storing = partial(self.progress, file)
         stored = store_document(self.session, document, record, named_by_user=True, progress=storing)
-        remarks = (*rows.remarks, *_remarks(document, imported))
+        remarks = (*rows.remarks, *_remarks(document))
+        self.subjects[file] = {strategy.subject for strategy in document.strategies}
+        self.identities.update(subject for _, subject, operator, _ in imported if operator == "identity")
+        self.identities.update(entry.subject for entry in document.strategies if entry.operator == "identity")
         return Imported(file, rows.kind, record.sha256, replace(stored, apart=apart), remarks)
 
     def _placements(self) -> dict[tuple[str, str], list[str]]:
@@ -233,8 +248,8 @@ def opened(file: Path) -> BinaryIO:
         raise ExchangeError(str(file), [f"cannot be read: {error.strerror}"]) from error
 
 
-def _remarks(document: Document, imported: Mapping[tuple[str, str, str, str], ImportedStrategy]) -> Iterator[str]:
-    """Yield what the names in rows keep their strategies from being compared by."""
+def _remarks(document: Document) -> Iterator[str]:
+    """Yield which names in rows keep their strategies from being compared."""
     unknown = {
         strategy.operator
         for strategy in document.strategies
@@ -245,11 +260,6 @@ def _remarks(document: Document, imported: Mapping[tuple[str, str, str, str], Im
             f"{', '.join(sorted(unknown))}: no column `passes` says what is done to the model, so that no research "
             f"question compares it; allowed: {', '.join(KNOWN_PASSES)}, joined by '+'"
         )
-    earlier = {subject for _, subject, operator, _ in imported if operator == "identity"}
-    named = {strategy.subject for strategy in document.strategies if strategy.operator == "identity"}
-    lacking = {strategy.subject for strategy in document.strategies} - named - earlier
-    if lacking:
-        yield f"{', '.join(sorted(lacking))}: no operator is called `identity`, with which all others are compared"
 
 
 def _chain(document: Document) -> dict[str, object]:

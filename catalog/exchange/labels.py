@@ -38,43 +38,23 @@ _PAIRS = {("early", "exit"): "earlyexit", ("early", "exiting"): "earlyexit", ("t
 _PAIRS |= {("mean", "iou"): "miou", ("m", "iou"): "miou"}
 # Words that say nothing of the strategy.
 _FILLERS = frozenset(
-    [
-        "accuracies",
-        "accuracy",
-        "deployed",
-        "deployment",
-        "device",
-        "experiment",
-        "hybrid",
-        "in",
-        "inference",
-        "latencies",
-        "latency",
-        "log",
-        "logs",
-        "measurements",
-        "model",
-        "models",
-        "monolithic",
-        "ms",
-        "of",
-        "on",
-        "operator",
-        "percent",
-        "pct",
-        "raw",
-        "result",
-        "results",
-        "s",
-        "sec",
-        "seconds",
-        "strategy",
-        "the",
-        "tier",
-        "tiers",
-        "time",
-        "times",
-    ]
+    (
+        *(
+            "accuracies",
+            "accuracy",
+            "data",
+            "deployed",
+            "deployment",
+            "device",
+            "experiment",
+            "hybrid",
+            "in",
+            "inference",
+        ),
+        *("latencies", "latency", "log", "logs", "measurements", "model", "models", "monolithic", "ms", "of", "on"),
+        *("operator", "output", "percent", "pct", "raw", "result", "results", "s", "sec", "seconds", "strategy", "the"),
+        *("tier", "tiers", "time", "times"),
+    )
 )
 _WORD = re.compile(r"[A-Za-z0-9.]+")
 _CAMEL = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")

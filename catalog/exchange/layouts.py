@@ -66,6 +66,7 @@ _UNITS: Mapping[str, str] = {
     **dict.fromkeys(("kbps", "kbit/s", "kbits/s"), "kbit_per_s"),
     **dict.fromkeys(("mbps", "mbit/s", "mbits/s"), "mbit_per_s"),
 }
+_SIZE_UNITS = ("b", "bytes", "kb", "kib", "mb", "mib")
 _BYTES = {"bytes": 1, "kib": 2**10, "mib": 2**20}
 SECONDS = ("s", "ms", "us")
 # What `--set` may say beside the names of columns: of all latencies without a unit, of all rates without a link.
@@ -90,9 +91,10 @@ _EXAMPLES = {
     "repetition": "0",
 }
 _NEAR = 0.75
+# A file's name and so many folders above it less one may say names.
+_FOLDERS = 4
 # The placements that latencies have by subject and operator: those of an accuracy that says none.
-Placements = Mapping[tuple[str, str], Sequence[str]]
-NO_PLACEMENTS: Placements = {}
+Placements = Callable[[], Mapping[tuple[str, str], Sequence[str]]]
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ class Layout:
         variants: Sequence[Mapping[str, "_Source"]],
         header: Sequence[str],
         options: RowOptions,
-        placements: Placements,
+        placements: Mapping[tuple[str, str], Sequence[str]],
     ) -> None:
         self.kind = kind
         self.remarks: list[str] = []
@@ -358,7 +360,7 @@ def _without_unit(name: str) -> tuple[str, str]:
         if len(words) > 1 and words[-1].lower() in _UNITS:
             unit = words[-1].lower()
             text = re.sub(r"[\s_,]+(in)?[\s_]*$", "", text[: len(text) - len(words[-1])])
-    return text, unit if unit in ("kib", "mib", "kb", "mb") else _UNITS.get(unit, "")
+    return text, unit if unit in _SIZE_UNITS[2:] else _UNITS.get(unit, "")
 
 
 def _quantity(text: str) -> str:
@@ -372,6 +374,8 @@ class _LayoutBuilder:
         self._table = table
         self._options = options
         self._placements = placements
+        # Looked up where they are needed: to read evidence takes a while.
+        self._stored_placements: Mapping[tuple[str, str], Sequence[str]] = {}
         self.problems: list[str] = []
         self._remarks: list[str] = []
         # By the name here; of a wide table also by what the header of each column says.
@@ -485,14 +489,19 @@ class _LayoutBuilder:
                     self._sources[name] = _Cell(cell.position, partial(_in_label, name))
 
     def _read_file_name(self) -> None:
-        """Take names that no column says from the file's name, where it is that of a strategy."""
-        path = Path(self._table.file.removesuffix(".gz"))
-        label = read_label(path.stem)
-        if not label.names:
-            return
-        rest = label.rest or read_label(path.parent.name).rest
-        names = {**({"subject": rest} if rest else {}), **label.names}
-        read = {name: names[name] for name in (*_NAMED, "repetition") if name in names and not self._says(name)}
+        """Take names that no column says from the path, `resnet/identity_mobile.csv`."""
+        missing = [name for name in _NAMED if not self._says(name)]
+        names: dict[str, str] = {}
+        parts = Path(self._table.file.removesuffix(".gz")).with_suffix("").parts[: -_FOLDERS - 1 : -1]
+        for place, part in enumerate(parts):
+            label = read_label(part)
+            names = {**label.names, **names}
+            # A file may be all that there is of a subject; a folder is of one whose strategies the names below say.
+            if label.rest and (names or (missing == ["subject"] and place == 0)):
+                names.setdefault("subject", label.rest)
+            if "subject" in names or set(missing) <= set(names):
+                break
+        read = {name: names[name] for name in (*missing, "repetition") if name in names and not self._says(name)}
         self._sources |= read
         if read:
             self._remarks.append(f"by the file's name: {', '.join(f'{name} {text}' for name, text in read.items())}")
@@ -522,7 +531,8 @@ class _LayoutBuilder:
         if link is None and (nameless or ("rate" in _names_of(self._wide) and LINK not in _names_of(self._wide))):
             self.problems.append(f"nothing says of which link the rates are; say it: --set {LINK}=edge-cloud")
         for name in nameless:
-            self._sources[f"{link}{name}"] = self._sources.pop(name)
+            # Where the user did not say it, any link will do: nothing is read then.
+            self._sources[f"{link or 'mobile-edge'}{name}"] = self._sources.pop(name)
 
     def _check(self, kind: Kind) -> None:
         """Note what is unknown, and what nothing says."""
@@ -534,7 +544,8 @@ class _LayoutBuilder:
         missing = [name for name in REQUIRED[kind] if not self._says(name)]
         if self._wide:
             missing.remove(REQUIRED[kind][-1])
-        if kind == "accuracies" and self._placements and "placement" in missing:
+        if kind == "accuracies" and "placement" in missing and (placements := self._placements()):
+            self._stored_placements = placements
             missing.remove("placement")
         if kind == "latencies" and (len({"input_id", "repetition"} & set(missing)) < 2 or self._options.inputs):
             # The order of the rows says the other one.
@@ -557,7 +568,7 @@ class _LayoutBuilder:
             variants.append({**self._sources, **names, **wide})
         if self._table.commas:
             variants = [_with_points(variant) for variant in variants]
-        layout = Layout(kind, variants, self._table.header, self._options, self._placements)
+        layout = Layout(kind, variants, self._table.header, self._options, self._stored_placements)
         layout.remarks += self._remarks
         return layout
 
@@ -603,8 +614,9 @@ def _with_point(read: Callable[[str], str], cell: str) -> str:
 
 
 def _bytes_in(factor: int, cell: str) -> str:
+    stated = _WITH_UNIT.fullmatch(cell)
     try:
-        return str(round(float(cell) * factor))
+        return str(round(float(stated[1] if stated and stated[2].lower() in _SIZE_UNITS else cell) * factor))
     except (ValueError, OverflowError):
         return cell
 

@@ -20,7 +20,6 @@ from catalog.exchange.content import ContentStream, JsonReader, MalformedJson
 from catalog.exchange.labels import read_label
 from catalog.exchange.layouts import (
     NO_OPTIONS,
-    NO_PLACEMENTS,
     Layout,
     Placements,
     RowOptions,
@@ -137,7 +136,7 @@ class _RowReader:
 
 
 def read_rows(
-    stream: ContentStream, *, file: str, options: RowOptions = NO_OPTIONS, placements: Placements = NO_PLACEMENTS
+    stream: ContentStream, *, file: str, options: RowOptions = NO_OPTIONS, placements: Placements = dict
 ) -> Rows:
     """Read CSV or JSON rows.
 
@@ -149,8 +148,8 @@ def read_rows(
         What errors call it.
     options : RowOptions
         What the user says of its columns.
-    placements : mapping of (subject, operator) to placements
-        Those of accuracies whose rows say none.
+    placements : callable
+        Returns those of accuracies whose rows say none, by subject and operator.
 
     Returns
     -------

@@ -226,6 +226,7 @@ def outliers_pct(
     passes: dict[str, list[float]] = defaultdict(list)
     for sample in samples:
         passes[sample.input_id].append(sample.latency_s)
+    own = {input_id: tuple(latencies_s) for input_id, latencies_s in passes.items()}
     count = len(passes)
     # With one repetition, the last warm-up pass is the only other pass over the inputs.
     if count and len(warmup_latency_s) >= count:
@@ -236,5 +237,9 @@ def outliers_pct(
     # By input and not by sample: a file from elsewhere may have a million samples of a few inputs.
     fastest = {input_id: min(latencies_s) for input_id, latencies_s in passes.items()}
     limits_s = {input_id: max(factor * least, least + least_s) for input_id, least in fastest.items()}
-    slow = sum(sample.latency_s > limits_s[sample.input_id] for sample in samples)
+    slow = sum(
+        sum(latency_s > limits_s[input_id] for latency_s in latencies_s)
+        for input_id, latencies_s in own.items()
+        if max(latencies_s) > limits_s[input_id]
+    )
     return 100 * slow / len(samples)

@@ -1,7 +1,9 @@
 """The rules over one measurement: stored figures in, findings out. A figure that was not recorded gives no finding."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from statistics import median
 
 import numpy as np
@@ -247,9 +249,9 @@ def _input_bytes(record: MeasurementRecord) -> Mapping[str, int]:
 
 def _inputs(record: MeasurementRecord, percentiles: Iterable[float]) -> Iterator[Finding]:
     # Rounds that draw their inputs count them together: one round alone says nothing of them.
-    if any(sample.stratum is not None for sample in record.samples):
+    if set(map(attrgetter("stratum"), record.samples)) - {None}:
         return
-    inputs = len({sample.input_id for sample in record.samples})
+    inputs = len(set(map(attrgetter("input_id"), record.samples)))
     for percentile in sorted(set(percentiles)):
         needed = inputs_needed(percentile)
         advice = f"declare `inputs: {needed}` or more; below, p{percentile:g} has no upper bound at 95 %"
@@ -323,9 +325,9 @@ _FEWEST_SHARED = 5
 
 def _by_input(record: MeasurementRecord) -> Mapping[str, float]:
     """Return the median latency of each input over its repetitions."""
-    series: dict[str, list[float]] = {}
+    series: dict[str, list[float]] = defaultdict(list)
     for sample in record.samples:
-        series.setdefault(sample.input_id, []).append(sample.latency_s)
+        series[sample.input_id].append(sample.latency_s)
     # Most inputs are sent once, or a few times: for so few, numpy's median takes ten times as long.
     return {input_id: median(values) for input_id, values in series.items()}
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 # To analyse more takes longer than to import it: the first command that shows analyses computes them.
 _MOST_ANALYSED = 10_000
+# Of files that are named by what is in them, each says so.
+_MOST_REMARKS = 10
 
 
 class Format(StrEnum):
@@ -202,6 +204,7 @@ def import_(
         return
     for file in imported:
         _report(file)
+    _report_remarks(imported)
 
 
 def _pairs(texts: Sequence[str], option: str, sample: str) -> Iterator[tuple[str, str]]:
@@ -219,13 +222,26 @@ def _report(imported: Imported) -> None:
         out.print(f"{name}: imported before, nothing changed", soft_wrap=True)
     else:
         _report_new(name, stored)
-    for text in (*stored.apart, *imported.remarks):
+    for text in stored.apart:
         err.print(f"{name}: {text}", soft_wrap=True)
     if stored.extended:
         files = ", ".join(stored.extended)
         err.print(f"{name}: contains the evidence of {files} and adds to it", soft_wrap=True)
     if stored.slos_kept:
         err.print(f"{name}: declared otherwise here and kept so: {', '.join(stored.slos_kept)}")
+
+
+def _report_remarks(imported: Sequence[Imported]) -> None:
+    """Say how files were read: what holds for several once, and of many files a few."""
+    files: dict[str, list[Imported]] = {}
+    for file in imported:
+        for text in file.remarks:
+            files.setdefault(text, []).append(file)
+    for text, named in list(files.items())[:_MOST_REMARKS]:
+        name = str(named[0].file) if len(named) == 1 else counted(len(named), "file")
+        err.print(f"{name}: {text}", soft_wrap=True)
+    if len(files) > _MOST_REMARKS:
+        err.print(f"and {counted(len(files) - _MOST_REMARKS, 'more remark')} of this kind")
 
 
 def _report_new(name: str, stored: ImportOutcome) -> None:

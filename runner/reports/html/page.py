@@ -50,7 +50,7 @@ def in_short(report: EnvironmentReport) -> str:
     strategies = [strategy for result in report.results for strategy in result.strategies]
     inputs = _range([strategy.samples.fewest_inputs for strategy in strategies])
     rounds = [len(strategy.evidence.rounds) for strategy in strategies]
-    repeated = _range([int(strategy.evidence.repetition.max()) + 1 for strategy in strategies])
+    repeated = _range([len(set(strategy.evidence.repetition.tolist())) for strategy in strategies])
     repetitions = "once" if repeated == "1" else f"{repeated} times"
     chosen = {strategy.evidence.inputs_select for strategy in strategies}
     how = {

@@ -290,7 +290,11 @@ def test_other_layouts_are_the_same_rows(form: Form) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["ResNet_Identity_Mobile.csv", "logs/ResNet-Identity-Mobile.txt", "ResNet/identity-mobile.log"]
+    "file",
+    [
+        *("ResNet_Identity_Mobile.csv", "logs/ResNet-Identity-Mobile.txt", "ResNet/identity-mobile.log"),
+        *("study/ResNet/identity/mobile.csv", "/data/ResNet/Mobile/identity.csv"),
+    ],
 )
 def test_numbers_alone_are_named_by_their_file(file: str) -> None:
     samples = truth(["ResNet"], STRATEGIES[:1])
@@ -402,3 +406,24 @@ def test_runs_of_one_row_count_inputs() -> None:
     content = "subject,operator,placement,run,latency_s\n" + "".join(f"n,identity,edge,{run},1.5\n" for run in range(4))
     with pytest.raises(ExchangeError, match=r"--column input_id=run, or .*: --ignore run --inputs 100"):
         digest(content)
+
+
+def test_a_file_for_each_subject_is_named_by_it() -> None:
+    content = table(
+        {"image": sample.input_id, "run": sample.repetition, "I_M (s)": sample.latency_s}
+        for sample in truth(["ResNet"], STRATEGIES[:1])
+    )
+    assert digest(content, file="a folder/ResNet.csv") == digest(own_form(truth(["ResNet"], STRATEGIES[:1])))
+    with pytest.raises(ExchangeError, match="missing column subject"):
+        digest(content, file="ResNet/results.csv")
+
+
+def test_what_several_files_lack_is_judged_once_all_are_there(database: Database, tmp_path: Path) -> None:
+    files = [tmp_path / f"net_{operator}_edge.csv" for operator in ("quantized", "identity")]
+    for file in files:
+        file.write_text("image,latency_s\na,1.5\nb,1.25\n")
+    remarks = [file.remarks for file in import_files(database, files)]
+    assert remarks == [
+        (f"by the file's name: subject net, operator {operator}, placement edge",)
+        for operator in ("quantized", "identity")
+    ]
