@@ -34,13 +34,13 @@ COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' .venv/lib catalog 
 demo: .venv/.installed  ## fill the catalog, print the leaderboard, ask the recommender
 	@$(BIN)/python -m runner.demo
 
-# Five processes share two cores, since many tests wait; then what measures has the machine to itself. The tests start
+# Six processes share two cores, since many tests wait; then what measures has the machine to itself. The tests start
 # hundreds of Python processes: without bytecode each would compile all that it imports.
 test: export PYTHONDONTWRITEBYTECODE =
-# The threads of numpy's OpenBLAS wait busily: where five processes share two cores, what they gain others lose thrice.
+# The threads of numpy's OpenBLAS wait busily: where six processes share two cores, what they gain others lose thrice.
 test: export OPENBLAS_NUM_THREADS = 1
 test: .venv/.ready  ## run the tests
-	@$(BIN)/python -m pytest --processes 5
+	@$(BIN)/python -m pytest --processes 6
 
 lint: .venv/.ready  ## ruff, mypy, import rules, names
 	$(BIN)/ruff check .

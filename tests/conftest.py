@@ -1,6 +1,6 @@
 """Docker and PostgreSQL: tests of either are skipped on a machine without it, never in CI.
 
-`make test` runs most tests in five processes (tests/side_by_side.py), one file in one process and all containers in the
+`make test` runs most tests in six processes (tests/side_by_side.py), one file in one process and all containers in the
 same one; then those marked `timed`, in three; then, one after the other, those marked `alone`, which measure.
 
 Two cores pay for every process that starts and for everything that is made twice. The cheap ways:

@@ -26,8 +26,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copyfile(REPOSITORY / name, source / name)
     for name in PACKAGES:
         shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "-w", folder]
-    done = subprocess.run([*command, source], capture_output=True, text=True, check=False)
+    # As pip does it, which takes twice as long.
+    build = f"from setuptools import build_meta; build_meta.build_wheel({str(folder)!r})"
+    done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (built,) = folder.glob("tierwise-*.whl")
     return built
@@ -93,12 +94,10 @@ def test_from_it_alone_an_empty_folder_is_planned_and_asked(unpacked: Path, tmp_
         tmp_path,
         "from starlette.testclient import TestClient; from recommender.app import create_app; "
         "client = TestClient(create_app(), base_url='http://127.0.0.1'); "
-        "print(client.get('/').status_code, client.get('/healthz').status_code)",
+        "print(client.get('/').status_code, client.get('/healthz').status_code); "
+        "from catalog.evidence.database import open_database; open_database('tierwise.db', create=True).close()",
     )
-    assert served.stdout.split()[0] == "200", served.stderr
-    code = "from catalog.evidence.database import open_database; open_database('tierwise.db', create=True).close()"
-    migrated = run_from(unpacked, tmp_path, code)
-    assert migrated.returncode == 0, migrated.stderr
+    assert served.stdout.split()[:1] == ["200"] and served.returncode == 0, served.stderr
     assert {path.name for path in tmp_path.iterdir()} >= {"strategies.yaml", "strategies.schema.json", "tierwise.db"}
 
 

@@ -1,6 +1,7 @@
 """Fills of a part of the catalog: a number of rounds, some strategies, rounds that were DOUBTFUL."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from tests.catalog_of_one import CATALOG, declare
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, sqlite_template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     declare(tmp_path)
+    shutil.copy(sqlite_template, tmp_path / "tierwise.db")
     experiment = {"inputs": 2, "rounds": 1, "warmup": 0}
     (tmp_path / "strategies.yaml").write_text(yaml.safe_dump(CATALOG | {"experiment": experiment}, sort_keys=False))
     return tmp_path

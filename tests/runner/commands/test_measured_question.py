@@ -6,6 +6,7 @@ The way through real tiers is gone once; elsewhere rounds are scripted, while pl
 import json
 import os
 import shlex
+import shutil
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -92,9 +93,10 @@ def track(monkeypatch: pytest.MonkeyPatch) -> Iterator[Track]:
 
 
 @pytest.fixture
-def asking(command: Command, tmp_path: Path) -> Callable[..., Done]:
-    """Ask in a directory with the catalog of one small model, measuring with processes."""
+def asking(command: Command, tmp_path: Path, sqlite_template: Path) -> Callable[..., Done]:
+    """Ask in a directory with the catalog of one small model and no evidence yet, measuring with processes."""
     declare(tmp_path)
+    shutil.copy(sqlite_template, tmp_path / "tierwise.db")
     (tmp_path / "strategies.yaml").write_text(yaml.safe_dump(RACING, sort_keys=False))
 
     def recommending(subject: str, *arguments: str) -> Done:
