@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import Literal
@@ -429,16 +429,31 @@ class _Analyst:
     def _crossing_states(self, place: CutPlace) -> Iterator[str]:
         """Yield the states that the tail reads or that the head computes: the tail gives them all."""
         structure, crossing = self._structure, set(place.tensors)
+        needed = {
+            state
+            for state, readers in self._state_readers.items()
+            if any(position >= place.start and not place.in_head(position) for position in readers)
+        }
         for state in structure.states:
-            readers = (self._position.get(user) for user in structure.consumers.get(state.input, ()))
-            is_read = any(position is not None and not place.in_head(position) for position in readers)
             made = self._position.get(structure.producer.get(state.output, -1))
             is_made = made is not None and place.in_head(made)
-            yield from (
-                name
-                for name, crosses in ((state.input, is_read), (state.output, is_made))
-                if crosses and name not in crossing
-            )
+            for name, crosses in ((state.input, state.input in needed), (state.output, is_made)):
+                if crosses and name not in crossing:
+                    yield name
+
+    @cached_property
+    def _state_readers(self) -> Mapping[str, Sequence[int]]:
+        """The positions at which each state is read; what is given without being read is read at the end."""
+        structure = self._structure
+        readers: dict[str, list[int]] = {}
+        for position, index in enumerate(structure.data):
+            for name in structure.reads[index]:
+                for state in structure.states_behind.get(name, ()):
+                    readers.setdefault(state, []).append(position)
+        for name in structure.outputs:
+            for state in structure.states_behind.get(name, ()):
+                readers.setdefault(state, []).append(len(structure.data))
+        return readers
 
     def _bytes(self, span: range, *, end: int | None = None) -> int:
         """Sum the bytes that only these nodes need; with `end`, only these and the nodes from there up to `end`."""

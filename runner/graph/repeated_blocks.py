@@ -123,7 +123,7 @@ def _outside(structure: Structure, name: str) -> bytes:
         return b"absent"
     tensor_type = structure.types.get(name)
     dims = None if tensor_type is None else tensor_type.dims
-    if name in structure.state_inputs:
+    if structure.role_of(name) is Role.STATE:
         return f"state {tensor_type and tensor_type.elem_type} {dims}".encode()  # blocks have one each
     if structure.role_of(name) is Role.DATA:
         return f"passing {name}".encode()  # blocks are alike only where they read the same mask

@@ -157,11 +157,11 @@ def skip(structure: Structure, *, entry: str, result: str) -> Part:
         # The output keeps its name: an Identity replaces the last skipped node.
         last = structure.producer[result]
         nodes[last], reads[last] = helper.make_node("Identity", [entry], [result]), (entry,)
-    for state in handed_on:
-        # Whatever else this node gives is skipped as well.
-        maker = structure.producer[state.output]
-        nodes[maker], reads[maker] = helper.make_node("Identity", [state.input], [state.output]), (state.input,)
-    return _extract(structure, nodes, reads, outputs=structure.outputs, stop=frozenset())
+    part = _extract(
+        structure, nodes, reads, outputs=structure.outputs, stop=frozenset(state.output for state in handed_on)
+    )
+    identities = [helper.make_node("Identity", [state.input], [state.output]) for state in handed_on]
+    return replace(part, nodes=[*part.nodes, *identities])
 
 
 def with_identity(structure: Structure, *, entry: str, result: str) -> Part | None:

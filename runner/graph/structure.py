@@ -1,8 +1,9 @@
 """Which node computes what from what, which nodes carry data at all, and which tensors may not be finite.
 
-Three roles: *constant* nodes depend on initializers alone (a weight's DequantizeLinear), *shape* nodes on the shapes of
-tensors and constants alone (Shape → Gather → Concat), *data* nodes on the model's inputs. Only data nodes make up the
-sub-graphs that operators skip and cut; the others go wherever they are needed.
+Four roles: *constant* nodes depend on initializers alone (a weight's DequantizeLinear), *shape* nodes on the shapes of
+tensors and constants alone (Shape → Gather → Concat), *state* nodes hand a state to the block that reads it (a
+QuantizeLinear that a tool put first), *data* nodes depend on the model's inputs. Only data nodes make up the sub-graphs
+that operators skip and cut; the others go wherever they are needed.
 """
 
 import math
@@ -86,6 +87,11 @@ def _is_finite(value: NDArray[np.generic], limit: float = np.inf) -> bool:
 
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _SHAPE_READERS = frozenset({"Shape", "Size"})
+# What they make of a state costs nothing, wherever it is made.
+_MOVING = frozenset(
+    {"Cast", "DequantizeLinear", "Gather", "Identity", "QuantizeLinear", "Reshape", "Slice", "Split", "Squeeze"}
+    | {"Transpose", "Unsqueeze"}
+)
 # Without inputs, yet different at each run.
 _RANDOM = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -97,6 +103,7 @@ class Role(Enum):
 
     CONSTANT = "constant"
     SHAPE = "shape"
+    STATE = "state"
     DATA = "data"
 
 
@@ -140,6 +147,16 @@ class Structure:
         return tuple(name for name in self.outputs if name not in next_values)
 
     @cached_property
+    def states_behind(self) -> Mapping[str, frozenset[str]]:
+        """The states that a state node's output is made of, and of a state itself that one."""
+        behind = {name: frozenset({name}) for name in self.state_inputs}
+        for index in self.live:
+            if self.roles[index] is Role.STATE:
+                sources = frozenset().union(*(behind.get(name, frozenset()) for name in self.reads[index]))
+                behind |= dict.fromkeys(self.writes[index], sources)
+        return behind
+
+    @cached_property
     def node_bytes(self) -> tuple[int, ...]:
         """Bytes of each node, its tensors included, wherever they are stored."""
         return tuple(_stored_bytes(self.file, index) for index in range(len(self.nodes)))
@@ -148,6 +165,8 @@ class Structure:
         """Return what a tensor depends on."""
         if tensor in self.producer:
             return self.roles[self.producer[tensor]]
+        if tensor in self.state_inputs:
+            return Role.STATE
         return Role.DATA if tensor in self.inputs else Role.CONSTANT
 
     def constants_behind(self, tensor: str) -> tuple[frozenset[str], frozenset[int]]:
@@ -264,7 +283,8 @@ def read_structure(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -
     for name in outputs:
         if name not in producer and name not in sources and name not in inputs:
             raise ModelFileError(file.path, f"nothing computes its output {name!r}")
-    roles = _roles(nodes, reads, producer, inputs)
+    states = find_states(graph)
+    roles = _roles(nodes, reads, producer, inputs, states)
     live = _live(reads, producer, outputs)
     consumers: dict[str, list[int]] = {}
     for index in live:
@@ -288,7 +308,7 @@ def read_structure(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -
     return Structure(
         file=file, nodes=nodes, reads=reads, writes=writes, roles=roles, live=live, inputs=inputs, outputs=outputs,
         producer=producer, consumers={name: tuple(users) for name, users in consumers.items()},
-        types=types, tensor_bytes=sizes_on_disk, states=find_states(graph), early_runs=runs,
+        types=types, tensor_bytes=sizes_on_disk, states=states, early_runs=runs,
     )  # fmt: skip
 
 
@@ -365,18 +385,21 @@ def _roles(
     reads: tuple[tuple[str, ...], ...],
     producer: Mapping[str, int],
     inputs: tuple[str, ...],
+    states: tuple[State, ...],
 ) -> tuple[Role, ...]:
+    by_input = dict.fromkeys(inputs, Role.DATA) | dict.fromkeys((state.input for state in states), Role.STATE)
     roles: list[Role] = []
     for index, node in enumerate(nodes):
         kinds = {
-            roles[producer[name]] if name in producer else Role.DATA if name in inputs else Role.CONSTANT
-            for name in reads[index]
+            roles[producer[name]] if name in producer else by_input.get(name, Role.CONSTANT) for name in reads[index]
         }
         # The result holds sizes alone, whatever numbers went in.
         if node.op_type in _SHAPE_READERS:
             roles.append(Role.CONSTANT if kinds == {Role.CONSTANT} else Role.SHAPE)
         elif Role.DATA in kinds or node.op_type in _RANDOM:
             roles.append(Role.DATA)
+        elif Role.STATE in kinds:
+            roles.append(Role.STATE if node.op_type in _MOVING and Role.SHAPE not in kinds else Role.DATA)
         else:
             roles.append(Role.SHAPE if Role.SHAPE in kinds else Role.CONSTANT)
     return tuple(roles)
@@ -447,7 +470,7 @@ def _attribute(structure: Structure) -> tuple[tuple[frozenset[str], ...], tuple[
 def _sweep(structure: Structure, initializers: tuple[frozenset[str], ...]) -> tuple[Region, ...]:
     """Return the regions, found from the live set after each data node."""
     last_use = last_uses(structure)
-    alive = {name for name in structure.inputs if name in last_use} - structure.state_inputs
+    alive = {name for name in structure.inputs if name in last_use}
     entries, start = tuple(sorted(alive)), 0
     regions: list[Region] = []
     for position, index in enumerate(structure.data):

@@ -106,6 +106,54 @@ def _recurrent(folder: Path, *, names: tuple[str, ...] = ("h0", "c0", "hn", "cn"
     return network.save(folder / "recurrent.onnx")
 
 
+def _grouped(folder: Path, layers: int = 4) -> Path:
+    """Write a decoder whose layers are one operator of ONNX Runtime each, which gives two states at once."""
+    network = Network(com_microsoft=1)
+    ids = network.input("input_ids", ["batch", "sequence_length"], TensorProto.INT64)
+    mask = network.input("attention_mask", ["batch", "total_sequence_length"], TensorProto.INT64)
+    stream = network.add("Gather", network.normal(WORDS, WIDTH), ids)
+    counted = network.add("ReduceSum", mask, network.weight(np.array([1])), keepdims=0)
+    lengths = network.add("Cast", network.add("Sub", counted, network.weight(np.array(1))), to=TensorProto.INT32)
+    total = network.add("Gather", network.add("Shape", mask), network.weight(np.array(1)))
+    total = network.add("Cast", total, to=TensorProto.INT32)
+    for layer in range(layers):
+        kept = [network.input(f"past_key_values.{layer}.{what}", PAST) for what in ("key", "value")]
+        heads = [network.add("MatMul", stream, network.normal(WIDTH, WIDTH)) for _ in range(3)]
+        made = [f"attention.{layer}", f"present.{layer}.key", f"present.{layer}.value"]
+        network.nodes.append(
+            onnx.helper.make_node(
+                "GroupQueryAttention", [*heads, *kept, lengths, total], made, domain="com.microsoft",
+                name=f"attention_{layer}", num_heads=HEADS, kv_num_heads=HEADS,
+            )
+        )  # fmt: skip
+        mixed = network.add("MatMul", made[0], network.normal(WIDTH, WIDTH))
+        stream = network.perceptrons(network.add("Add", stream, mixed), WIDTH, 1)
+    network.add("MatMul", stream, network.normal(WIDTH, WORDS), out="logits")
+    network.output("logits", ["batch", "sequence_length", WORDS])
+    for layer in range(layers):
+        for what in ("key", "value"):
+            network.output(f"present.{layer}.{what}", ["batch", HEADS, "total_sequence_length", WIDTH // HEADS])
+    return network.save(folder / "grouped.onnx")
+
+
+def _streaming(folder: Path, layers: int = 4) -> Path:
+    """Write causal convolutions, each with a cache of the last two frames."""
+    network = Network()
+    stream = network.input("x", [1, 16, 10])
+    for layer in range(layers):
+        frames = network.add("Concat", network.input(f"cache_{layer}", [1, 16, 2]), stream, axis=2)
+        ends = [network.weight(np.array([value])) for value in (-2, 1000, 2)]
+        network.add("Slice", frames, *ends, out=f"cache_{layer}_out")
+        inner = network.add("Conv", frames, network.normal(16, 16, 3), network.normal(16), kernel_shape=[3])
+        made = network.add("Conv", network.add("Relu", inner), network.normal(16, 16, 1), kernel_shape=[1])
+        stream = network.add("Add", stream, made)
+    network.add("Conv", stream, network.normal(4, 16, 1), out="y", kernel_shape=[1])
+    network.output("y", [1, 4, 10])
+    for layer in range(layers):
+        network.output(f"cache_{layer}_out", [1, 16, 2])
+    return network.save(folder / "streaming.onnx")
+
+
 def _tokens(count: int, length: int) -> NDArray[np.int64]:
     return RANDOM.integers(0, WORDS, (count, length))
 
@@ -370,6 +418,29 @@ def _shortened(folder: Path, feed: Mapping[str, Any]) -> dict[str, Any]:
 def _ends_layer(nodes: list[onnx.NodeProto], index: int) -> bool:
     """Return whether a node adds the two matrix products of a layer to its stream."""
     return nodes[index - 1].op_type == "MatMul" and nodes[index - 2].op_type == "Relu"
+
+
+def test_an_exit_hands_on_two_states_of_one_node(tmp_path: Path) -> None:
+    model = _grouped(tmp_path)
+    feed = {name: array for name, array in _feed(model, past=3).items() if name != "position_ids"}
+    folder, _ = applied("early_exit", model, Calibration())
+    whole, short = outputs(model, feed), outputs(folder / "model.onnx", feed)
+    assert whole.keys() == short.keys()
+    for layer in range(4):
+        for what in ("key", "value"):
+            expected = whole[f"present.{layer}.{what}"] if layer < 2 else feed[f"past_key_values.{layer}.{what}"]
+            assert np.allclose(short[f"present.{layer}.{what}"], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [_grouped, _streaming])
+def test_blocks_repeat_though_a_tool_quantizes_their_states_first(tmp_path: Path, make: Any) -> None:
+    model = make(tmp_path)
+    arrays = {"input_ids": _tokens(12, 5)} if make is _grouped else {"x": _floats(12, 16, 10)}
+    np.savez(tmp_path / "data.npz", **arrays)
+    calibration = read_calibration(tmp_path / "data.npz", model)
+    _, manifest = applied("static_ptq, early_exit, partition", model, calibration)
+    assert manifest["proof"]["composition"]["bit_identical"]
+    assert [did["pass"] for did in manifest["did"]] == ["static_ptq", "early_exit", "partition"]
 
 
 def test_an_exit_past_states_of_fixed_growth_is_refused(tmp_path: Path) -> None:
