@@ -63,6 +63,11 @@ def judge(low: float, high: float, *, margin: float) -> ComparisonOutcome:
     return ComparisonOutcome.DIFFERENT if low > 0 or high < 0 else ComparisonOutcome.UNRESOLVED
 
 
+# Of many tests, those whose p-value is above this are left out, and the p-values of the others divided by it
+# (docs/statistics.md, "Budgets").
+COUNTED = 0.9
+
+
 def sidak(confidence_level: float, *, comparisons: int) -> float:
     """Return the level of each interval so that all of them hold together.
 

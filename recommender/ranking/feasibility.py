@@ -1,6 +1,7 @@
 """Which budgets a candidate misses, which it is proven to meet, and what is open; and each beside what is known."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -10,7 +11,7 @@ from catalog.statistics.feasibility import BudgetCheck, latency_check, step_down
 from catalog.statistics.intervals import PercentileInterval
 from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.looks import with_share
-from catalog.statistics.outcomes import sidak
+from catalog.statistics.outcomes import COUNTED, sidak
 from catalog.statistics.posterior import latency_probability
 from recommender.ranking.candidates import Candidate, CandidateCache, Estimate
 from recommender.ranking.model import (
@@ -45,18 +46,20 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Family:
-    """The candidates that a joint promise pays for, and what of its error is left for their latencies.
+    """The candidates that a joint promise pays for, and what of its error is left for them.
 
     Tests whose p-value is above a constant t may be left out if the p-values of the others are divided by t: given that
     it is below t, a p-value is below x with a chance of at most x / t, whatever the truth is. Most strategies are far
-    from any one budget, so that few are left to pay for. The posterior is the p-value of the latency here. What
-    accuracies say leaves nothing out.
+    from any one budget, so that few are left to pay for. The posteriors of the latency and of the accuracy are the
+    p-values here. A question of accuracy alone leaves nothing out.
 
     Attributes
     ----------
     rows : tuple of int
         Their places among the candidates.
-    latency_share : float
+    share : float
+    sharing : tuple of int
+        For every candidate, how many of these share its accuracy; at least 1.
 
     References
     ----------
@@ -65,11 +68,12 @@ class Family:
     """
 
     rows: tuple[int, ...]
-    latency_share: float
+    share: float
+    sharing: tuple[int, ...]
 
-
-# A latency that misses its budgets with more than this probability does not count.
-_COUNTED = 0.9
+    def accuracy_level(self, row: int, level: float, confidence: float) -> float:
+        """Return the level of an accuracy at a step: once for all that share it, not below the asked confidence."""
+        return with_share(max(level ** self.sharing[row], confidence), self.share)
 
 
 class _Step(NamedTuple):
@@ -93,8 +97,8 @@ class Judgement:
     adjustment among each other (intersection-union test).
 
     Candidates that share one accuracy (an operator on several tiers) are wrong about it together or not at all: of n
-    that share it, k remaining, it may err at n shares of k where each latency errs at one. Wrong assertions are then at
-    most as many shares as there are wrong candidates, all of which remain at the first wrong one.
+    that count and share it, k remaining, it may err at n shares of k where each latency errs at one. Wrong assertions
+    are then at most as many shares as there are wrong candidates, all of which remain at the first wrong one.
 
     Attributes
     ----------
@@ -188,7 +192,7 @@ class Judgement:
 
     def _joint(self, row: int, step: _Step) -> float:
         # An accuracy must hold by itself at whatever level is reported (docs/statistics.md, "Budgets").
-        return min(step.joint(), self._tests.of_accuracy(row).confidence)
+        return min(step.joint(), self._tests.accuracy_confidence(row))
 
     def miss_confidence(self, row: int) -> float:
         """Return the largest level at which the evidence shows that a candidate breaks some budget."""
@@ -219,13 +223,21 @@ class Judgement:
         ]
 
     def _counted(self, of_latency: Sequence[float | None]) -> Family:
-        """Leave out what no bound can be given for, and latencies that are far beyond their budgets."""
+        """Leave out what no bound can be given for, and what is far beyond a budget."""
         pairs = zip(of_latency, self._accuracy.chance, strict=True)
-        bounded = [row for row, (latency, accuracy) in enumerate(pairs) if latency is not None and accuracy is not None]
+        least = {
+            row: min(latency, accuracy)
+            for row, (latency, accuracy) in enumerate(pairs)
+            if latency is not None and accuracy is not None
+        }
+        rows, share = tuple(least), 1.0
         # A single candidate needs no correction for many.
-        if not self._latency or len(bounded) < 2:
-            return Family(tuple(bounded), 1.0)
-        return Family(tuple(row for row in bounded if (of_latency[row] or 0.0) >= 1 - _COUNTED), _COUNTED)
+        if self._latency and len(least) > 1:
+            rows, share = tuple(row for row, chance in least.items() if chance >= 1 - COUNTED), COUNTED
+        accuracies = self.table.shared_accuracy
+        count = Counter(accuracies[row] for row in rows)
+        # One that does not count is asked as if it did.
+        return Family(rows, share, tuple(max(count[accuracy], 1) for accuracy in accuracies))
 
     def _stated(self, of_latency: Sequence[float | None]) -> Sequence[float | None]:
         """Replace the chances of near misses that too few rounds leave open by those that are usual (`presumed`).
@@ -305,16 +317,16 @@ class Judgement:
 class _Tests:
     """The checks of the budgets by candidate and number of tests, each computed once.
 
-    Latencies are judged as those of one of so many tests, for which a share of the error is left: by `family`, and by
-    the looks of a race (`catalog.statistics.looks`).
+    All are judged as those of one of so many tests, for which a share of the error is left: by `family`, and of
+    latencies by the looks of a race as well (`catalog.statistics.looks`).
     """
 
     def __init__(self, judgement: Judgement) -> None:
         self._budgets, self._table = judgement.budgets, judgement.table
         self._columns, self._limits = judgement._latency, judgement._limits
-        self._count = len(judgement.family.rows)
-        share = judgement.family.latency_share
-        self._shares = [share * own for own in self._table.error_share]
+        self._family = judgement.family
+        self._count = len(self._family.rows)
+        self._shares = [self._family.share * own for own in self._table.error_share]
         # Whether a latency of a candidate has a part that errs once for all.
         sharing = [columns.shares_variance for columns in self._columns]
         self.shares_variance = list(map(any, zip(*sharing, strict=True))) or [False] * self._table.count
@@ -326,8 +338,16 @@ class _Tests:
         confidences = self._confidences(row, count)
         # Most questions have one budget of latency.
         of_latency = confidences[0] if len(confidences) == 1 else min(confidences, default=1.0)
-        own, stepping = 1 - (1 - of_latency) / self._shares[row], self.of_accuracy(row).stepping
+        own, stepping = 1 - (1 - of_latency) / self._shares[row], self.accuracy_confidence(row)
+        if stepping >= self._budgets.confidence:
+            # Judged once for all that share it, at level ** sharing; the root puts it on the scale of one test.
+            stepping **= 1 / self._family.sharing[row]
         return max(0.0, own if own < stepping else stepping)
+
+    def accuracy_confidence(self, row: int) -> float:
+        """Return the largest level at which all budgets of accuracy hold, each by itself, with a share of the error."""
+        confidence = 1 - (1 - self.of_accuracy(row).confidence) / self._family.share
+        return confidence if confidence > 0 else 0.0
 
     def missed(self, row: int, level: float, count: int) -> int | None:
         """Return the place of the first check that does not hold at the level of a step."""
@@ -359,9 +379,9 @@ class _Tests:
         return own
 
     def _levels(self, row: int, level: float) -> tuple[float, float]:
-        """Return the level of latencies, and that of accuracies: once for all that share one, not below the asked."""
+        """Return the level of latencies, and that of accuracies."""
         own = with_share(level, self._shares[row])
-        return own, max(level ** self._table.sharing[row], self._budgets.confidence)
+        return own, self._family.accuracy_level(row, level, self._budgets.confidence)
 
     def _effective(self, row: int, count: int) -> int:
         return count if self.shares_variance[row] else self._count
@@ -571,7 +591,8 @@ class AllShortfalls:
         row = self._rows[candidate]
         counted = row in self._counted
         # At the level of the next candidate to hold.
-        level = None if judged else _accuracy_level(self._judged, row, self._steps[counted])
+        family, step = self._judged.family, self._steps[counted]
+        level = None if judged else family.accuracy_level(row, step.level, self._budgets.confidence)
         # Of latencies the bound alone: the confidence of a budget that its own estimate misses is not shown.
         checks: Sequence[BudgetCheck | float | None] = judged or (
             *[column[row] for column in self._bounds[counted]],
@@ -638,7 +659,7 @@ def _next_step(judged: Judgement, *, counted: bool, proven: int = 0, all_count: 
 
 def _latency_bounds(judged: Judgement, step: _NextStep) -> list[Sequence[float | None]]:
     """Return the bounds of all candidates for each budget of latency."""
-    table, share = judged.table, judged.family.latency_share
+    table, share = judged.table, judged.family.share
     levels = [with_share(step.level, share * own) for own in table.error_share]
 
     def bounds(percentile: float) -> Sequence[float | None]:
@@ -651,10 +672,6 @@ def _latency_bounds(judged: Judgement, step: _NextStep) -> list[Sequence[float |
     ]
 
 
-def _accuracy_level(judged: Judgement, row: int, step: _NextStep) -> float:
-    return max(step.level ** judged.table.sharing[row], judged.budgets.confidence)
-
-
 def _accuracy_bounds(judged: Judgement, step: _NextStep) -> list[Sequence[float | None]]:
     """Return the bounds of all candidates for each budget of accuracy."""
     budgets = judged.budgets
@@ -662,17 +679,17 @@ def _accuracy_bounds(judged: Judgement, step: _NextStep) -> list[Sequence[float 
     if limits == (None, None):
         return []
 
+    family, table = judged.family, judged.table
+    levels = tuple(family.accuracy_level(row, step.level, budgets.confidence) for row in range(table.count))
+
     def bounds() -> list[Sequence[float | None]]:
         by_row = [
-            [
-                None if check is None else check.at(_accuracy_level(judged, row, step)).bound
-                for check in accuracy_checks(candidate, budgets)
-            ]
-            for row, candidate in enumerate(judged.table.candidates)
+            [None if check is None else check.at(level).bound for check in accuracy_checks(candidate, budgets)]
+            for level, candidate in zip(levels, table.candidates, strict=True)
         ]
         return list(zip(*by_row, strict=True))
 
-    return judged.table.kept(("accuracy bounds", limits, budgets.confidence, step), bounds)
+    return table.kept(("accuracy bounds", limits, levels), bounds)
 
 
 def next_bounds(judged: Judgement, *, proven: int, all_count: bool) -> list[Sequence[float | None]]:

@@ -4,7 +4,6 @@ A question then compares columns of numbers with its limits, and makes objects o
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -111,14 +110,10 @@ class AccuracyTests(NamedTuple):
     checks : tuple of BudgetCheck
     confidence : float
         The largest level at which all of them hold, each by itself.
-    stepping : float
-        The same for stepping down. Judged once for all that share the accuracy, it must hold at level ** sharing; the
-        root puts it on the scale of one test.
     """
 
     checks: tuple[BudgetCheck, ...]
     confidence: float
-    stepping: float
     by_level: dict[float, tuple[BudgetCheck, ...]]
 
     def at(self, level: float) -> tuple[BudgetCheck, ...]:
@@ -135,7 +130,7 @@ class CandidateTable:
     def __init__(self, candidates: Sequence[Candidate], references: tuple[ReferenceType[Candidate], ...]) -> None:
         self.references = references
         self.count = len(candidates)
-        self.sharing = _sharing(candidates)
+        self.shared_accuracy = tuple(map(_accuracy_evidence, candidates))
         self.error_share = tuple(candidate.error_share for candidate in candidates)
         self.quality_open = tuple(candidate.quality_open for candidate in candidates)
         self._columns: dict[Hashable, Any] = {}
@@ -180,9 +175,7 @@ class CandidateTable:
     def accuracy_tests_of(self, row: int, budgets: Budgets) -> AccuracyTests:
         """Check the budgets of accuracy of one candidate."""
         checks = tuple(check for check in accuracy_checks(self.candidate(row), budgets) if check is not None)
-        confidence = min((check.confidence for check in checks), default=1.0)
-        holds = confidence >= budgets.confidence
-        return AccuracyTests(checks, confidence, confidence ** (1 / self.sharing[row]) if holds else confidence, {})
+        return AccuracyTests(checks, min((check.confidence for check in checks), default=1.0), {})
 
     def missing(self, budgets: Budgets) -> Sequence[MissingEvidence | None]:
         """Return what has to be measured of each candidate before it can be judged."""
@@ -296,14 +289,8 @@ def _by_round(candidates: Sequence[Candidate], percentiles: Sequence[float]) -> 
     return several or [np.zeros((2, len(percentiles)))]
 
 
-def _sharing(candidates: Sequence[Candidate]) -> tuple[int, ...]:
-    """Count the candidates that share the accuracy of each: the same items with the same outcomes."""
-    evidence = [_accuracy_evidence(candidate) for candidate in candidates]
-    count = Counter(evidence)
-    return tuple(count[item] for item in evidence)
-
-
 def _accuracy_evidence(candidate: Candidate) -> int:
+    """Return what candidates that share an accuracy have in common: the same items with the same outcomes."""
     accuracy = candidate.accuracy
     arrays = (accuracy.drop, accuracy.short, accuracy.hits) if accuracy is not None else ()
     # By identity: loading gives equal accuracies one object. A candidate without evidence shares with none.

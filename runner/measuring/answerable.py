@@ -12,7 +12,8 @@ from catalog.declaration import Catalog, Strategy
 from catalog.declaration.schema import SloSpec
 from catalog.statistics.drop_bounds import AlikeImages, DropBound, PairedCounts, upper_share
 from catalog.statistics.intervals import model_reason, refuse
-from catalog.statistics.outcomes import sidak
+from catalog.statistics.looks import with_share
+from catalog.statistics.outcomes import COUNTED, sidak
 from catalog.statistics.planning import ROUNDS_MAX
 from catalog.units import counted
 from runner.measuring.round_inputs import SystematicInputs, systematic_inputs
@@ -85,7 +86,8 @@ def _of_draws(draw: SystematicInputs, rounds: int, percentile: float) -> str | N
 
 def _accuracy(catalog: Catalog, subject: Subject, slo: SloSpec) -> Iterator[str]:
     drop, floor = slo.accuracy.max_drop_pp, slo.accuracy.min_pct
-    level = _level([strategy for strategy in catalog.strategies() if strategy.subject == subject.name])
+    strategies = [strategy for strategy in catalog.strategies() if strategy.subject == subject.name]
+    level = _level(strategies, with_latency=bool(slo.latency_s))
     if level is None or (drop is None and floor is None):
         return
     if subject.metric != "accuracy":
@@ -112,10 +114,11 @@ def _shown(items: int, bound: float, unit: "Unit") -> str:
     return cannot_show(items, bound, unit)
 
 
-def _level(strategies: Sequence[Strategy]) -> float | None:
+def _level(strategies: Sequence[Strategy], *, with_latency: bool) -> float | None:
     """Return the mildest level at which the accuracy of a changed model is judged; None where no model is changed.
 
-    The strategies whose answers do not change may be proven before, and leave the family then.
+    Where latencies are judged too, all others may be far beyond a budget and leave the family. Of accuracies alone the
+    strategies whose answers do not change may be proven before, and leave it then.
     """
     # Placements share an accuracy, as does a partition with what it cuts.
     accuracies = [
@@ -124,5 +127,7 @@ def _level(strategies: Sequence[Strategy]) -> float | None:
     changed = [accuracy for accuracy in accuracies if accuracy]
     if not changed:
         return None
+    if with_latency and len(strategies) > 1:
+        return with_share(CONFIDENCE, COUNTED)
     sharing = max(Counter(changed).values())
     return sidak(CONFIDENCE, comparisons=len(changed)) ** sharing

@@ -371,6 +371,33 @@ def test_candidates_far_beyond_the_budget_cost_a_close_one_nothing() -> None:
     assert not asserted(recommend([close, *near], p90(0.99 * enough)))
 
 
+def with_drop(member: Candidate, lost: int) -> Candidate:
+    """Return a candidate that loses so many of 2000 items, counted for it alone."""
+    hits = np.arange(2000) >= lost
+    drop = hit_drop(np.ones(2000, dtype=np.bool_), hits)
+    accuracy = AccuracyMeasurement("top1", drop.drop_pp, drop.drop_pp, 2000, hits=hits, drop=drop)
+    return replace(member, accuracy=accuracy, changed=True)
+
+
+def test_candidates_that_lose_far_too_much_cost_a_close_one_nothing() -> None:
+    close, faster = TWELVE[-1], TWELVE[:-1]
+    enough = (steadied(TWELVE, 90)[close].upper_s(1 - 0.9 * 0.049) or 0) * 1.0001
+    budgets = replace(p90(enough), max_accuracy_drop_pp=1.0)
+    assert asserted(recommend([*(with_drop(member, 100) for member in faster), close], budgets)) == {close.operator}
+    assert not asserted(recommend([*(with_drop(member, 19) for member in faster), close], budgets))
+
+
+def test_accuracies_are_shared_among_the_candidates_that_count() -> None:
+    # Of each pair with one accuracy the slow one is far beyond the budget: two wrong accuracies would err apart.
+    fast = [with_drop(rounds(name, 0.1, 0.0001), 9) for name in "ab"]
+    slow = [replace(member, placement="cloud", latency_s=tuple(9 * one for one in member.latency_s)) for member in fast]
+    drop = fast[0].accuracy.drop  # type: ignore[union-attr]
+    level = 1 - 0.9 * (1 - 0.95**0.5)
+    for share, together in ((level - 0.001, set()), (level + 0.001, {"a", "b"})):
+        budgets = replace(p90(0.2), max_accuracy_drop_pp=drop.upper_pp(share))  # type: ignore[union-attr]
+        assert asserted(recommend([*fast, *slow], budgets)) == together
+
+
 def test_an_accuracy_shared_by_all_is_one_test() -> None:
     hits = np.arange(2000) >= 12
     drop = hit_drop(np.ones(2000, dtype=np.bool_), hits)

@@ -7,7 +7,8 @@ from scipy import special, stats
 from catalog.statistics.drop_bounds import PairedCounts
 from catalog.statistics.drops import hit_drop, mcnemar_exact, pair_items
 from catalog.statistics.feasibility import drop_within
-from catalog.statistics.outcomes import ComparisonOutcome
+from catalog.statistics.outcomes import COUNTED, ComparisonOutcome
+from catalog.statistics.posterior import drop_probability
 
 
 def hits(both: int, lost: int, gained: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -123,14 +124,18 @@ def multinomial(lost: np.ndarray, gained: np.ndarray, items: int, share_lost: fl
     return np.asarray(np.exp(ways + powers))
 
 
+def outcomes(items: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of items lost and gained of every outcome."""
+    count = np.indices((items + 1,) * 2)
+    return tuple(number[count.sum(axis=0) <= items] for number in count)  # type: ignore[return-value]
+
+
 def least_coverage(items: int, level: float) -> float:
     """Return the least chance over true shares that the bound is not below the drop; every outcome is enumerated.
 
     The chance falls where a bound is passed, so the pairs include drops just above a bound.
     """
-    lost, gained = (
-        count[np.add(*np.indices((items + 1, items + 1))) <= items] for count in np.indices((items + 1,) * 2)
-    )
+    lost, gained = outcomes(items)
     pairs = zip(lost.tolist(), gained.tolist(), strict=True)
     bounds = np.array([PairedCounts(*pair, items).upper_pp(level) for pair in pairs]) / 100
     shares = np.unique([*np.linspace(0, 1, 21), *np.geomspace(1e-4, 0.1, 15)])
@@ -150,6 +155,23 @@ def least_coverage(items: int, level: float) -> float:
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.9972])
 def test_the_bound_covers_every_drop_by_enumeration(items: int, level: float) -> None:
     assert least_coverage(items, level) >= level - 1e-9
+
+
+@pytest.mark.parametrize(("items", "limit"), [(20, 5.0), (40, 5.0), (40, 20.0)])
+def test_what_is_not_far_beyond_a_limit_is_asserted_as_rarely_as_its_share_of_the_error_allows(
+    items: int, limit: float
+) -> None:
+    lost, gained = outcomes(items)
+    pairs = list(zip(lost.tolist(), gained.tolist(), strict=True))
+    error = np.array([1 - PairedCounts(*pair, items).confidence_at_most(limit) for pair in pairs])
+    drops = [hit_drop(*hits(0, *pair, items - sum(pair))) for pair in pairs]
+    counted = np.array([drop_probability(drop, limit) for drop in drops]) >= 1 - COUNTED
+    for drop in limit / 100 + np.array([1e-9, 0.02, 0.1, 0.3]):
+        for share in (0.0, 0.01, 0.1, 0.3):
+            chance = multinomial(lost, gained, items, drop + share, share)
+            for level in (0.05, 0.01, 0.001):
+                asserted = chance[(error <= COUNTED * level) & counted].sum()
+                assert asserted <= level * chance[counted].sum() + 1e-12
 
 
 @pytest.mark.parametrize(
