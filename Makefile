@@ -11,7 +11,7 @@ help:  ## list the targets
 # which takes more than all else that it does then (24 of 39 ms).
 # pip would compile what it installs on one core, which takes half of its time; a few templates are no Python. The tests
 # that packages bring along, a quarter of all, are imported by nobody. The packages of this project are compiled with
-# the others, or each process of the tests would compile them.
+# the others, or each process of the tests would compile them. Once: to look at what is compiled takes seconds, too.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 PIP_WHEEL := $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation
 COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' .venv/lib catalog recommender runner tierserver >/dev/null || true
@@ -22,7 +22,7 @@ COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' .venv/lib catalog 
 	@$(PYTHON) -m venv .venv
 	@echo "Installing the locked packages into .venv ..."
 	@$(PIP) --constraint requirements.lock --config-settings editable_mode=compat --editable '.[postgres]'
-	@$(COMPILE)
+	@$(if $(filter demo serve,$(MAKECMDGOALS)),$(COMPILE))
 	@touch $@
 
 .venv/.ready: .venv/.installed

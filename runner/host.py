@@ -207,7 +207,9 @@ def versions() -> dict[str, str]:
     return {name: _version(name) for name in ("onnx", "onnxruntime", "numpy", "pillow")}
 
 
+@functools.cache
 def _version(package: str) -> str:
+    """Return the version of an installed package; kept, as every strategy asks and files are parsed for it."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -368,4 +368,5 @@ def test_the_runtime_for_gpus_alone_is_a_runtime(monkeypatch: pytest.MonkeyPatch
         return expected["onnxruntime"] if package == "onnxruntime-gpu" else expected[package]
 
     monkeypatch.setattr(host, "version", version)
+    host._version.cache_clear()
     assert versions() == expected

@@ -19,6 +19,9 @@ from runner.measuring.tiers import Scale
 from runner.subjects.embedded.datasets import FashionDataset
 from runner.subjects.embedded.registry import BUILTIN
 
+# `evidence.db` is a migrated copy: to make one takes longer than most of these tests.
+pytestmark = pytest.mark.usefixtures("database_url")
+
 CATALOG = """\
 version: 1
 subjects:

@@ -198,9 +198,9 @@ class Track:
 
 
 @pytest.fixture
-def track(tmp_path: Path) -> Iterator[Track]:
+def track(tmp_path: Path, database_url: str) -> Iterator[Track]:
     declare(tmp_path)
-    with open_database(tmp_path / "evidence.db", create=True) as database:
+    with open_database(database_url) as database:
         yield Track(tmp_path, database)
 
 

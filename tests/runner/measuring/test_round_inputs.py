@@ -27,6 +27,9 @@ from runner.measuring.setups import Setups, store_environment, sync_strategies
 from runner.measuring.stopping import Look, planned_looks
 from runner.measuring.tiers import Scale
 
+# `evidence.db` is a migrated copy: to make one takes longer than most of these tests.
+pytestmark = pytest.mark.usefixtures("database_url")
+
 PICTURES = 40
 OWN: dict[str, Any] = {
     "version": 1,
