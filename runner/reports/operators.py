@@ -36,7 +36,7 @@ def _summary(analysis: GraphAnalysis) -> Table:
     chains = len(analysis.skeleton) - len(analysis.sub_graphs)
     # Names come from the model file and may hold what rich takes for markup.
     table.add_row("model", analysis.path.name, size(analysis.size_bytes))
-    states = {name for state in analysis.states for name in (state.input, state.output)}
+    states = _state_names(analysis)
     for what, tensors in (("input", analysis.inputs), ("output", analysis.outputs)):
         for tensor in tensors:
             kind = f"{what}, state" if tensor.name in states else what
@@ -91,10 +91,23 @@ def _cuts(analysis: GraphAnalysis) -> Table:
                 size(cut.tail_bytes),
                 size(cut.difference_bytes),
                 where_text(analysis, cut),
-                "\n".join(tensor_text(tensor) for tensor in (*cut.tensors, *cut.side)),
+                _crossing(analysis, cut),
                 size(cut.crossing_bytes),
             )
     return table
+
+
+def _crossing(analysis: GraphAnalysis, cut: Cut) -> str:
+    """Return a line for each tensor that crosses; states, of which a decoder has two a layer, are counted."""
+    states = _state_names(analysis)
+    tensors = [tensor for tensor in (*cut.tensors, *cut.side) if tensor.name not in states]
+    count = len(cut.tensors) + len(cut.side) - len(tensors)
+    return "\n".join([*map(tensor_text, tensors), *([counted(count, "state")] if count else [])])
+
+
+def _state_names(analysis: GraphAnalysis) -> frozenset[str]:
+    """Return the inputs and outputs that are states."""
+    return frozenset(name for state in analysis.states for name in (state.input, state.output))
 
 
 def where_text(analysis: GraphAnalysis, cut: Cut) -> str:

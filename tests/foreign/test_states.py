@@ -486,6 +486,15 @@ def test_a_recurrent_network_is_cut_and_its_states_cross(tmp_path: Path) -> None
     assert same_bits(outputs(model, feed), chained(folder, feed))
 
 
+def test_the_analysis_marks_states_and_counts_those_that_cross(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(lambda: app(["operators", str(_decoder(tmp_path))])) == 0
+    shown = capsys.readouterr().out
+    assert "input, state   past_key_values.3.value" in shown and "output, state  present.3.value" in shown
+    assert "8 states" in shown
+
+
 @pytest.mark.parametrize("make", [_decoder, _recurrent])
 @pytest.mark.parametrize("with_data", [False, True])
 def test_init_writes_a_catalog_that_is_valid(
