@@ -1,5 +1,6 @@
 """Tables of smooth functions that are slow to compute and asked for again and again, such as inverse tails."""
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -20,8 +21,9 @@ class HermiteTable:
 
     Attributes
     ----------
-    nodes, values, slopes : list of float
-        Ascending nodes. Lists, because looking one number up takes a fraction of what it takes in an array.
+    nodes, values, slopes : array of float
+        Ascending nodes. Python's arrays: looking one number up takes a fraction of what it takes in NumPy's, and the
+        tables of a subject take a quarter of the memory of lists, so that a processor's cache holds them.
 
     Examples
     --------
@@ -31,27 +33,28 @@ class HermiteTable:
     (1.349859, True)
     """
 
-    nodes: list[float]
-    values: list[float]
-    slopes: list[float]
+    nodes: "array[float]"
+    values: "array[float]"
+    slopes: "array[float]"
 
     @classmethod
     def of(cls, nodes: NDArray[np.float64], values: NDArray[np.float64], slopes: NDArray[np.float64]) -> "HermiteTable":
         """Take arrays of one length."""
-        return cls(nodes.tolist(), values.tolist(), slopes.tolist())
+        return cls(*(array("d", column.tolist()) for column in (nodes, values, slopes)))
 
     def at(self, place: float) -> float | None:
         """Return the function there; None beyond the nodes."""
-        right = bisect_right(self.nodes, place)
-        if not 0 < right < len(self.nodes):
+        nodes, values, slopes = self.nodes, self.values, self.slopes
+        right = bisect_right(nodes, place)
+        if not 0 < right < len(nodes):
             return None
         left = right - 1
-        start = self.nodes[left]
-        width = self.nodes[right] - start
+        start = nodes[left]
+        width = nodes[right] - start
         share = (place - start) / width
         rest = 1 - share
-        return rest * rest * ((1 + 2 * share) * self.values[left] + share * width * self.slopes[left]) + (
-            share * share * ((3 - 2 * share) * self.values[right] - rest * width * self.slopes[right])
+        return rest * rest * ((1 + 2 * share) * values[left] + share * width * slopes[left]) + (
+            share * share * ((3 - 2 * share) * values[right] - rest * width * slopes[right])
         )
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 from recommender.ranking.candidates import Candidate
@@ -29,6 +29,8 @@ _FIGURES = 3
 _ROUNDING = 1e-8
 
 
+# Limits are tried at the bounds and estimates of candidates, which are the same in every question.
+@lru_cache(maxsize=4096)
 def up(value: float) -> float:
     """Round a limit up to three figures.
 
@@ -235,13 +237,15 @@ class _Standing:
         same = (limit.field, limit.percentile)
         return next(place for place, own in enumerate(self.limits) if (own.field, own.percentile) == same)
 
-    def kept(self, place: int, row: int) -> bool:
-        """Return whether the evidence shows that the budget holds."""
-        return self.limits[place].keeps(self.bounds[place][row])
+    @cached_property
+    def kept(self) -> Sequence[Sequence[bool]]:
+        """For each limit and row, whether the evidence shows that the budget holds."""
+        return [list(map(limit.keeps, bounds)) for limit, bounds in zip(self.limits, self.bounds, strict=True)]
 
-    def within(self, place: int, row: int) -> bool:
-        """Return whether the estimate keeps the budget."""
-        return self.limits[place].keeps(self.estimates[place][row])
+    @cached_property
+    def within(self) -> Sequence[Sequence[bool]]:
+        """For each limit and row, whether the estimate keeps the budget."""
+        return [list(map(limit.keeps, values)) for limit, values in zip(self.limits, self.estimates, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -277,7 +281,7 @@ def _budget_relaxed(limit: _Limit, ground: _Ground) -> Relaxation | None:
         changed = limit.to(value, ground.budgets)
         best = ground.deciding.decision(changed, ground.constraints)
         # What is kept anyway is not what stood in the way.
-        if best is None or ground.now.kept(ground.now.place(limit), ground.among.index(best.candidate)):
+        if best is None or ground.now.kept[ground.now.place(limit)][ground.among.index(best.candidate)]:
             return None
         cost = COST_OF_GIVING_UP if value is None else limit.cost(value)
         change = Change(limit.field, None, limit.percentile, limit.value, value, cost, changed, ground.constraints)
@@ -321,12 +325,13 @@ def _values(limit: _Limit, standing: _Standing) -> tuple[list[float], list[float
     """
     place = standing.place(limit)
     others = [other for other in range(len(standing.limits)) if other != place]
+    now, kept, within = standing.limits[place], standing.kept, standing.within
     bounds, estimates = set(), set()
     for row, (bound, estimate) in enumerate(zip(standing.bounds[place], standing.estimates[place], strict=True)):
-        if bound is not None and not standing.kept(place, row) and all(standing.kept(other, row) for other in others):
+        if bound is not None and not kept[place][row] and all(kept[other][row] for other in others):
             bounds.add(limit.lenient(bound))
-        missed = estimate is not None and standing.limits[place].beyond(estimate) > 0
-        if estimate is not None and missed and all(standing.within(other, row) for other in others):
+        missed = estimate is not None and now.beyond(estimate) > 0
+        if estimate is not None and missed and all(within[other][row] for other in others):
             estimates.add(limit.lenient(estimate))
     nearest_last = limit.field == "min_accuracy_pct"
     return sorted(bounds, reverse=nearest_last), sorted(estimates, reverse=nearest_last)
@@ -336,6 +341,8 @@ def _loosenings(
     candidates: Sequence[Candidate], budgets: Budgets, constraints: Constraints
 ) -> Iterator[Sequence[Change]]:
     """Yield, for each constraint that alone excludes something, its changes, the cheapest first."""
+    if not constraints.any_set:
+        return
     alone: dict[tuple[str, str], list[tuple[Breach, ...]]] = {}
     for candidate in candidates:
         broken = breaches(candidate, constraints)
