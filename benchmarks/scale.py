@@ -27,7 +27,7 @@ from sqlalchemy import Connection, inspect, text
 
 from catalog.evidence.database import Database, open_database
 from catalog.exchange import import_files
-from catalog.statistics.tables import OFTEN
+from catalog.statistics.log_estimate import OFTEN
 from recommender.answer.respond import respond
 from recommender.answer.tabulation import tabulate
 from recommender.evidence.snapshots import Snapshots

@@ -20,18 +20,24 @@ from catalog.evidence.strategy_evidence import (
     in_canonical_order,
 )
 from catalog.keys import content_key
-from catalog.statistics.comparison import Comparison, Question, compare_pairs, round_variances
+from catalog.statistics.comparison import (
+    Comparison,
+    Question,
+    Rank,
+    Ranking,
+    compare_pairs,
+    rank_strategies,
+    round_variances,
+)
 from catalog.statistics.description import SampleDescription, describe
 from catalog.statistics.drops import AccuracyDrop, hit_drop, mean_iou_drop, pair_items
 from catalog.statistics.families import StudiedOperator, strategy_name, study_families
 from catalog.statistics.intervals import PercentileInterval, percentile_intervals
 from catalog.statistics.outcomes import ComparisonOutcome
 from catalog.statistics.rank_tests import ADJUSTMENTS
-from catalog.statistics.ranking import Rank, Ranking, rank_strategies
 from catalog.statistics.samples import Samples
 from catalog.statistics.study_analysis import FamilyAnalysis, PairComparison, analyse_families
-from catalog.statistics.variance_shares import VarianceShares, variance_shares
-from catalog.statistics.variances import RatioVariance, StrategyVariances
+from catalog.statistics.variances import RatioVariance, StrategyVariances, VarianceShares, variance_shares
 from catalog.units import counted
 
 

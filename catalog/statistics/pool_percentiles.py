@@ -8,6 +8,9 @@ the part of the pool that it was drawn from. The correction vanishes where the c
 
 Deleting a round at a time shows how far the result would have been another with other rounds and other inputs
 (pseudo-values by round). The whole procedure is repeated each time, the choice of the curve included.
+
+Rounds start faster or slower, so that each has a level of its own beside the curve, which is fitted to all of them
+together.
 """
 
 from collections.abc import Sequence
@@ -18,7 +21,361 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.statistics.input_draw import SampleDesign
-from catalog.statistics.pool_distribution import CorrectedCurve, CurveFit, Distribution, SizedSamples
+
+# Of thirty samples; more samples carry more.
+_KNOTS = 5
+_KNOTS_AT = 30
+_KNOTS_POWER = 0.35
+# The outermost knots: beyond them the curve is a line, so that a few odd sizes do not bend it.
+_OUTERMOST = 0.02
+# From hardly any smoothing to a straight line; which of them is used, generalized cross-validation says.
+_PENALTIES = np.concatenate([[1e-6], np.geomspace(1e-4, 1e3, 8)])
+_SMALLEST_RIDGE = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class CurveBasis:
+    """Functions of the log size that a curve is made of: a line, and cubic pieces that are lines beyond the last knots.
+
+    Attributes
+    ----------
+    knots : float array, shape (knots,)
+        Ascending, of the log size, scaled to 0 for the smallest and 1 for the largest input of the pool.
+    smallest, span : float
+        Of the log sizes.
+    """
+
+    knots: NDArray[np.float64]
+    smallest: float
+    span: float
+
+    @classmethod
+    def of_pool(cls, log_size: NDArray[np.float64], *, samples: int) -> Self | None:
+        """Choose knots for ascending log sizes of a pool; None where all inputs have one size."""
+        smallest, span = float(log_size[0]), float(log_size[-1] - log_size[0])
+        if not span > 0:
+            return None
+        count = round(_KNOTS * max(samples / _KNOTS_AT, 1.0) ** _KNOTS_POWER)
+        places = np.linspace(_OUTERMOST, 1 - _OUTERMOST, count) * (log_size.size - 1)
+        # Many inputs of one size would be several knots at one place.
+        return cls(np.unique((log_size[places.round().astype(np.int64)] - smallest) / span), smallest, span)
+
+    def columns(self, log_size: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the functions at these sizes, shape (sizes, functions): the line first."""
+        scaled = (log_size - self.smallest) / self.span
+        if self.knots.size < 3:
+            return scaled[:, np.newaxis]
+        # Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2nd edition, equations 5.4 and 5.5.
+        cubes = np.maximum(scaled[:, np.newaxis] - self.knots, 0) ** 3
+        pieces = (cubes[:, :-1] - cubes[:, -1:]) / (self.knots[-1] - self.knots[:-1])
+        return np.concatenate([scaled[:, np.newaxis], pieces[:, :-1] - pieces[:, -1:]], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class SizeCurve:
+    """A fitted curve with the level of each round.
+
+    Attributes
+    ----------
+    coefficients : float array, shape (functions,)
+    level : float array, shape (rounds,)
+        Zero of a round without samples.
+    freedom : float
+        How many parameters the fit has effectively used.
+    """
+
+    coefficients: NDArray[np.float64]
+    level: NDArray[np.float64]
+    freedom: float
+
+
+def fit_size_curves(
+    log_latency: NDArray[np.float64],
+    round_position: NDArray[np.int64],
+    columns: NDArray[np.float64],
+    selections: Sequence[NDArray[np.bool_]],
+) -> list[SizeCurve]:
+    """Fit a curve and the levels of the rounds to each selection of the samples.
+
+    Parameters
+    ----------
+    log_latency : float array, shape (samples,)
+    round_position : int array, shape (samples,)
+    columns : float array, shape (samples, functions)
+        Of `CurveBasis`, the line first.
+    selections : sequence of bool array, shape (samples,)
+        Each with at least one sample.
+
+    Returns
+    -------
+    list of SizeCurve
+
+    Notes
+    -----
+    Least squares with a penalty on all functions but the line, of the size that generalized cross-validation prefers
+    for the selection. The mean of a round would not do for its level: it depends on the inputs that the round drew.
+
+    References
+    ----------
+    G. H. Golub, M. Heath and G. Wahba, Generalized cross-validation as a method for choosing a good ridge parameter,
+    Technometrics 21 (1979).
+    """
+    joint = np.concatenate([columns, log_latency[:, np.newaxis]], axis=1)
+    rounds = int(round_position.max()) + 1
+    means = np.zeros((len(selections), rounds, joint.shape[1]))
+    products = np.zeros((len(selections), joint.shape[1], joint.shape[1]))
+    counts = np.zeros((len(selections), rounds))
+    for row, selection in enumerate(selections):
+        number, own = round_position[selection], joint[selection]
+        counts[row] = np.bincount(number, minlength=rounds)
+        sums = np.zeros((rounds, joint.shape[1]))
+        np.add.at(sums, number, own)
+        means[row] = sums / np.maximum(counts[row], 1)[:, np.newaxis]
+        # The levels are fitted by leaving the mean of each round out of everything else.
+        centred = own - means[row, number]
+        products[row] = centred.T @ centred
+    coefficients, freedom = _penalized(products, counts.sum(axis=1), (counts > 0).sum(axis=1))
+    return [
+        SizeCurve(own, (mean[:, -1] - mean[:, :-1] @ own) * (count > 0), float(used))
+        for own, mean, count, used in zip(coefficients, means, counts, freedom, strict=True)
+    ]
+
+
+def _penalized(
+    products: NDArray[np.float64], samples: NDArray[np.float64], levels: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the coefficients of the best penalty and the parameters used, a row for each matrix of cross products."""
+    gram, target, square = products[:, :-1, :-1], products[:, :-1, -1], products[:, -1, -1]
+    functions = gram.shape[1]
+    curved = np.diag(np.r_[0.0, np.ones(functions - 1)])
+    scale = np.trace(gram, axis1=1, axis2=2).clip(_SMALLEST_RIDGE)
+    # Samples of one size would leave the matrix without an inverse.
+    ridge = _SMALLEST_RIDGE * scale[:, np.newaxis, np.newaxis] * np.eye(functions)
+    inverse = np.linalg.inv((gram + ridge)[:, np.newaxis] + _PENALTIES[:, np.newaxis, np.newaxis] * curved)
+    coefficients = (inverse @ target[:, np.newaxis, :, np.newaxis])[..., 0]
+    explained = 2 * (coefficients * target[:, np.newaxis]).sum(axis=-1)
+    explained -= ((coefficients @ gram) * coefficients).sum(axis=-1)
+    freedom = levels[:, np.newaxis] + (inverse * gram[:, np.newaxis]).sum(axis=(2, 3))
+    left = np.maximum(samples[:, np.newaxis] - freedom, 0.5)
+    score = np.maximum(square[:, np.newaxis] - explained, 1e-18) / left**2
+    best, row = score.argmin(axis=1), np.arange(len(products))
+    return coefficients[row, best], freedom[row, best]
+
+
+# Residuals come from this many samples of nearly the size: a throttled tier has two bands, a normal error has one.
+_NEIGHBOURS = 15
+# The pool is large and smooth: this many of its inputs, evenly spread by size, stand for all.
+_POOL_POINTS = 256
+# The samples that a fit without one round needs beyond its levels; with fewer there is no curve.
+_FEWEST_BEYOND_LEVELS = 8
+# A measured latency counts as spread over so much of its neighbours' residuals: a single latency would make the
+# distribution a staircase, whose jackknife knows its variance badly. It narrows as samples are added.
+_SPREAD = 0.7
+_SPREAD_AT = 30
+_SPREAD_POWER = 1 / 3
+# Above this quantile of the sizes few inputs are drawn, and the highest percentiles are decided.
+_TAIL_ABOVE = 0.97
+
+
+@dataclass(frozen=True)
+class CurveFit:
+    """How well sizes tell latencies apart.
+
+    Attributes
+    ----------
+    explained : float
+        The share of the variance of the log latency over inputs that their sizes explain; 0 where sizes are unknown.
+    tail_inputs : int
+        Distinct sizes measured among the three percent of largest inputs.
+    tail_clarity : float
+        By how many standard deviations of their residuals the curve rises there.
+    """
+
+    explained: float = 0.0
+    tail_inputs: int = 0
+    tail_clarity: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Distribution:
+    """Values in ascending order with the share of the pool at or below each."""
+
+    values: NDArray[np.float64]
+    share: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, values: Sequence[NDArray[np.float64]], weights: Sequence[NDArray[np.float64]]) -> Self:
+        """Add up values with weights that may be negative; the sum is made monotone."""
+        joined = np.concatenate(values)
+        order = np.argsort(joined)
+        share = np.cumsum(np.concatenate(weights)[order])
+        rising = np.maximum.accumulate(share)
+        falling = np.minimum.accumulate(share[::-1])[::-1]
+        return cls(joined[order], (rising + falling) / 2)
+
+    def quantiles(self, shares: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the smallest values with at least these shares."""
+        return self.values[np.minimum(np.searchsorted(self.share, shares), self.values.size - 1)]
+
+
+@dataclass(frozen=True, eq=False)
+class SizedSamples:
+    """Samples in ascending order of size, with what a curve is made of at them and over the pool."""
+
+    log_latency: NDArray[np.float64]
+    round_position: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    certain: NDArray[np.bool_]
+    log_size: NDArray[np.float64]
+    pool_log_size: NDArray[np.float64]
+    basis: CurveBasis
+
+    @classmethod
+    def by_size(
+        cls, log_latency: NDArray[np.float64], round_position: NDArray[np.int64], design: SampleDesign
+    ) -> Self | None:
+        """Sort the samples; None where there is no curve to be fitted."""
+        if design.size is None or design.pool_size is None:
+            return None
+        drawn = np.bincount(round_position[~design.certain])
+        least = drawn.sum() if drawn.size < 2 else drawn.sum() - drawn.max()
+        if least - max(drawn.size - 1, 1) < _FEWEST_BEYOND_LEVELS:
+            return None
+        # The pool is evenly spread by size, in the middle of equal parts.
+        points = min(_POOL_POINTS, design.pool_size.size)
+        places = ((np.arange(points) + 0.5) / points * design.pool_size.size).astype(np.int64)
+        basis = CurveBasis.of_pool(np.log1p(design.pool_size), samples=int(drawn.sum()))
+        if basis is None:
+            return None
+        order = np.argsort(design.size, kind="stable")
+        return cls(
+            log_latency[order],
+            round_position[order],
+            design.weight[order],
+            design.certain[order],
+            np.log1p(design.size[order]),
+            np.log1p(design.pool_size[places]),
+            basis,
+        )
+
+    def corrected_curves(self, selections: Sequence[NDArray[np.bool_]]) -> list["CorrectedCurve"]:
+        """Fit a curve to each selection of the samples."""
+        columns, pool_columns = self.basis.columns(self.log_size), self.basis.columns(self.pool_log_size)
+        curves = fit_size_curves(self.log_latency, self.round_position, columns, selections)
+        return [
+            CorrectedCurve.of(self, curve, selection, columns, pool_columns)
+            for curve, selection in zip(curves, selections, strict=True)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class CorrectedCurve:
+    """A curve over the pool, and what the samples of one selection say it misses.
+
+    `expected`, `residual`, `weight` and `neighbours` are of the samples: what the curve says, by how much it errs, the
+    part of the pool, and the residuals of the neighbours. `pool_expected` and `pool_neighbours` are of the pool, and
+    `level` is of the selected rounds.
+    """
+
+    expected: NDArray[np.float64]
+    residual: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    neighbours: NDArray[np.float64]
+    pool_expected: NDArray[np.float64]
+    pool_neighbours: NDArray[np.float64]
+    level: NDArray[np.float64]
+    spread: float
+    log_size: NDArray[np.float64]
+    tail_from: float
+
+    @classmethod
+    def of(
+        cls,
+        samples: SizedSamples,
+        curve: SizeCurve,
+        selection: NDArray[np.bool_],
+        columns: NDArray[np.float64],
+        pool_columns: NDArray[np.float64],
+    ) -> Self:
+        """Take the residuals of the selected samples around their curve."""
+        number, certain = samples.round_position[selection], samples.certain[selection]
+        kept = np.unique(number[~certain])
+        expected = columns[selection] @ curve.coefficients
+        residual = samples.log_latency[selection] - curve.level[number] - expected
+        # A fit with as many parameters as samples would leave no residuals at all.
+        residual *= np.sqrt(residual.size / max(residual.size - curve.freedom, 1.0))
+        # The rounds share what is not certain; a certain input counts once.
+        weight = np.where(certain, samples.weight[selection] * kept.size, samples.weight[selection])
+        size = samples.log_size[selection]
+        nearby = np.lib.stride_tricks.sliding_window_view(residual, min(_NEIGHBOURS, residual.size))
+        return cls(
+            expected=expected,
+            residual=residual,
+            weight=weight / weight.sum(),
+            neighbours=nearby[_first_neighbour(size, size)],
+            pool_expected=pool_columns @ curve.coefficients,
+            pool_neighbours=nearby[_first_neighbour(size, samples.pool_log_size)],
+            level=curve.level[kept],
+            spread=_SPREAD * (_SPREAD_AT / np.count_nonzero(~samples.certain)) ** _SPREAD_POWER,
+            log_size=size,
+            tail_from=float(np.quantile(samples.pool_log_size, _TAIL_ABOVE)),
+        )
+
+    @property
+    def common_level(self) -> float:
+        """The mean level of the rounds."""
+        return float(self.level.mean())
+
+    @property
+    def level_variance(self) -> float:
+        """The variance of the common level from the residuals of the samples."""
+        return float(self.weight @ self.residual**2 * (self.weight @ self.weight))
+
+    def distribution(self) -> Distribution:
+        """Return the distribution over the pool at the common level."""
+        around = self.neighbours - self.neighbours.mean(axis=1, keepdims=True)
+        foretold = self.pool_expected[:, np.newaxis] + self.pool_neighbours
+        measured = (self.expected + self.residual)[:, np.newaxis] + self.spread * around
+        # The samples as the curve foretells them, spread like the measured ones, so that they cancel on average.
+        expected = self.expected[:, np.newaxis] + self.neighbours + (np.hypot(1, self.spread) - 1) * around
+        weight = np.repeat(self.weight / self.neighbours.shape[1], self.neighbours.shape[1])
+        return Distribution.of(
+            [foretold.ravel(), measured.ravel(), expected.ravel()],
+            [np.full(foretold.size, 1 / foretold.size), weight, -weight],
+        )
+
+    def standard_error(self, value: float, unseen: float) -> float:
+        """Return the standard error of the share at or below a value, from the samples' residuals near it.
+
+        `unseen` is how much of the weight of such a sample may lie where none was drawn.
+        """
+        around = self.neighbours - self.neighbours.mean(axis=1, keepdims=True)
+        latency = self.expected[:, np.newaxis] + self.neighbours
+        share = (latency[:, :, np.newaxis] + self.spread * around[:, np.newaxis] <= value).mean(axis=2)
+        variance = share.var(axis=1)
+        # Of the samples that may lie on either side: those of an oversampled tail weigh less than the others.
+        near = float(self.weight @ variance / total) if (total := variance.sum()) > 0 else float(self.weight.max())
+        return float(np.hypot(np.sqrt(self.weight**2 @ variance), unseen * near))
+
+    def fit(self) -> CurveFit:
+        """Return how well sizes tell the latencies apart."""
+        latency = self.expected + self.residual
+        total = float(self.weight @ (latency - self.weight @ latency) ** 2)
+        explained = 1 - float(self.weight @ self.residual**2) / total if total > 0 else 0.0
+        tail = self.log_size > self.tail_from
+        if not tail.any():
+            return CurveFit(max(explained, 0.0))
+        rise = float(self.pool_expected[-1] - self.pool_expected[int(_TAIL_ABOVE * self.pool_expected.size)])
+        # Latencies without any scatter, of equal inputs say, must not divide by zero.
+        scatter = max(float(np.sqrt((self.residual[tail] ** 2).mean())), np.finfo(np.float64).tiny)
+        return CurveFit(max(explained, 0.0), int(np.unique(self.log_size[tail]).size), rise / scatter)
+
+
+def _first_neighbour(log_size: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return where the window of the nearest samples begins for each place, sizes ascending."""
+    width = min(_NEIGHBOURS, log_size.size)
+    return np.clip(np.searchsorted(log_size, places) - width // 2, 0, log_size.size - width)
+
 
 # Degrees of freedom of Woodruff's standard error, a sum over the samples near the percentile.
 CORRECTION_DF = 16.0

@@ -7,7 +7,7 @@ so that exactly what answers need is kept, whatever that is.
 import time
 from collections.abc import Callable, Iterator
 
-from catalog.statistics.tables import OFTEN
+from catalog.statistics.log_estimate import OFTEN
 from recommender.answer.respond import answer_json
 from recommender.errors import RecommenderError
 from recommender.evidence.model import Evidence
@@ -68,7 +68,7 @@ def usual_questions(evidence: Evidence, subjects: frozenset[str] | None = None) 
     """Yield a question for each subject, or each of some, and percentile, those that are declared included.
 
     Then some more of the percentiles that most questions ask for: tables of confidences and probabilities are made once
-    they were asked for often (`catalog.statistics.tables`).
+    they were asked for often (`catalog.statistics.log_estimate`).
     """
     declared = declared_percentiles(evidence)
     named = [name for name in evidence.subjects if subjects is None or name in subjects]

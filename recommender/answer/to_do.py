@@ -11,7 +11,7 @@ from catalog.statistics.feasibility import BudgetCheck
 from catalog.statistics.intervals import PercentileInterval
 from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.looks import error_share, with_share
-from catalog.statistics.planning import MACHINES_MAX, ROUNDS_MAX, machines_needed, rounds_needed
+from catalog.statistics.posterior import MACHINES_MAX, ROUNDS_MAX, machines_needed, rounds_needed
 from recommender.answer.question_command import recommend_command
 from recommender.answer.strategy_fields import strategy_id
 from recommender.answer.wording import percentile_name

@@ -17,8 +17,7 @@ from catalog.statistics.input_draw import SampleDesign
 from catalog.statistics.intervals import PercentileInterval, percentile_estimate, percentile_intervals
 from catalog.statistics.log_estimate import LogEstimate, exponential
 from catalog.statistics.outcomes import judge, sidak
-from catalog.statistics.samples import Samples
-from catalog.statistics.typical_repetitions import typical_positions
+from catalog.statistics.samples import Samples, typical_positions
 from catalog.statistics.variances import RatioVariance, StrategyVariances, strategy_variances
 
 

@@ -21,7 +21,7 @@ import scipy
 
 from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.looks import LEAVING_LOOKS, LOOKS, error_share, look_of, with_share
-from catalog.statistics.planning import ROUNDS_MAX, rounds_needed
+from catalog.statistics.posterior import ROUNDS_MAX, rounds_needed
 from catalog.statistics.variances import strategy_variances
 from catalog.units import counted
 from recommender.ranking.candidates import Candidate, CandidateCache, interval, on_rounds

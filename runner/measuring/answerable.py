@@ -14,7 +14,7 @@ from catalog.statistics.drop_bounds import AlikeImages, DropBound, PairedCounts,
 from catalog.statistics.intervals import model_reason, refuse
 from catalog.statistics.looks import with_share
 from catalog.statistics.outcomes import COUNTED, sidak
-from catalog.statistics.planning import ROUNDS_MAX
+from catalog.statistics.posterior import ROUNDS_MAX
 from catalog.units import counted
 from runner.measuring.round_inputs import SystematicInputs, systematic_inputs
 from runner.measuring.stopping import planned_looks

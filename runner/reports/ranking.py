@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.output_distance import grouped
-from catalog.statistics.ranking import rank_range
+from catalog.statistics.comparison import rank_range
 from catalog.units import counted, counted_range, duration, duration_range, pvalue
 
 # For annotations alone: importing the analysis would delay `runner leaderboard`, which needs two functions of here.

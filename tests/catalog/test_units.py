@@ -239,7 +239,7 @@ def test_p_values_and_ranks_are_printed_in_one_place() -> None:
         for name in re.findall(r"^def (pvalue|ranks?|rank_range)\(", module.read_text(encoding="utf-8"), re.M)
     }
     command = ("runner/commands/rank.py", "rank")
-    assert homes - {command} == {("catalog/units.py", "pvalue"), ("catalog/statistics/ranking.py", "rank_range")}
+    assert homes - {command} == {("catalog/units.py", "pvalue"), ("catalog/statistics/comparison.py", "rank_range")}
 
 
 @pytest.mark.parametrize(

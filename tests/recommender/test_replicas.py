@@ -8,7 +8,7 @@ from sqlmodel import Session
 
 from catalog.evidence.database import open_database
 from catalog.evidence.writing import sync_strategies
-from catalog.statistics.planning import ROUNDS_MAX
+from catalog.statistics.posterior import ROUNDS_MAX
 from recommender.answer.respond import respond
 from recommender.evidence.loading import load
 from recommender.evidence.model import Evidence

@@ -16,7 +16,7 @@ import pytest
 
 from catalog.evidence.database import open_database
 from catalog.exchange import import_files
-from catalog.statistics import tables
+from catalog.statistics import log_estimate
 from recommender.answer.respond import answer_json, respond
 from recommender.evidence.model import Evidence
 from recommender.evidence.snapshots import Snapshots
@@ -100,7 +100,7 @@ def test_answers_are_those_of_before(example: Path) -> None:
 
 def test_an_answer_is_the_same_whatever_was_asked_before(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Tables that are made of what is asked often differ from what they stand for in the ninth digit.
-    monkeypatch.setattr(tables, "OFTEN", 10**9)
+    monkeypatch.setattr(log_estimate, "OFTEN", 10**9)
     with evidence_of(example) as first, evidence_of(example) as second:
         forward = [answer(first, question) for question in questions()]
         backward = [answer(second, question) for question in reversed(questions())]

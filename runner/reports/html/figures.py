@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from catalog.analysis import StrategyResult, SubjectResult
 from catalog.evidence.report_rows import Breakdown
 from catalog.evidence.strategy_evidence import in_canonical_order
+from catalog.statistics.comparison import rank_range
 from catalog.statistics.families import StrategyFamily, strategy_name
-from catalog.statistics.ranking import rank_range
 from catalog.units import counted, duration, pvalue
 from runner.reports.html.markup import (
     WIDTH,

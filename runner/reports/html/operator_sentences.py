@@ -10,9 +10,9 @@ from itertools import combinations
 from catalog.analysis import DropResult, FamilyResult, SubjectResult
 from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.output_distance import percentage
-from catalog.statistics.accuracy_comparison import AccuracyAnalysis, AccuracyComparison, compare_accuracies
 from catalog.statistics.families import OperatorPair, StudiedOperator, accuracy_pairs
 from catalog.statistics.outcomes import ComparisonOutcome
+from catalog.statistics.study_analysis import AccuracyAnalysis, AccuracyComparison, compare_accuracies
 from catalog.units import duration, pvalue
 from runner.reports.html.sentences import (
     METRIC_NAMES,

@@ -6,8 +6,8 @@ from typing import Any
 from catalog.analysis import FamilyResult, PairResult, StrategyResult, SubjectResult
 from catalog.evidence.report_rows import Breakdown
 from catalog.output_distance import percentage
+from catalog.statistics.comparison import rank_range
 from catalog.statistics.intervals import PercentileInterval
-from catalog.statistics.ranking import rank_range
 from catalog.units import counted, duration, duration_range, percent, points, pvalue, size
 from runner.reports.html.figures import (
     box_plots,

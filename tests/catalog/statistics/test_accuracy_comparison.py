@@ -11,8 +11,8 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.statistics.accuracy_comparison import compare_accuracies, signed_rank
 from catalog.statistics.families import OperatorPair, StudiedOperator, accuracy_pairs
+from catalog.statistics.study_analysis import compare_accuracies, signed_rank
 
 TABLE_6 = Path(__file__).parents[2] / "data" / "paper_table6_accuracy.csv"
 OPERATORS = [

@@ -8,11 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from catalog.statistics.comparison import Question, compare, compare_pairs, round_variances
+from catalog.statistics.comparison import Question, compare, compare_pairs, rank_strategies, round_variances
 from catalog.statistics.intervals import RefusalKind
 from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.outcomes import ComparisonOutcome, StillNeeded, judge, sidak, still_needed
-from catalog.statistics.ranking import rank_strategies
 from catalog.statistics.samples import Samples
 
 QUICK = Question(50, n_resamples=200)

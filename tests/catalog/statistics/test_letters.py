@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.statistics.ranking import rank_with_ties
+from catalog.statistics.comparison import rank_with_ties
 
 
 @st.composite

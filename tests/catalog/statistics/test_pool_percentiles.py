@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from catalog.statistics import pool_distribution
+from catalog.statistics import pool_percentiles
 from catalog.statistics.comparison import Question, compare
 from catalog.statistics.input_draw import DrawnInput, Pool, PoolInput, SampleDesign, SystematicDesign
 from catalog.statistics.intervals import RefusalKind, percentile_intervals
 from catalog.statistics.outcomes import ComparisonOutcome
 from catalog.statistics.samples import Samples, log_percentiles
-from catalog.statistics.variance_shares import variance_shares
+from catalog.statistics.variances import variance_shares
 
 POOL_SIZE = 2000
 _DRAWS: dict[tuple[str, SystematicDesign, str, int], tuple[DrawnInput, ...]] = {}
@@ -336,14 +336,14 @@ def test_a_design_of_another_number_of_samples_is_refused() -> None:
 
 def test_the_curves_are_fitted_once_for_all_percentiles(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     fits = 0
-    fit_size_curves = pool_distribution.fit_size_curves
+    fit_size_curves = pool_percentiles.fit_size_curves
 
     def counted(*arguments: Any) -> Any:
         nonlocal fits
         fits += 1
         return fit_size_curves(*arguments)
 
-    monkeypatch.setattr(pool_distribution, "fit_size_curves", counted)
+    monkeypatch.setattr(pool_percentiles, "fit_size_curves", counted)
     samples = measured(pool, SystematicDesign(10), rounds=4, rng=np.random.default_rng(5))
     one_by_one = [samples.pool_percentiles([percentile])[0].by_round for percentile in (50, 90, 95)]
     assert fits == 1

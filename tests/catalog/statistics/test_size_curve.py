@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from catalog.statistics.size_curve import CurveBasis, fit_size_curves
+from catalog.statistics.pool_percentiles import CurveBasis, fit_size_curves
 
 POOL = np.linspace(5, 12, 500)
 EVERYTHING = np.ones(60, dtype=np.bool_)

@@ -7,9 +7,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from catalog.statistics.log_estimate import LogEstimate
+from catalog.statistics.log_estimate import _MOST_BOUNDS, OFTEN, HermiteTable, LogEstimate, Tables
 from catalog.statistics.posterior import latency_probability
-from catalog.statistics.tables import _MOST_BOUNDS, OFTEN, HermiteTable, Tables
 
 ESTIMATES = [
     LogEstimate(0.0, 0.009, 0.0, df_rounds=7.5, df_inputs=6.6, variance_shared=0.0002, df_shared=4),

@@ -7,8 +7,7 @@ import pytest
 
 from catalog.statistics.input_draw import SampleDesign
 from catalog.statistics.intervals import percentile_intervals
-from catalog.statistics.samples import Samples
-from catalog.statistics.typical_repetitions import typical_positions
+from catalog.statistics.samples import Samples, typical_positions
 from recommender.ranking import Budgets, Candidate, LatencyBudget, recommend
 from recommender.ranking.candidates import estimate, samples_of
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from catalog.statistics.samples import Samples
-from catalog.statistics.variance_shares import variance_shares
+from catalog.statistics.variances import variance_shares
 
 
 def samples_of(values: np.ndarray, kept: np.ndarray | None = None) -> Samples:

@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from catalog.statistics.comparison import Question
+from catalog.statistics.comparison import Question, rank_strategies
 from catalog.statistics.intervals import RefusalKind
 from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.outcomes import ComparisonOutcome
-from catalog.statistics.ranking import rank_strategies
 from catalog.statistics.samples import Samples
 from catalog.statistics.variances import UsualVariance, moderated, strategy_variances, variance_prior
 

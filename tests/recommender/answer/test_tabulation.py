@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from catalog.evidence.strategy_evidence import SloEvidence
-from catalog.statistics.tables import OFTEN
+from catalog.statistics.log_estimate import OFTEN
 from recommender.answer import tabulation
 from recommender.answer.respond import respond
 from recommender.answer.strategy_fields import strategy_fields
