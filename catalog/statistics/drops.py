@@ -1,9 +1,8 @@
 """Accuracy lost against a reference, paired by item."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from hashlib import sha256
+from functools import cached_property
 
 import numpy as np
 import scipy
@@ -11,12 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from catalog.statistics.drop_bounds import (
     ROUNDING_PP,
-    AlikeImages,
     DropBound,
     InfluentialImages,
     NoDrop,
     PairedCounts,
     SeparateCounts,
+    mask_bounds,
 )
 from catalog.statistics.intervals import IntervalRefusal, RefusalKind
 from catalog.statistics.outcomes import ComparisonOutcome, judge, sidak
@@ -324,8 +323,6 @@ def mcnemar_exact(lost: int, gained: int) -> float:
     return float(min(1.0, 2 * scipy.special.bdtr(min(lost, gained), lost + gained, 0.5)))
 
 
-# Counts in memory at once: 32 MB.
-_CHUNK = 4_000_000
 # The least that a promise needs: fewer differing images say too little about how large a difference may be, and the
 # ratio of a class with fewer images is decided by those few.
 IMAGES_NEEDED = 30
@@ -333,10 +330,6 @@ IMAGES_PER_CLASS = 10
 # Influences of a heavy tail hide their largest values, and the bound then errs in 8 to 10 % of the studies at a nominal
 # 5 %. They show it: the images weigh like few equal ones (benchmarks/coverage.py --only masks).
 EQUAL_IMAGES_NEEDED = 15
-# Where the bootstrap-t is compared with Student's t: further out, too few of 2000 draws remain.
-_CHANCES = np.array([0.1, 0.05, 0.025, 0.01])
-# A standard error in percentage points below which images are alike but for rounding.
-_ALIKE_PP = 1e-9
 _IDENTICAL_MASKS = (
     "the masks of all images agree: the drop is 0 on these images, and the interval says how rare others may be"
 )
@@ -417,7 +410,7 @@ def mean_iou_drop(
         if differing:
             raise ValueError(f"what is bit-identical has the same pixels, got {differing} images that differ")
         return no_drop(images, confidence_level=confidence_level, comparisons=comparisons, counted=False)
-    loss, gain = _bounds(tables, n_resamples=n_resamples, rng=rng)
+    loss, gain = mask_bounds(tables, n_resamples=n_resamples, rng=rng)
     return AccuracyDrop(
         drop_pp=loss.drop_pp,
         confidence_level=confidence_level,
@@ -473,154 +466,3 @@ def _pixel_tables(
         if not union.any():
             raise ValueError("no class occurs: every union is 0, so there is no mean to take")
     return tables
-
-
-def _bounds(
-    tables: list[NDArray[np.float64]], *, n_resamples: int, rng: np.random.Generator | int | None
-) -> tuple[DropBound, DropBound]:
-    """Bound the drop and, of the opposite sign, the gain."""
-    images = len(tables[0])
-    pixels = np.concatenate(tables, axis=1)
-    # The draw that takes every image once is the estimate itself.
-    drop, influences = _linearised(pixels, np.ones((1, images)))
-    drop_pp, squares = float(drop[0]), influences[0] ** 2
-    error = _standard_error(squares.sum(), images)
-    if error < _ALIKE_PP:
-        return AlikeImages(drop_pp, images), AlikeImages(-drop_pp, images)
-    # Of n equal influences it is n - 1, of one image that makes all the difference 0.
-    freedom = squares.sum() ** 2 / (squares**2).sum() - 1
-    bootstrap = _Bootstrap(pixels, drop_pp, n_resamples=n_resamples, rng=rng)
-    return (
-        # The upper bound of the drop looks at the draws below the estimate (bootstrap-t), hence the sign.
-        InfluentialImages(drop_pp, error, freedom, images, lambda: _widening(-bootstrap.deviations, freedom)),
-        InfluentialImages(-drop_pp, error, freedom, images, lambda: _widening(bootstrap.deviations, freedom)),
-    )
-
-
-class _Bootstrap:
-    """The bootstrap-t that both bounds of a drop share, drawn when one of them first needs it."""
-
-    def __init__(
-        self,
-        pixels: NDArray[np.float64],
-        drop_pp: float,
-        *,
-        n_resamples: int,
-        rng: np.random.Generator | int | None,
-    ) -> None:
-        self._pixels, self._drop_pp, self._n_resamples, self._rng = pixels, drop_pp, n_resamples, rng
-        if isinstance(rng, np.random.Generator):
-            # The generator is the caller's: what is drawn must not depend on what else draws from it later.
-            _ = self.deviations
-
-    @cached_property
-    def deviations(self) -> NDArray[np.float64]:
-        """The deviation of the drop of each draw, in its own standard errors."""
-        if not isinstance(self._rng, int):
-            return self._drawn()
-        # A seed draws the same again: an analysis and an answer of one process share what takes them longest.
-        key = sha256(self._pixels.tobytes()).digest(), self._pixels.shape, self._n_resamples, self._rng
-        deviations = _DEVIATIONS.get(key)
-        if deviations is None:
-            deviations = self._drawn()
-            for oldest in list(_DEVIATIONS)[: len(_DEVIATIONS) + 1 - _DEVIATIONS_KEPT]:
-                _DEVIATIONS.pop(oldest, None)  # another thread may have dropped it
-            _DEVIATIONS[key] = deviations
-        return deviations
-
-    def _drawn(self) -> NDArray[np.float64]:
-        draws = _draws(self._pixels.shape[0], n_resamples=self._n_resamples, rng=self._rng)
-        return _studentised(self._pixels, self._drop_pp, draws)
-
-
-# By what was drawn from; each has one number for every draw.
-_DEVIATIONS: dict[object, NDArray[np.float64]] = {}
-_DEVIATIONS_KEPT = 64
-
-
-def _linearised(
-    pixels: NDArray[np.float64], counts: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the drop of each draw of images, shape (draws,), and the images' influences, shape (draws, images)."""
-    images = pixels.shape[0]
-    sums = (counts @ pixels).reshape(counts.shape[0], 4, -1)
-    weights = np.zeros_like(sums)
-    for sign, first in ((1, 0), (-1, 2)):
-        intersection, union = sums[:, first], sums[:, first + 1]
-        occurs = union > 0
-        # A class's ratio I / U has the derivatives 1 / U by I and -I / U^2 by U; its share of the mean is 1 / classes.
-        share = np.divide(100 * sign, union * occurs.sum(axis=1, keepdims=True), out=np.zeros_like(union), where=occurs)
-        ratio = np.divide(intersection, union, out=np.zeros_like(union), where=occurs)
-        weights[:, first], weights[:, first + 1] = share, -ratio * share
-    return _mean_iou_difference(sums), weights.reshape(counts.shape[0], -1) @ pixels.T.reshape(-1, images)
-
-
-def _standard_error(squares: float, images: int) -> float:
-    # Influences deviate from the estimate of these same images, which takes one degree of freedom.
-    return float(np.sqrt(squares * images / max(images - 1, 1)))
-
-
-def _draws(
-    images: int, *, n_resamples: int, rng: np.random.Generator | int | None
-) -> Iterator[NDArray[np.unsignedinteger]]:
-    """Yield how often each image is drawn, shape (draws, images), as many draws at a time as memory allows."""
-    # Only a seed names draws that are worth keeping, and only what fits in memory is kept.
-    if isinstance(rng, int) and images * n_resamples <= _CHUNK:
-        yield _seeded_draws(images, n_resamples, rng)
-        return
-    generator = np.random.default_rng(rng)
-    for start in range(0, n_resamples, step := max(1, _CHUNK // images)):
-        size = min(step, n_resamples - start)
-        # How often each image is drawn, not which: the sums of all draws are then one matrix product.
-        yield generator.multinomial(images, np.full(images, 1 / images), size=size).astype(np.uint32)
-
-
-# The drops of one dataset are drawn from one seed, and drawing takes longer than all that follows it.
-@lru_cache(maxsize=1)
-def _seeded_draws(images: int, n_resamples: int, seed: int) -> NDArray[np.unsignedinteger]:
-    generator = np.random.default_rng(seed)
-    counts = generator.multinomial(images, np.full(images, 1 / images), size=n_resamples)
-    # No count exceeds the number of images; the smaller type halves what stays in memory.
-    return counts.astype(np.uint16 if images < 2**16 else np.uint32)
-
-
-def _studentised(
-    pixels: NDArray[np.float64], drop_pp: float, draws: Iterable[NDArray[np.unsignedinteger]]
-) -> NDArray[np.float64]:
-    """Return the deviation of each draw's drop in its own standard errors; draws without an error are left out."""
-    images = pixels.shape[0]
-    deviations = []
-    for drawn in draws:
-        counts = drawn.astype(np.float64)
-        drops, influences = _linearised(pixels, counts)
-        # In place, because these arrays are the largest of all.
-        np.multiply(counts, np.square(influences, out=influences), out=influences)
-        errors = np.sqrt(influences.sum(axis=1) * images / max(images - 1, 1))
-        usable = np.isfinite(drops) & (errors > _ALIKE_PP)
-        deviations.append((drops[usable] - drop_pp) / errors[usable])
-    return np.concatenate(deviations)
-
-
-def _widening(deviations: NDArray[np.float64], freedom: float) -> float:
-    """Return the largest factor by which the bootstrap-t is wider than Student's t; at least 1."""
-    if not deviations.size:
-        return 1.0
-    student = -scipy.special.stdtrit(freedom, _CHANCES)
-    # At least 1: the bootstrap may widen a bound, never sharpen it.
-    return float(max(1.0, (np.quantile(deviations, 1 - _CHANCES) / student).max()))
-
-
-def _mean_iou_difference(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return reference less candidate from summed pixels, shape (draws, 4, classes), ordered as `_pixel_tables`."""
-    return mean_iou_pct(sums[:, 0], sums[:, 1]) - mean_iou_pct(sums[:, 2], sums[:, 3])
-
-
-def mean_iou_pct(intersection: NDArray[np.floating], union: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Average intersection over union, in percent, over the classes (last axis) that occur; NaN where none does."""
-    occurs = union > 0
-    ratio = np.divide(intersection, union, out=np.zeros(union.shape), where=occurs)
-    number = occurs.sum(axis=-1)
-    mean: NDArray[np.float64] = np.divide(
-        ratio.sum(axis=-1), number, out=np.full(number.shape, np.nan), where=number > 0
-    )
-    return 100 * mean

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from catalog.statistics import drops as iou_drops
+from catalog.statistics import drop_bounds
 from catalog.statistics.drop_bounds import InfluentialImages
 from catalog.statistics.drops import mean_iou_drop
 from catalog.statistics.feasibility import drop_within, mean_iou_at_least
@@ -116,7 +116,7 @@ def test_mean_iou_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     reference, candidate = pixels(rng, 30, 4), pixels(rng, 30, 4)
     at_once = mean_iou_drop(reference, candidate, n_resamples=100, rng=1)
-    monkeypatch.setattr(iou_drops, "_CHUNK", 30 * 7)
+    monkeypatch.setattr(drop_bounds, "_CHUNK", 30 * 7)
     in_chunks = mean_iou_drop(reference, candidate, n_resamples=100, rng=1)
     assert in_chunks.upper_pp(0.95) == pytest.approx(at_once.upper_pp(0.95))
 
@@ -147,14 +147,14 @@ def test_a_floor_of_mean_iou_is_near_the_lower_bound_of_redrawn_images() -> None
 def test_a_seed_draws_images_when_a_bound_is_first_used_and_once_for_all_drops() -> None:
     rng = np.random.default_rng(1)
     reference, candidate = pixels(rng, 40, 3), pixels(rng, 40, 3)
-    iou_drops._seeded_draws.cache_clear()
+    drop_bounds._seeded_draws.cache_clear()
     loss = mean_iou_drop(reference, candidate, n_resamples=200, rng=5)
     gain = mean_iou_drop(candidate, reference, n_resamples=200, rng=5)
     assert loss.drop_pp == pytest.approx(-gain.drop_pp)
-    assert iou_drops._seeded_draws.cache_info().misses == 0
+    assert drop_bounds._seeded_draws.cache_info().misses == 0
     assert loss.low_pp < loss.drop_pp < loss.high_pp
     assert (gain.low_pp, gain.high_pp) == pytest.approx((-loss.high_pp, -loss.low_pp))
-    assert iou_drops._seeded_draws.cache_info().misses == 1
+    assert drop_bounds._seeded_draws.cache_info().misses == 1
 
 
 def test_a_generator_draws_at_once() -> None:
