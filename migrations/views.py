@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from catalog.evidence.exact_sums import exact_mean, in_dialect
+from catalog.evidence.queries import exact_mean, in_dialect
 
 _MEASUREMENT_COUNTS = "status = 'complete' AND verdict <> 'INVALID'"
 _ACCURACY_COUNTS = "status = 'complete'"

@@ -30,8 +30,14 @@ if TYPE_CHECKING:
 def store_analysis(session: "Session", result: SubjectResult) -> int:
     """Store a result and forget the older ones of this subject, environment and percentile; returns its id."""
     # Imported here: results that are stored already are analysed again for those who read them.
-    from catalog.evidence.stored_rows import AnalysisRows, replace_analysis
-    from catalog.evidence.tables import AnalysisDrop, AnalysisFamily, AnalysisPair, AnalysisStrategy
+    from catalog.evidence.tables import (
+        AnalysisDrop,
+        AnalysisFamily,
+        AnalysisPair,
+        AnalysisRows,
+        AnalysisStrategy,
+        replace_analysis,
+    )
 
     analysis = {
         "subject": result.subject,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.evidence.pools import StoredDesigns
+from catalog.evidence.loading import StoredDesigns
 from catalog.evidence.queries import MEASUREMENT_COUNTS, Reader, fetch, fetch_named
 from catalog.setting import setting_of
 from catalog.statistics.families import client_tier, condition_chains

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from catalog.evidence.exact_sums import exact_mean
-from catalog.evidence.queries import MEASUREMENT_COUNTS, Reader, fetch, fetch_stored, fetch_value
+from catalog.evidence.queries import MEASUREMENT_COUNTS, Reader, exact_mean, fetch, fetch_stored, fetch_value
 from catalog.evidence.records import LatencyExtent
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, TypeVar
 
-from catalog.evidence.exact_sums import exact_mean
 from catalog.evidence.queries import (
     ACCURACY_COUNTS,
     MEASUREMENT_COUNTS,
     Reader,
+    exact_mean,
     fetch,
     fetch_column,
     fetch_named,

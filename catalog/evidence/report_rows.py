@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from catalog.evidence.exact_sums import exact_mean, exact_sum
-from catalog.evidence.queries import MEASUREMENT_COUNTS, Reader, fetch, fetch_named
+from catalog.evidence.queries import MEASUREMENT_COUNTS, Reader, exact_mean, exact_sum, fetch, fetch_named
 from catalog.evidence.strategy_evidence import StrategyEvidence
 
 

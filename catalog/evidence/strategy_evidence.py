@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.evidence.allowed import AccuracyDemand, printable
-from catalog.evidence.exact_sums import exact_sum
-from catalog.evidence.queries import MEASUREMENT_COUNTS, Reader, fetch
+from catalog.evidence.queries import MEASUREMENT_COUNTS, Reader, exact_sum, fetch
 from catalog.evidence.records import (
     AccuracyScores,
     ArtifactFile,

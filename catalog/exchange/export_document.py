@@ -10,20 +10,9 @@ from sqlmodel import Session
 from catalog.errors import ExchangeError
 from catalog.evidence.allowed import printable
 from catalog.evidence.records import PoolInputRecord, PoolRecord
-from catalog.evidence.stored_rows import (
-    HERE,
-    hits_by_accuracy,
-    inputs_by_pool,
-    links_by_measurement,
-    parts_by_measurement,
-    pixels_by_accuracy,
-    samples_by_measurement,
-    stored_rows,
-    stored_values,
-    subjects_measured_here,
-)
 from catalog.evidence.strategy_evidence import targets_of_subject
 from catalog.evidence.tables import (
+    HERE,
     Accuracy,
     Artifact,
     Environment,
@@ -36,6 +25,15 @@ from catalog.evidence.tables import (
     Strategy,
     SubjectSlo,
     TierRun,
+    hits_by_accuracy,
+    inputs_by_pool,
+    links_by_measurement,
+    parts_by_measurement,
+    pixels_by_accuracy,
+    samples_by_measurement,
+    stored_rows,
+    stored_values,
+    subjects_measured_here,
 )
 from catalog.exchange.document import (
     AccuracyEntry,

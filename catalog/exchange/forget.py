@@ -13,19 +13,8 @@ from catalog.errors import ExchangeError
 from catalog.evidence.allowed import printable
 from catalog.evidence.database import Database
 from catalog.evidence.lookups import has_accuracy, has_measurement
-from catalog.evidence.stored_rows import (
-    SLOS,
-    contributing_files,
-    count_rows,
-    delete_rows,
-    delete_unused_pools,
-    note,
-    noted,
-    stored_rows,
-    stored_values,
-    update_rows,
-)
 from catalog.evidence.tables import (
+    SLOS,
     Accuracy,
     Analysis,
     Artifact,
@@ -36,6 +25,15 @@ from catalog.evidence.tables import (
     Slo,
     Strategy,
     SubjectSlo,
+    contributing_files,
+    count_rows,
+    delete_rows,
+    delete_unused_pools,
+    note,
+    noted,
+    stored_rows,
+    stored_values,
+    update_rows,
 )
 from catalog.exchange.lineage import PREFIX
 

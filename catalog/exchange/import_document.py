@@ -18,11 +18,17 @@ from sqlmodel import Session
 
 from catalog.errors import DuplicateEvidenceError
 from catalog.evidence.allowed import utc_text
-from catalog.evidence.bulk import BulkWriter, SampleArrays
 from catalog.evidence.records import FileRecord
-from catalog.evidence.stored_rows import (
+from catalog.evidence.strategy_evidence import file_labels
+from catalog.evidence.tables import (
     HERE,
     SLOS,
+    Artifact,
+    Environment,
+    ImportedFile,
+    Slo,
+    Strategy,
+    SubjectSlo,
     contributing_files,
     delete_analyses,
     imported_file,
@@ -35,9 +41,7 @@ from catalog.evidence.stored_rows import (
     stored_values,
     subjects_measured_here,
 )
-from catalog.evidence.strategy_evidence import file_labels
-from catalog.evidence.tables import Artifact, Environment, ImportedFile, Slo, Strategy, SubjectSlo
-from catalog.evidence.writing import store_pool
+from catalog.evidence.writing import BulkWriter, SampleArrays, store_pool
 from catalog.exchange.document import (
     AccuracyEntry,
     Document,

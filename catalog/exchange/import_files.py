@@ -20,8 +20,15 @@ from catalog.evidence.database import Database
 from catalog.evidence.loading import slo_evidence
 from catalog.evidence.records import FileRecord
 from catalog.evidence.soundness import sound_rows
-from catalog.evidence.stored_rows import imported_file, stored_rows, stored_values
-from catalog.evidence.tables import Artifact, Environment, ImportedFile, Strategy
+from catalog.evidence.tables import (
+    Artifact,
+    Environment,
+    ImportedFile,
+    Strategy,
+    imported_file,
+    stored_rows,
+    stored_values,
+)
 from catalog.exchange.content import ContentStream
 from catalog.exchange.document import FORMAT, VERSION, Document
 from catalog.exchange.import_document import ImportOutcome, store_document

@@ -14,8 +14,7 @@ from sqlmodel import Session
 
 from catalog.evidence.allowed import utc_text
 from catalog.evidence.soundness import sound_rows
-from catalog.evidence.stored_rows import attempted_keys, stored_rows, stored_values
-from catalog.evidence.tables import Artifact, Environment, Strategy
+from catalog.evidence.tables import Artifact, Environment, Strategy, attempted_keys, stored_rows, stored_values
 from catalog.exchange.document import (
     AccuracyEntry,
     Document,

@@ -17,8 +17,7 @@ import typer
 from catalog.analysis.subject import declared_settings
 from catalog.evidence.database import open_database
 from catalog.evidence.soundness import sound_database
-from catalog.evidence.stored_rows import count_rows
-from catalog.evidence.tables import Environment
+from catalog.evidence.tables import Environment, count_rows
 from catalog.exchange import (
     Document,
     Imported,

@@ -13,7 +13,7 @@ from catalog.declaration import Catalog
 from catalog.evidence.allowed import utc_now, utc_text
 from catalog.evidence.database import Database
 from catalog.evidence.soundness import sound_database
-from catalog.evidence.stored_rows import replace_departures
+from catalog.evidence.tables import replace_departures
 from catalog.statistics.looks import look_of, next_look
 from recommender.answer.wording import chance
 from recommender.evidence.loading import AccuracyBounds, load

@@ -11,7 +11,7 @@ from catalog.evidence.allowed import utc_now, utc_text
 from catalog.evidence.database import Database
 from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.soundness import sound_database
-from catalog.evidence.stored_rows import replace_slo_answers
+from catalog.evidence.tables import replace_slo_answers
 from recommender.answer.respond import resolve_budgets, respond
 from recommender.evidence.loading import load
 from recommender.evidence.model import Evidence, SubjectEvidence

@@ -9,8 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from catalog.evidence.database import Database
-from catalog.evidence.exact_sums import exact_mean, exact_sum
-from catalog.evidence.queries import fetch
+from catalog.evidence.queries import exact_mean, exact_sum, fetch
 from catalog.evidence.records import SampleRecord
 from catalog.evidence.writing import record_measurement, upsert_environment
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from catalog.evidence import row_checks, sound_files, soundness
+from catalog.evidence import row_checks, soundness
 from catalog.evidence.database import open_database
 from catalog.evidence.soundness import sound_database
 
@@ -20,7 +20,7 @@ UNSOUND = "UPDATE sample SET latency_s = -1 WHERE id = 1"
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep the fingerprints of a test to itself, and let files count as settled at once."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(sound_files, "_SETTLED_S", 0.0)
+    monkeypatch.setattr(soundness, "_SETTLED_S", 0.0)
     return tmp_path / "cache/tierwise/sound-databases"
 
 
@@ -118,7 +118,7 @@ def test_what_is_written_while_the_file_is_checked_is_not_taken_for_checked(
 def test_a_file_written_just_now_is_not_remembered(
     path: Path, checks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sound_files, "_SETTLED_S", 3600.0)
+    monkeypatch.setattr(soundness, "_SETTLED_S", 3600.0)
     left_out(path), left_out(path)
     assert len(checks) == 2
 
@@ -207,7 +207,7 @@ def test_a_read_only_home_is_as_none(path: Path, checks: list[str], monkeypatch:
 def test_the_cache_is_bounded(cache: Path) -> None:
     marks = [f"{number:064x}" for number in range(100)]
     for mark in marks:
-        sound_files.remember(mark)
+        soundness.remember(mark)
     assert cache.read_text().splitlines() == marks[-64:]
-    assert sound_files.is_remembered(marks[-1])
-    assert not sound_files.is_remembered(marks[0])
+    assert soundness.is_remembered(marks[-1])
+    assert not soundness.is_remembered(marks[0])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from catalog.evidence import sound_files
+from catalog.evidence import soundness
 from runner.cli import COMMANDS, CommandEntry, app, load_command, run
 from tests.runner.commands.conftest import Command
 
@@ -162,7 +162,7 @@ def test_a_question_about_accuracy_is_answered_without_the_whole_of_scipy(
     command = filled("fashion-resnet", "quantized@edge", "identity@edge")
     # Rows are checked once; a file that was just written would be checked by the next process again.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(sound_files, "_SETTLED_S", 0.0)
+    monkeypatch.setattr(soundness, "_SETTLED_S", 0.0)
     assert command("status").code == 0
     heavy = ("scipy.optimize", "scipy.stats", "onnxruntime", "docker", "numpy.f2py.crackfortran", "unittest", *_WRITING)
     others = (["leaderboard"], ["status"], ["verify"], ["whatif", "fashion-resnet", "--link", "mobile-edge=10mbit"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from catalog.evidence.database import open_database
-from catalog.evidence.stored_rows import replace_departures
+from catalog.evidence.tables import replace_departures
 from tests.runner.commands.conftest import Command
 
 STRATEGIES = ("identity@edge", "quantized@edge", "quantized@mobile", "early_exit@edge")

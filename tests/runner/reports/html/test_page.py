@@ -10,7 +10,7 @@ import pytest
 
 from catalog.evidence.database import Database, open_database
 from catalog.evidence.records import MeasurementRecord
-from catalog.evidence.stored_rows import replace_departures
+from catalog.evidence.tables import replace_departures
 from catalog.evidence.writing import record_measurement
 from runner.errors import RunnerError
 from runner.reports.html import gather_report, render_report
