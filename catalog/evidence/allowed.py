@@ -30,12 +30,12 @@ _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|[\ud800-\udfff]")
 
 
-def printable(text: str) -> str:
+def with_marks(text: str) -> str:
     r"""Return a text with a mark in place of each control character.
 
     Examples
     --------
-    >>> printable("red: \x1b[31m") == "red: \N{REPLACEMENT CHARACTER}[31m"
+    >>> with_marks("red: \x1b[31m") == "red: \N{REPLACEMENT CHARACTER}[31m"
     True
     """
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.evidence.allowed import AccuracyDemand, printable
+from catalog.evidence.allowed import AccuracyDemand, with_marks
 from catalog.evidence.queries import MEASUREMENT_COUNTS, Reader, exact_sum, fetch
 from catalog.evidence.records import (
     AccuracyScores,
@@ -67,7 +67,7 @@ def file_labels(files: Iterable[Any]) -> dict[int, str]:
     stored = [file for file in files if file.id is not None]
     names = Counter(file.name for file in stored)
     return {
-        file.id: printable(str(file.name) if names[file.name] == 1 else f"{file.name} (SHA-256 {file.sha256!s:.12}…)")
+        file.id: with_marks(str(file.name) if names[file.name] == 1 else f"{file.name} (SHA-256 {file.sha256!s:.12}…)")
         for file in stored
         if file.id is not None
     }

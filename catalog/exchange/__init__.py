@@ -2,11 +2,9 @@
 
 from catalog.exchange.content import decompressed
 from catalog.exchange.document import Document
-from catalog.exchange.export_document import collect
-from catalog.exchange.export_rows import rows_csv
-from catalog.exchange.forget import RemovalOutcome, forget_file
+from catalog.exchange.export_document import collect, rows_csv
 from catalog.exchange.import_document import ImportOutcome, store_document
-from catalog.exchange.import_files import Imported, import_files
+from catalog.exchange.import_files import Imported, RemovalOutcome, forget_file, import_files
 from catalog.exchange.layouts import RowOptions
 from catalog.exchange.lineage import imported_key
 from catalog.exchange.serialization import document_bytes, parse_document

@@ -16,16 +16,18 @@ from typing import NamedTuple
 
 from catalog.declaration.checks import nearest
 from catalog.errors import ExchangeError
-from catalog.exchange.labels import Label, read_label, spelled_operator
 from catalog.exchange.spellings import (
     LINK_COLUMN,
     OPTIONAL,
     REQUIRED,
     Kind,
+    Label,
     column_unit,
     is_column,
     name_near,
+    read_label,
     spelled_column,
+    spelled_operator,
 )
 from catalog.units import counted
 

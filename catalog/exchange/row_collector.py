@@ -2,20 +2,30 @@
 
 import math
 import re
-from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import islice, pairwise
-from operator import itemgetter, lt
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from catalog.errors import ExchangeError
 from catalog.evidence.allowed import is_moment, utc_text
-from catalog.exchange.labels import spelled_metric, spelled_operator, spelled_placement, spelled_tiers
 from catalog.exchange.layouts import SUMMARIES
-from catalog.exchange.rows import Batch, Row, Rows
+from catalog.exchange.rows import (
+    ARTIFACT_COUNTS,
+    NAME_RULE,
+    ROUNDING,
+    Batch,
+    LinkRates,
+    RoundRows,
+    Row,
+    Rows,
+    StrategyName,
+    StrategyRows,
+    is_name,
+)
 from catalog.exchange.spellings import (
     LINK_COLUMN,
     METRICS,
@@ -24,14 +34,15 @@ from catalog.exchange.spellings import (
     name_near,
     part_column,
     sent_link,
+    spelled_metric,
+    spelled_operator,
+    spelled_placement,
+    spelled_tiers,
 )
-from catalog.graph_size import graph_size
 from catalog.statistics.families import KNOWN_PASSES
 from catalog.units import counted
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _PLACEMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9][A-Za-z0-9_.]*){0,7}")
-NAME_RULE = "letters, digits, '_', '.', '-', at most 63, a letter or digit first"
 # Nine digits fit a 32-bit column; `\d` would take the digits of other scripts, too.
 _WHOLE = re.compile(r"[0-9]{1,9}")
 # Bytes may be more: fifteen digits are exact in every format.
@@ -41,92 +52,6 @@ _MAX_FIELD = 10_000
 _MAX_NAME = 255
 _LEAST_S, _MOST_S = 1e-9, 1e9
 _WITH_UNIT = re.compile(r"[0-9][0-9.,]* ?[A-Za-z%][A-Za-z/%]*")
-# What rows may say of an artifact; an operator makes one of a subject's model.
-ARTIFACT_COUNTS = ("size_bytes", "parameters", "nodes")
-# Parts that are rounded to the digits of the latency may exceed it by that much.
-ROUNDING = 1e-6
-
-
-def is_name(text: str) -> bool:
-    """Tell whether a subject, an operator or an environment may have this name."""
-    return _NAME.fullmatch(text) is not None
-
-
-def artifact_counts(size_bytes: int | None, details: Mapping[str, Any]) -> dict[str, int]:
-    """Return what is known of an artifact of what rows may say of it, by `ARTIFACT_COUNTS`."""
-    counts = (size_bytes, *astuple(graph_size(details)))
-    return {name: count for name, count in zip(ARTIFACT_COUNTS, counts, strict=True) if count}
-
-
-@dataclass(frozen=True, order=True)
-class StrategyName:
-    """A strategy in an environment, by the names that rows use."""
-
-    environment: str
-    subject: str
-    operator: str
-    placement: str
-
-    def __str__(self) -> str:
-        return f"{self.subject}/{self.operator}@{self.placement} in {self.environment}"
-
-
-@dataclass
-class RoundRows:
-    """The samples of one round as columns, in the order of the rows until they are sorted.
-
-    `parts` are durations by tier and name, `sent` bytes by link; `numbers` say which row each sample was.
-    """
-
-    input_ids: list[str] = field(default_factory=list)
-    repetitions: list[int] = field(default_factory=list)
-    latency_s: list[float] = field(default_factory=list)
-    parts: dict[tuple[str, str], list[float]] = field(default_factory=dict)
-    sent: dict[str, list[int]] = field(default_factory=dict)
-    numbers: "array[int]" = field(default_factory=lambda: array("q"))
-    measured_at: str = ""
-
-    @property
-    def rows(self) -> list[tuple[str, int, float]]:
-        """Input, repetition and seconds of each sample."""
-        return list(zip(self.input_ids, self.repetitions, self.latency_s, strict=True))
-
-    def sort(self) -> Iterator[tuple[int, int]]:
-        """Sort by repetition and input; yield the numbers of rows that are of one input and repetition."""
-        keys = list(zip(self.repetitions, self.input_ids, strict=True))
-        if all(map(lt, keys, islice(keys, 1, None))):
-            self.numbers = array("q")
-            return
-        order = sorted(range(len(keys)), key=keys.__getitem__)
-        for first, second in pairwise(order):
-            if keys[first] == keys[second]:
-                yield self.numbers[first], self.numbers[second]
-        for column in (self.input_ids, self.repetitions, self.latency_s, *self.parts.values(), *self.sent.values()):
-            column[:] = [column[position] for position in order]  # type: ignore[index]
-        self.numbers = array("q")
-
-
-# The links of a strategy with their rates, by name.
-LinkRates = tuple[tuple[str, float], ...]
-
-
-@dataclass
-class StrategyRows:
-    """Rows of one strategy: samples by round, bit/s by link, percent by metric, bytes by input.
-
-    `links` are the rates that answers are about, `settings` have the samples at other rates of the same links. `passes`
-    is None where the rows do not say them; `counts` has what is known of the artifact, by `ARTIFACT_COUNTS`.
-    """
-
-    rounds: dict[int, RoundRows] = field(default_factory=lambda: defaultdict(RoundRows))
-    links: dict[str, float] | None = None
-    settings: dict[LinkRates, dict[int, RoundRows]] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    items: int = 0
-    sizes: dict[str, int] = field(default_factory=dict)
-    passes: tuple[str, ...] | None = None
-    counts: dict[str, int] = field(default_factory=dict)
-    measured_at: str = ""
 
 
 class _StatedSize(NamedTuple):

@@ -9,15 +9,17 @@ import csv
 import json
 import math
 import re
+from array import array
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import chain, islice
+from dataclasses import astuple, dataclass, field
+from itertools import chain, islice, pairwise
+from operator import lt
 from typing import Any, NamedTuple, TextIO
 
 from catalog.errors import ExchangeError
 from catalog.exchange.content import ContentStream, JsonReader, MalformedJson
-from catalog.exchange.labels import read_label
 from catalog.exchange.layouts import (
     NO_OPTIONS,
     Layout,
@@ -29,7 +31,16 @@ from catalog.exchange.layouts import (
     needs_layout,
     unknown_column,
 )
-from catalog.exchange.spellings import REQUIRED, ColumnUnit, Kind, column_unit, is_column, spelled_column
+from catalog.exchange.spellings import (
+    REQUIRED,
+    ColumnUnit,
+    Kind,
+    column_unit,
+    is_column,
+    read_label,
+    spelled_column,
+)
+from catalog.graph_size import graph_size
 
 # The first name of an object, where it leads to more names or values.
 _FIRST_MEMBER = re.compile(rb"\s*\{\s*\"((?:[^\"\\]|\\.)*)\"\s*:\s*[\[{]")
@@ -544,3 +555,93 @@ def _json_row(number: int, value: Mapping[str, Any], positions: Mapping[str, int
         elif cell is not None:
             rows.problem(row, f"{name} is a {type(cell).__name__}; expected text or a number")
     return row
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+NAME_RULE = "letters, digits, '_', '.', '-', at most 63, a letter or digit first"
+# What rows may say of an artifact; an operator makes one of a subject's model.
+ARTIFACT_COUNTS = ("size_bytes", "parameters", "nodes")
+# Parts that are rounded to the digits of the latency may exceed it by that much.
+ROUNDING = 1e-6
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a subject, an operator or an environment may have this name."""
+    return _NAME.fullmatch(text) is not None
+
+
+def artifact_counts(size_bytes: int | None, details: Mapping[str, Any]) -> dict[str, int]:
+    """Return what is known of an artifact of what rows may say of it, by `ARTIFACT_COUNTS`."""
+    counts = (size_bytes, *astuple(graph_size(details)))
+    return {name: count for name, count in zip(ARTIFACT_COUNTS, counts, strict=True) if count}
+
+
+@dataclass(frozen=True, order=True)
+class StrategyName:
+    """A strategy in an environment, by the names that rows use."""
+
+    environment: str
+    subject: str
+    operator: str
+    placement: str
+
+    def __str__(self) -> str:
+        return f"{self.subject}/{self.operator}@{self.placement} in {self.environment}"
+
+
+@dataclass
+class RoundRows:
+    """The samples of one round as columns, in the order of the rows until they are sorted.
+
+    `parts` are durations by tier and name, `sent` bytes by link; `numbers` say which row each sample was.
+    """
+
+    input_ids: list[str] = field(default_factory=list)
+    repetitions: list[int] = field(default_factory=list)
+    latency_s: list[float] = field(default_factory=list)
+    parts: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    sent: dict[str, list[int]] = field(default_factory=dict)
+    numbers: "array[int]" = field(default_factory=lambda: array("q"))
+    measured_at: str = ""
+
+    @property
+    def rows(self) -> list[tuple[str, int, float]]:
+        """Input, repetition and seconds of each sample."""
+        return list(zip(self.input_ids, self.repetitions, self.latency_s, strict=True))
+
+    def sort(self) -> Iterator[tuple[int, int]]:
+        """Sort by repetition and input; yield the numbers of rows that are of one input and repetition."""
+        keys = list(zip(self.repetitions, self.input_ids, strict=True))
+        if all(map(lt, keys, islice(keys, 1, None))):
+            self.numbers = array("q")
+            return
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        for first, second in pairwise(order):
+            if keys[first] == keys[second]:
+                yield self.numbers[first], self.numbers[second]
+        for column in (self.input_ids, self.repetitions, self.latency_s, *self.parts.values(), *self.sent.values()):
+            column[:] = [column[position] for position in order]  # type: ignore[index]
+        self.numbers = array("q")
+
+
+# The links of a strategy with their rates, by name.
+LinkRates = tuple[tuple[str, float], ...]
+
+
+@dataclass
+class StrategyRows:
+    """Rows of one strategy: samples by round, bit/s by link, percent by metric, bytes by input.
+
+    `links` are the rates that answers are about, `settings` have the samples at other rates of the same links. `passes`
+    is None where the rows do not say them; `counts` has what is known of the artifact, by `ARTIFACT_COUNTS`.
+    """
+
+    rounds: dict[int, RoundRows] = field(default_factory=lambda: defaultdict(RoundRows))
+    links: dict[str, float] | None = None
+    settings: dict[LinkRates, dict[int, RoundRows]] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    items: int = 0
+    sizes: dict[str, int] = field(default_factory=dict)
+    passes: tuple[str, ...] | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    measured_at: str = ""

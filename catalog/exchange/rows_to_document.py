@@ -3,15 +3,20 @@
 What rows do not tell is said to be unknown. Keys are made of the file's content and the names, because nothing else is
 known to determine them: two files are never pooled. The operator `identity` is the model as it is; accuracies of others
 are compared with it.
+
+Verdicts are those of the rules that judge what was measured here (`catalog/validity`).
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any
+from datetime import UTC, datetime
+from functools import partial
+from itertools import count, pairwise, repeat
+from typing import Any, NamedTuple, cast
 
 from catalog.errors import ExchangeError
+from catalog.evidence.records import MeasurementRecord, SampleRecord
 from catalog.exchange.document import (
     AccuracyEntry,
     ArtifactEntry,
@@ -24,15 +29,62 @@ from catalog.exchange.document import (
     SampleColumns,
     StrategyEntry,
 )
-from catalog.exchange.row_collector import RoundRows, StrategyName, StrategyRows
-from catalog.exchange.row_verdicts import judge_rows
+from catalog.exchange.rows import RoundRows, StrategyName, StrategyRows
 from catalog.exchange.serialization import ids_name
 from catalog.exchange.spellings import PART_NAMES, default_passes
 from catalog.graph_size import DETAIL as GRAPH
 from catalog.graph_size import GraphSize
 from catalog.keys import canonical_json, content_key
 from catalog.statistics.input_draw import Pool, PoolInput
-from catalog.validity import reason, worst
+from catalog.validity import Finding, judge_strategy, reason, worst
+
+
+class _RowSample(NamedTuple):
+    """The attributes of a `SampleRecord` that rules read."""
+
+    seq: int
+    input_id: str
+    repetition: int
+    latency_s: float
+    transmission_s: float
+    stratum: str | None
+
+
+def judge_rows(
+    strategy: StrategyName, rounds: Mapping[int, RoundRows], percentiles: Iterable[float]
+) -> dict[int, tuple[Finding, ...]]:
+    """Return the findings of the rounds of a strategy, by the number of the round.
+
+    Rows have no counters: they are judged by repeated inputs, by the number of inputs and between the rounds. A round
+    of which nothing can be judged is DOUBTFUL and says why.
+    """
+    records = [_record(strategy, number, rows) for number, rows in rounds.items()]
+    return dict(zip(rounds, judge_strategy(records, percentiles=percentiles), strict=True))
+
+
+def _record(strategy: StrategyName, number: int, rows: RoundRows) -> MeasurementRecord:
+    cells = zip(count(), rows.input_ids, rows.repetitions, rows.latency_s, repeat(0.0), repeat(None))
+    # `_make` does the same by a function of Python, which takes three times as long.
+    samples = list(map(partial(tuple.__new__, _RowSample), cells))
+    now = datetime.now(UTC)
+    return MeasurementRecord(
+        latency_key="",
+        environment_id=0,
+        subject=strategy.subject,
+        operator=strategy.operator,
+        placement=strategy.placement,
+        round=number,
+        position=0,
+        seed=0,
+        status="complete",
+        verdict="VALID",
+        inputs_select="given",
+        started_at=now,
+        finished_at=now,
+        # A record for every row of a large file would take longer than all else of its import.
+        samples=cast(Sequence[SampleRecord], samples),
+    )
+
 
 LAUNCHER = "imported"
 _UNKNOWN = "unknown"
@@ -187,9 +239,9 @@ def _contradictions(
         if members.passes is not None and members.passes != before.passes:
             shown, former = ("+".join(names) or "none" for names in (members.passes, before.passes))
             yield f"passes of {strategy} are {shown}, and {former} in another file; keep one"
-        for column, count in members.counts.items():
-            if (former_count := before.counts.get(column, count)) != count:
-                yield f"{column} of {strategy} is {count}, and {former_count} in another file; keep one"
+        for column, number in members.counts.items():
+            if (former_count := before.counts.get(column, number)) != number:
+                yield f"{column} of {strategy} is {number}, and {former_count} in another file; keep one"
         latency_key, accuracy_key = (_stored(_key(kind, foreign, strategy)) for kind in ("latency", "accuracy"))
         # One file may bring latencies and another accuracies; two that bring the same kind contradict each other.
         for kind, has, old, new in (

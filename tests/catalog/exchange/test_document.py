@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from catalog.errors import ExchangeError
 from catalog.evidence import tables
-from catalog.evidence.allowed import printable
+from catalog.evidence.allowed import with_marks
 from catalog.evidence.records import AccuracyRecord, LinkProbeRecord, MeasurementRecord, TierRunRecord
 from catalog.exchange import Document, decompressed, document, document_bytes, parse_document
 from catalog.exchange.serialization import ids_name, pack_bits, unpack_bits
@@ -85,7 +85,7 @@ SECONDS = st.floats(min_value=1e-9, max_value=1e9)
 @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(SECONDS, min_size=1), st.text(st.characters(codec="utf-8")))
 def test_doubles_and_text_come_back_exactly(latencies: list[float], text: str) -> None:
-    text = printable(text)
+    text = with_marks(text)
     count = len(latencies)
     columns = {"repetition": [0] * count, "transmission_s": latencies, "latency_s": latencies}
     samples = {"ids": "i", "input": list(range(count)), **columns}

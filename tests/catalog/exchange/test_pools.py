@@ -14,8 +14,8 @@ from catalog.evidence.records import PoolInputRecord, PoolRecord
 from catalog.evidence.soundness import sound_database
 from catalog.evidence.writing import record_measurement, sync_strategies, upsert_environment
 from catalog.exchange import collect, document_bytes, import_files, parse_document
-from catalog.exchange.export_rows import rows_csv
-from catalog.exchange.forget import forget_file
+from catalog.exchange.export_document import rows_csv
+from catalog.exchange.import_files import forget_file
 from catalog.statistics.input_draw import Pool, PoolInput
 
 pytestmark = pytest.mark.both_databases

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from catalog.evidence import row_checks
 from catalog.evidence.changes import evidence_digests
 from catalog.exchange import import_files
-from catalog.exchange.forget import forget_file
+from catalog.exchange.import_files import forget_file
 from recommender.evidence import loading
 from recommender.evidence import snapshots as module
 from recommender.evidence.model import Evidence
