@@ -2,11 +2,15 @@
 
 Code, database and API hold SI base units. Declarations are parsed once; figures are scaled only when they are printed,
 here for the terminal, the report and the answers alike (`recommender/page/words.js` repeats the rules for the page).
+
+A setting, the single values at which something was measured of what a catalog lists several values of, is printed so.
 """
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from catalog.errors import UnitError
 
@@ -420,3 +424,29 @@ def pvalue(value: float) -> str:
     if value < 1e-300:  # near the least float, a zero would claim certainty
         return "< 1e-300"
     return f"{value:.2g}" if value >= 0.001 else f"{value:.1e}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Single values of what is swept, by a name such as `bandwidth of edge-cloud`."""
+
+    values: Mapping[str, float]
+
+    def __str__(self) -> str:
+        """Return the setting in words, as answers and reports print it."""
+        return ", ".join(f"{name} {_in_words(name, value)}" for name, value in self.values.items())
+
+
+def setting_of(details: Mapping[str, Any]) -> Setting | None:
+    """Return the setting that the details of an environment hold; another program may have changed them."""
+    values = details.get("setting")
+    if not isinstance(values, Mapping) or not values:
+        return None
+    sound = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values.values())
+    return Setting(dict(values)) if sound else None
+
+
+def _in_words(name: str, value: float) -> str:
+    if name.startswith("bandwidth"):
+        return rate(value)
+    return size(value) if name.startswith("memory") else f"{value:g}"

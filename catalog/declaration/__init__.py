@@ -12,9 +12,10 @@ from catalog.declaration.schema import (
     PreprocessSpec,
     SloSpec,
     SubjectSpec,
+    TestbedSpec,
+    TierPlace,
     TierSpec,
 )
-from catalog.declaration.testbeds import TestbedSpec, TierPlace
 
 __all__ = [
     "AccuracyTarget",

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from catalog.declaration.checks import Topology, check_names, validate_file
 from catalog.declaration.schema import (
+    EMULATED,
+    LOCAL,
     AnalysisSpec,
     CatalogFile,
     ExperimentSpec,
@@ -13,12 +15,13 @@ from catalog.declaration.schema import (
     PassSpec,
     SloSpec,
     SubjectSpec,
+    TestbedSpec,
     TierSpec,
+    in_order,
 )
 from catalog.declaration.sweeps import at_settings, with_variants
-from catalog.declaration.testbeds import EMULATED, LOCAL, TestbedSpec, in_order
 from catalog.declaration.yaml_source import YamlDocument, parse_yaml, read_yaml
-from catalog.setting import Setting
+from catalog.units import Setting
 
 
 @dataclass(frozen=True)

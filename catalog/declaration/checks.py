@@ -24,14 +24,57 @@ from catalog.declaration.schema import (
     SloSpec,
     StrategySpec,
     SubjectSpec,
+    TestbedSpec,
+    TierPlace,
     TierSpec,
     parts_made,
 )
 from catalog.declaration.sweeps import setting_problems, sweep_problems
-from catalog.declaration.testbeds import TestbedSpec, TierPlace, testbed_problems
 from catalog.declaration.yaml_source import Path_, YamlDocument
 from catalog.errors import CatalogFileError, FileProblem
 from catalog.units import counted
+
+# Where in the section, and what is wrong.
+TestbedProblem = tuple[tuple[str, ...], str]
+
+
+def testbed_problems(testbeds: Mapping[str, TestbedSpec], tiers: Iterable[str]) -> Iterator[TestbedProblem]:
+    """Yield where testbeds and the declared tiers do not fit, with the path below `testbeds` and what is wrong.
+
+    Parameters
+    ----------
+    testbeds : mapping
+    tiers : iterable of str
+        As declared, the client's first.
+    """
+    declared = list(tiers)
+    for name, testbed in testbeds.items():
+        places = testbed.tiers
+        if places is None:
+            continue
+        for tier in places:
+            if tier not in declared:
+                yield (name, "tiers", tier), f"tier {tier!r} is not declared; allowed: {', '.join(declared)}"
+        if absent := [tier for tier in declared if tier not in places]:
+            yield (name, "tiers"), f"testbed {name!r} has no place for tier {', '.join(absent)}; name one for each tier"
+        yield from _place_problems(name, {tier: places[tier] for tier in declared if tier in places})
+
+
+def _place_problems(name: str, places: Mapping[str, TierPlace]) -> Iterator[TestbedProblem]:
+    """Yield the problems of places by tier, the client's first."""
+    servers: dict[str, str] = {}
+    for number, (tier, place) in enumerate(places.items()):
+        # Requests start at the client's tier, so that no other tier needs its address.
+        if number and place.is_unreachable:
+            message = (
+                f"{place.url} is a socket of this machine, by which other tiers cannot reach {tier!r}; "
+                f"write {tier}: {{engine: {place.url}, address: HOST}}"
+            )
+            yield (name, "tiers", tier), message
+        if place.server is not None and place.server in servers:
+            message = f"{place.server} serves tier {servers[place.server]!r} already; a tier server serves one tier"
+            yield (name, "tiers", tier), message
+        servers |= {} if place.server is None else {place.server: tier}
 
 
 class TopologyError(ValueError):

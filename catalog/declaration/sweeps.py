@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, JsonValue, PrivateAttr, ValidatorFunctionWrapHandler, model_validator
 
-from catalog.setting import Setting
+from catalog.units import Setting
 
 if TYPE_CHECKING:
     from catalog.declaration.schema import CatalogFile, PassSpec

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from catalog.evidence.loading import StoredDesigns
 from catalog.evidence.queries import MEASUREMENT_COUNTS, Reader, fetch, fetch_named
-from catalog.setting import setting_of
 from catalog.statistics.families import client_tier, condition_chains
 from catalog.statistics.input_draw import SampleDesign
 from catalog.statistics.link_fit import LinkFit, fit_links
-from catalog.units import rate
+from catalog.units import rate, setting_of
 
 
 @dataclass(frozen=True)

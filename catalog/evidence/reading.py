@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, TypeVar
 
+from catalog.artifact_details import OutputDistance, output_distance
 from catalog.evidence.queries import (
     ACCURACY_COUNTS,
     MEASUREMENT_COUNTS,
@@ -26,9 +27,8 @@ from catalog.evidence.records import (
     SampleRecord,
     TierRunRecord,
 )
-from catalog.output_distance import OutputDistance, output_distance
-from catalog.setting import Setting, setting_of
 from catalog.statistics.description import chance_remark
+from catalog.units import Setting, setting_of
 
 
 def rounds_done(reader: Reader, latency_key: str) -> set[int]:

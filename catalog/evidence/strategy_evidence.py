@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.artifact_details import GraphSize, OutputDistance, graph_size, output_distance
 from catalog.evidence.allowed import AccuracyDemand, with_marks
 from catalog.evidence.queries import MEASUREMENT_COUNTS, Reader, exact_sum, fetch
 from catalog.evidence.records import (
@@ -23,13 +24,11 @@ from catalog.evidence.records import (
     SloName,
     StrategyBase,
 )
-from catalog.graph_size import GraphSize, graph_size
-from catalog.output_distance import OutputDistance, output_distance
-from catalog.setting import Setting, setting_of
 from catalog.statistics.description import chance_remark
 from catalog.statistics.families import condition_chains, operator_rank, placement_rank, tier_order
 from catalog.statistics.input_draw import SampleDesign
 from catalog.statistics.samples import Samples
+from catalog.units import Setting, setting_of
 
 # CPU of the window between warm-up and last sample, over the rounds that recorded it and their inferences alone.
 _USE = f"""

@@ -18,6 +18,7 @@ from itertools import chain, islice, pairwise
 from operator import lt
 from typing import Any, NamedTuple, TextIO
 
+from catalog.artifact_details import graph_size
 from catalog.errors import ExchangeError
 from catalog.exchange.content import ContentStream, JsonReader, MalformedJson
 from catalog.exchange.layouts import (
@@ -40,7 +41,6 @@ from catalog.exchange.spellings import (
     read_label,
     spelled_column,
 )
-from catalog.graph_size import graph_size
 
 # The first name of an object, where it leads to more names or values.
 _FIRST_MEMBER = re.compile(rb"\s*\{\s*\"((?:[^\"\\]|\\.)*)\"\s*:\s*[\[{]")

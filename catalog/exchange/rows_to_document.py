@@ -15,6 +15,9 @@ from functools import partial
 from itertools import count, pairwise, repeat
 from typing import Any, NamedTuple, cast
 
+from catalog.artifact_details import DETAIL as GRAPH
+from catalog.artifact_details import GRAPH_DETAIL as GRAPH
+from catalog.artifact_details import GraphSize
 from catalog.errors import ExchangeError
 from catalog.evidence.records import MeasurementRecord, SampleRecord
 from catalog.exchange.document import (
@@ -32,8 +35,6 @@ from catalog.exchange.document import (
 from catalog.exchange.rows import RoundRows, StrategyName, StrategyRows
 from catalog.exchange.serialization import ids_name
 from catalog.exchange.spellings import PART_NAMES, default_passes
-from catalog.graph_size import DETAIL as GRAPH
-from catalog.graph_size import GraphSize
 from catalog.keys import canonical_json, content_key
 from catalog.statistics.input_draw import Pool, PoolInput
 from catalog.validity import Finding, judge_strategy, reason, worst

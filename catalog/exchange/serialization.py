@@ -29,8 +29,8 @@ from catalog.exchange.document import (
     duplicates,
 )
 from catalog.exchange.rows import MAX_PROBLEMS
-from catalog.setting import setting_of
 from catalog.statistics.input_draw import Pool, PoolInput
+from catalog.units import setting_of
 
 
 def ids_name(ids: Sequence[str]) -> str:

@@ -11,8 +11,8 @@ from weakref import WeakKeyDictionary
 import scipy
 from pydantic_core import to_json
 
+from catalog.artifact_details import OutputDistance
 from catalog.evidence.records import EnvironmentSummary, FileSummary, values_of
-from catalog.output_distance import OutputDistance
 from recommender.answer.wording import breach_words, cannot_show
 from recommender.errors import FILL_COMMAND, UnknownStrategy
 from recommender.evidence.model import DeclaredStrategy, Evidence, SubjectEvidence, latency_budgets

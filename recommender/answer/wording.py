@@ -6,7 +6,7 @@ Beside the name of a strategy stand words about the quality of its answers.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from catalog.output_distance import OutputDistance, grouped
+from catalog.artifact_details import OutputDistance, grouped
 from catalog.statistics.feasibility import BudgetCheck
 from catalog.units import counted, duration, duration_beside, limit_duration, size
 from recommender.ranking import (

@@ -9,7 +9,7 @@ from weakref import finalize, ref
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.output_distance import OutputDistance
+from catalog.artifact_details import OutputDistance
 from catalog.statistics.comparison import Comparison
 from catalog.statistics.drops import AccuracyDrop
 from catalog.statistics.feasibility import BudgetCheck

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from catalog.artifact_details import DISTANCE_DETAIL
 from catalog.declaration import Catalog, PassSpec
 from catalog.keys import artifact_key
-from catalog.output_distance import DETAIL
 from runner.artifacts.calibration import Calibration
 from runner.artifacts.model_runs import ModelInputs
 from runner.artifacts.separate_build import build_apart
@@ -165,7 +165,7 @@ def _manifest(
         "size_bytes": artifact.size_bytes,
         "did": artifact.details.get("passes", []),
         "proof": artifact.details.get("proof", {}),
-        **{name: artifact.details[name] for name in (DETAIL, NOT_VERIFIED) if name in artifact.details},
+        **{name: artifact.details[name] for name in (DISTANCE_DETAIL, NOT_VERIFIED) if name in artifact.details},
         "tools": versions(),
     }
 

@@ -13,7 +13,7 @@ import scipy
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as engine_state
 
-from catalog.output_distance import Agreement, OutputDistance
+from catalog.artifact_details import Agreement, OutputDistance
 from runner.errors import ModelFileError, OperatorError
 from runner.graph.model_file import read_model
 from runner.graph.runtime import brief, guessed_shapes, guesses

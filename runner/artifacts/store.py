@@ -16,9 +16,8 @@ from typing import Any
 import onnx
 import onnxruntime
 
-from catalog.graph_size import DETAIL as GRAPH
-from catalog.graph_size import GraphSize
-from catalog.output_distance import DETAIL
+from catalog.artifact_details import DISTANCE_DETAIL, GraphSize
+from catalog.artifact_details import GRAPH_DETAIL as GRAPH
 from runner.artifacts.calibration import CalibrationSource
 from runner.artifacts.model_runs import (
     PROOF_INPUTS,
@@ -318,7 +317,7 @@ def _run_beside(trial: Trial, made: _PassOutput) -> Mapping[str, Any]:
         outputs = run_chain(made.parts, trial.feeds) if made.details else trial.outputs
     except NotRunnable as error:
         raise PassRefusal(f"what was made of the model fails where the model runs: {error}") from error
-    return {DETAIL: measure_distance(trial, outputs).as_details()}
+    return {DISTANCE_DETAIL: measure_distance(trial, outputs).as_details()}
 
 
 def _collect(parts: Sequence[Path], target: Path) -> tuple[CachedFile, ...]:

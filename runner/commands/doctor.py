@@ -15,7 +15,7 @@ from rich.text import Text
 
 from catalog.console import open_table
 from catalog.declaration import Catalog, TestbedSpec, TierPlace, TierSpec
-from catalog.declaration.testbeds import LOCAL
+from catalog.declaration.schema import LOCAL
 from catalog.units import duration, rate, size
 from runner.commands.terminal import CatalogOption, JsonOption, RunnerSettings, example, out, print_json
 from runner.errors import EngineUnavailableError, LaunchError, RunnerError, TierCallError

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from catalog.declaration import Catalog, load_catalog
-from catalog.declaration.testbeds import LOCAL, shared_engines
+from catalog.declaration.schema import LOCAL, shared_engines
 from catalog.errors import CatalogError
 from catalog.evidence.database import Database, open_database
 from catalog.evidence.fill_lock import fill_lock, identity_of

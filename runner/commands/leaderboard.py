@@ -9,7 +9,7 @@ import typer
 from catalog.evidence import loading, reading, report_rows
 from catalog.evidence.database import open_database
 from catalog.evidence.soundness import sound_database
-from catalog.setting import Setting
+from catalog.units import Setting
 from runner.commands.imported_analyses import analyse_imported
 from runner.commands.terminal import (
     CsvOption,

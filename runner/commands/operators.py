@@ -10,9 +10,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from catalog.artifact_details import OutputDistance, output_distance
 from catalog.console import Console, labelled, open_table, stdout_width
 from catalog.declaration import Catalog, load_catalog
-from catalog.output_distance import OutputDistance, output_distance
 from catalog.units import size
 from runner.artifacts.apply_operator import apply_operator, parse_pipeline
 from runner.artifacts.calibration import Calibration, read_calibration, subject_calibration

@@ -27,7 +27,7 @@ from docker.tls import TLSConfig
 from docker.types import LogConfig
 from docker.utils import kwargs_from_env
 
-from catalog.declaration.testbeds import LOCAL
+from catalog.declaration.schema import LOCAL
 from runner.errors import EngineUnavailableError, LaunchError, NameTakenError
 from runner.host import engine_identity
 from runner.launchers.memory import MemoryUse

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catalog.declaration import TestbedSpec
-from catalog.declaration.testbeds import EMULATED, LOCAL
+from catalog.declaration.schema import EMULATED, LOCAL
 from runner.errors import EngineUnavailableError, RunnerError
 from runner.launchers.base import Launcher
 from runner.launchers.process import ProcessLauncher

@@ -17,6 +17,7 @@ from typing import Protocol as Interface
 
 from sqlmodel import Session
 
+from catalog.artifact_details import output_distance
 from catalog.declaration import Catalog
 from catalog.errors import DuplicateEvidenceError
 from catalog.evidence.allowed import utc_now
@@ -33,7 +34,6 @@ from catalog.evidence.writing import (
     supersede_measurement,
     upsert_artifact,
 )
-from catalog.output_distance import output_distance
 from catalog.statistics.description import chance_remark
 from catalog.units import counted
 from runner.artifacts.calibration import subject_calibration

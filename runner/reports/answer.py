@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from catalog.output_distance import percentage
+from catalog.artifact_details import percentage
 from catalog.units import counted, duration, duration_range, limit_duration, rate, size
 from recommender.answer.wording import cannot_show, chance, how_sure, percentile_name
 from recommender.ranking.model import Budgets, Unit

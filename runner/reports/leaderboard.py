@@ -14,9 +14,9 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from catalog.artifact_details import OutputDistance, grouped, percentage
 from catalog.evidence.loading import StrategyLatencies
 from catalog.evidence.reading import SloStanding
-from catalog.output_distance import OutputDistance, grouped, percentage
 from catalog.statistics.looks import LOOKS
 from catalog.units import counted, counted_range, duration, duration_range, limit_duration, percent, points, size
 from runner.errors import RunnerError

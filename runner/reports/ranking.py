@@ -13,7 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from catalog.output_distance import grouped
+from catalog.artifact_details import grouped
 from catalog.statistics.comparison import rank_range
 from catalog.units import counted, counted_range, duration, duration_range, pvalue
 

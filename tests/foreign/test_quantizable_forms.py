@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from catalog.output_distance import output_distance
+from catalog.artifact_details import output_distance
 from runner.graph.analysis import analyse
 from runner.operators import static_ptq
 from runner.operators.base import PassRefusal

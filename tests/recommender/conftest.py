@@ -15,10 +15,10 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from catalog.artifact_details import DISTANCE_DETAIL, OutputDistance
 from catalog.evidence.database import open_database
 from catalog.evidence.records import LinkBytes, StrategyRecord, Verdict
 from catalog.evidence.writing import record_accuracy, sync_strategies, upsert_artifact
-from catalog.output_distance import DETAIL, OutputDistance
 from recommender.app import create_app
 from recommender.settings import RecommenderSettings
 from tests.conftest import Contents
@@ -145,7 +145,7 @@ class Writer(EvidenceBuilder):
 
     def compare_outputs(self, operator: str, distance: OutputDistance) -> None:
         """Store what the build of the artifact measured of its outputs."""
-        self.artifact_details(operator, {DETAIL: distance.as_details()})
+        self.artifact_details(operator, {DISTANCE_DETAIL: distance.as_details()})
 
     def prove_equal(self, operator: str) -> None:
         """Store that a cut computes the same, bit for bit."""

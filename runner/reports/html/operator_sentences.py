@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from catalog.analysis import DropResult, FamilyResult, SubjectResult
+from catalog.artifact_details import percentage
 from catalog.evidence.strategy_evidence import StrategyEvidence
-from catalog.output_distance import percentage
 from catalog.statistics.families import OperatorPair, StudiedOperator, accuracy_pairs
 from catalog.statistics.outcomes import ComparisonOutcome
 from catalog.statistics.study_analysis import AccuracyAnalysis, AccuracyComparison, compare_accuracies

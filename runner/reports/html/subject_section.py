@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from catalog.analysis import FamilyResult, PairResult, StrategyResult, SubjectResult
+from catalog.artifact_details import percentage
 from catalog.evidence.report_rows import Breakdown
-from catalog.output_distance import percentage
 from catalog.statistics.comparison import rank_range
 from catalog.statistics.intervals import PercentileInterval
 from catalog.units import counted, duration, duration_range, percent, points, pvalue, size

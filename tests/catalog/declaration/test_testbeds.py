@@ -3,7 +3,7 @@
 import pytest
 
 from catalog.declaration import TestbedSpec, TierPlace, parse_catalog
-from catalog.declaration.testbeds import shared_engines
+from catalog.declaration.schema import shared_engines
 from catalog.errors import CatalogFileError
 
 CATALOG = """\

@@ -8,13 +8,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, select
 
+from catalog.artifact_details import OutputDistance
 from catalog.declaration import parse_catalog
 from catalog.declaration.schema import SloSpec
 from catalog.errors import DuplicateEvidenceError
 from catalog.evidence import loading, reading, records, strategy_evidence, writing
 from catalog.evidence.database import Database
 from catalog.evidence.tables import Accuracy, Strategy
-from catalog.output_distance import OutputDistance
 
 pytestmark = pytest.mark.both_databases
 

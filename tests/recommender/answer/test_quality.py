@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from catalog.output_distance import Agreement, OutputDistance
+from catalog.artifact_details import Agreement, OutputDistance
 from tests.recommender.test_answer import ask, chosen
 
 FAR = OutputDistance(32, "calibration", 0.8, 0.6, True, Agreement(11, 32, 0.186, 0.532))

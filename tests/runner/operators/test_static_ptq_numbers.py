@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from catalog.output_distance import output_distance
+from catalog.artifact_details import output_distance
 from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.graph.model_file import read_model
 from runner.operators.base import PassRefusal

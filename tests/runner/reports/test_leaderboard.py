@@ -11,11 +11,11 @@ from rich.console import Console
 
 from catalog.analysis import AnalysisSettings
 from catalog.analysis.store import store_missing
+from catalog.artifact_details import OutputDistance
 from catalog.evidence.database import open_database
 from catalog.evidence.loading import strategy_evidence, strategy_latencies
 from catalog.evidence.reading import SloStanding, family_members, leaderboard, rankings
 from catalog.exchange import import_files
-from catalog.output_distance import OutputDistance
 from runner.errors import RunnerError
 from runner.reports.leaderboard import (
     StrategyId,

@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 from rich.table import Table
 
-from catalog.output_distance import grouped
+from catalog.artifact_details import grouped
 from catalog.validity.findings import Finding
 from runner.measuring.rejudge import RuleSummary
 from runner.reports.ranking import FoldedName, folded

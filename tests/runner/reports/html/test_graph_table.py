@@ -8,11 +8,11 @@ import onnx
 import pytest
 
 from catalog.analysis.subject import AnalysisSettings, analyse_subject
+from catalog.artifact_details import GRAPH_DETAIL, GraphSize, graph_size
 from catalog.errors import ExchangeError
 from catalog.evidence.database import open_database
 from catalog.evidence.loading import strategy_evidence
 from catalog.exchange import import_files
-from catalog.graph_size import DETAIL, GraphSize, graph_size
 from runner.artifacts.store import ArtifactStore, count_graph
 from runner.operators.registry import make_pass
 from runner.reports.html.study_tables import graph_table
@@ -85,4 +85,4 @@ def test_two_counts_of_one_artifact_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_another_program_stored_is_unknown() -> None:
-    assert graph_size({DETAIL: {"parameters": -1, "nodes": True}}) == GraphSize()
+    assert graph_size({GRAPH_DETAIL: {"parameters": -1, "nodes": True}}) == GraphSize()

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
+from catalog.artifact_details import DISTANCE_DETAIL, OutputDistance
 from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.records import ArtifactRecord
 from catalog.evidence.writing import upsert_artifact
-from catalog.output_distance import DETAIL, OutputDistance
 from runner.reports.html.operator_sentences import study_accuracies
 from runner.reports.html.sentences import codes_of, listed, scope
 from runner.reports.html.study_tables import effect_tables
@@ -202,7 +202,7 @@ def test_outputs_far_from_identitys_are_told_with_the_operators_speed(filling: A
     filling.declare(environment, [subject], list(medians), 3)
     filling.exact(environment, subject, medians, rounds=3)
     far = OutputDistance(32, "calibration", 0.8, 0.6, True)
-    key, details = "artifact:a:early_exit", {DETAIL: far.as_details()}
+    key, details = "artifact:a:early_exit", {DISTANCE_DETAIL: far.as_details()}
     with filling.database.session() as session:
         upsert_artifact(session, ArtifactRecord(key, "a", "early_exit", [], "ready", details=details))
         evidence = strategy_evidence(session)

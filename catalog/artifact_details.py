@@ -1,7 +1,8 @@
-"""How far an artifact's outputs are from identity's on the same inputs: known without labels, measured at every build.
+"""What the details of an artifact say of it beside its files: how far its outputs are from identity's, how large it is.
 
-It is not an accuracy: a small distance says that the operator changed little, a large one that it changed much, and
-neither says which of the two models is right.
+The distance is known without labels and measured at every build. It is not an accuracy: a small distance says that the
+operator changed little, a large one that it changed much, and neither says which of the two models is right. The size
+is that of the model's graph, its parameters and nodes, as the study lists them beside the size of the file.
 """
 
 import math
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-DETAIL = "distance"
+DISTANCE_DETAIL = "distance"
 # Rounding of int8 costs a few percent of the outputs' root mean square; beyond a quarter the outputs are other outputs.
 LARGE_RELATIVE_ERROR = 0.25
 
@@ -81,7 +82,7 @@ class OutputDistance:
         return f"relative error over {self.inputs} {kind}input{'' if self.inputs == 1 else 's'}"
 
     def as_details(self) -> dict[str, Any]:
-        """Return what JSON holds of it, under `DETAIL` in an artifact's details."""
+        """Return what JSON holds of it, under `DISTANCE_DETAIL` in an artifact's details."""
         return asdict(self)
 
 
@@ -91,14 +92,14 @@ def output_distance(details: Mapping[str, Any]) -> OutputDistance | None:
     Examples
     --------
     >>> distance = OutputDistance(32, "calibration", 0.8, 0.6, True)
-    >>> output_distance({DETAIL: distance.as_details()}) == distance
+    >>> output_distance({DISTANCE_DETAIL: distance.as_details()}) == distance
     True
     >>> distance.warning
     "outputs differ from identity's by 80 % (relative error over 32 inputs)"
     >>> output_distance({}) is None
     True
     """
-    stored: Any = details.get(DETAIL)
+    stored: Any = details.get(DISTANCE_DETAIL)
     try:
         agreement = stored["agreement"]
         fields = {**stored, "agreement": None if agreement is None else Agreement(**agreement)}
@@ -160,3 +161,50 @@ def _sound(distance: OutputDistance) -> bool:
 def _number(value: object, low: float, high: object) -> bool:
     """Return whether a value is a number, and within the limits where the upper one is a number too."""
     return isinstance(value, int | float) and isinstance(high, int | float) and low <= value <= high
+
+
+# The key of an artifact's details under which it stands.
+GRAPH_DETAIL = "graph"
+
+
+@dataclass(frozen=True)
+class GraphSize:
+    """The size of an artifact's graph, of all its parts together; None is unknown.
+
+    Attributes
+    ----------
+    parameters : int or None
+        Elements of the initializers, scales and zero points of a quantized model among them.
+    nodes : int or None
+        Nodes of the graph itself, without those of bodies and functions.
+    """
+
+    parameters: int | None = None
+    nodes: int | None = None
+
+    def as_details(self) -> dict[str, Any]:
+        """Return it as an artifact's details have it."""
+        return asdict(self)
+
+
+def graph_size(details: Mapping[str, Any]) -> GraphSize:
+    """Return the size that an artifact's details hold; unknown in evidence from before it was counted.
+
+    Examples
+    --------
+    >>> graph_size({"graph": {"parameters": 25_000_000, "nodes": 241}})
+    GraphSize(parameters=25000000, nodes=241)
+    >>> graph_size({}), graph_size({"graph": "large"})
+    (GraphSize(parameters=None, nodes=None), GraphSize(parameters=None, nodes=None))
+    """
+    counts = details.get(GRAPH_DETAIL)
+    # Evidence from elsewhere may hold anything here.
+    return (
+        GraphSize(*(_count(counts.get(name)) for name in ("parameters", "nodes")))
+        if isinstance(counts, Mapping)
+        else GraphSize()
+    )
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
