@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from catalog.statistics.link_fit import fit_links, shared_bytes
+from catalog.evidence.link_samples import fit_links, shared_bytes
 
 Array = NDArray[np.float64]
 _STRATEGIES = 4

@@ -29,8 +29,7 @@ from numpy.typing import NDArray
 from statsmodels.stats.multitest import multipletests
 
 from benchmarks.growth_figure import Growth, growth_svg
-from catalog.analysis import AnalysisSettings
-from catalog.analysis.store import store_missing
+from catalog.analysis import AnalysisSettings, store_missing
 from catalog.evidence.database import Database, open_database
 from catalog.exchange import import_files
 from catalog.statistics.families import StrategyFamily, StudiedOperator, study_families

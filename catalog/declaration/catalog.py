@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from catalog.declaration.checks import Topology, check_names, validate_file
+from catalog.declaration.checks import Topology, YamlDocument, check_names, parse_yaml, read_yaml, validate_file
 from catalog.declaration.schema import (
     EMULATED,
     LOCAL,
@@ -20,7 +20,6 @@ from catalog.declaration.schema import (
     in_order,
 )
 from catalog.declaration.sweeps import at_settings, with_variants
-from catalog.declaration.yaml_source import YamlDocument, parse_yaml, read_yaml
 from catalog.units import Setting
 
 

@@ -1,10 +1,35 @@
-"""What was recorded under one content key, or below one measurement: for bundles, plans and the answers about a key."""
+"""What was recorded under one content key, or below one measurement: for bundles, plans and the answers about a key.
 
-from collections.abc import Sequence
-from typing import Any
+A plan asks by key what is there already, and `verify` reads every measurement again as the record that it was.
+"""
 
-from catalog.evidence.queries import MEASUREMENT_COUNTS, Reader, exact_mean, fetch, fetch_stored, fetch_value
-from catalog.evidence.records import LatencyExtent
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, TypeVar
+
+from catalog.artifact_details import output_distance
+from catalog.evidence.queries import (
+    ACCURACY_COUNTS,
+    MEASUREMENT_COUNTS,
+    Reader,
+    exact_mean,
+    fetch,
+    fetch_column,
+    fetch_stored,
+    fetch_value,
+    stream,
+)
+from catalog.evidence.records import (
+    LastMeasurement,
+    LatencyExtent,
+    LinkProbeRecord,
+    MeasurementRecord,
+    RoundLook,
+    SampleRecord,
+    TierRunRecord,
+)
 
 
 def analysis_stored(reader: Reader, evidence_key: str) -> bool:
@@ -110,3 +135,164 @@ def newest_accuracy(reader: Reader, accuracy_key: str) -> Any:
     # By the number, because the clock may have been set back; an earlier attempt may have failed.
     rows = fetch_stored(reader, "accuracy", "WHERE key = :key ORDER BY id DESC LIMIT 1", key=accuracy_key)
     return next(iter(rows), None)
+
+
+def rounds_done(reader: Reader, latency_key: str) -> set[int]:
+    """Return the rounds with complete evidence that is not INVALID."""
+    query = f"SELECT round FROM measurement WHERE latency_key = :key AND {MEASUREMENT_COUNTS}"
+    return set(fetch_column(reader, query, key=latency_key))
+
+
+def rounds_with_looks(reader: Reader, latency_key: str) -> dict[int, RoundLook]:
+    """Return the rounds of a key that count, each with the look that it was measured for."""
+    query = f"SELECT round, look, error_share FROM measurement WHERE {MEASUREMENT_COUNTS} AND latency_key = :key"
+    rows = fetch(reader, query, key=latency_key)
+    return {number: RoundLook(look=look, error_share=share) for number, look, share in rows}
+
+
+def doubtful_rounds(reader: Reader, latency_key: str) -> dict[int, str]:
+    """Return by round why its evidence is DOUBTFUL."""
+    query = (
+        "SELECT round, reason FROM measurement "
+        f"WHERE latency_key = :key AND {MEASUREMENT_COUNTS} AND verdict = 'DOUBTFUL'"
+    )
+    return {number: reason or "no reason stored" for number, reason in fetch(reader, query, key=latency_key)}
+
+
+def accuracy_done(reader: Reader, accuracy_key: str) -> bool:
+    """Tell whether there is a complete accuracy with this key."""
+    query = f"SELECT 1 FROM accuracy WHERE key = :key AND {ACCURACY_COUNTS}"
+    return fetch_value(reader, query, key=accuracy_key) is not None
+
+
+def inapplicable_artifacts(reader: Reader) -> dict[str, str]:
+    """Return the reason by artifact key, of the operators that the model does not allow."""
+    query = "SELECT key, reason FROM artifact WHERE status = 'inapplicable'"
+    return {key: reason or "" for key, reason in fetch(reader, query)}
+
+
+def distance_warnings(reader: Reader) -> dict[str, str]:
+    """Return by artifact key how far its outputs are from identity's, of the artifacts where that is a warning."""
+    rows = fetch_stored(reader, "artifact", "WHERE status = 'ready'", columns=("key", "details"))
+    distances = {row.key: output_distance(row.details or {}) for row in rows}
+    return {key: distance.warning for key, distance in distances.items() if distance is not None and distance.warning}
+
+
+def unequal_compositions(reader: Reader) -> set[str]:
+    """Return keys of artifacts whose parts are not shown to compute, bit for bit, what the uncut model computes."""
+    rows = fetch_stored(reader, "artifact", "WHERE status = 'ready'", columns=("key", "details"))
+    proofs = {row.key: row.details.get("proof", {}).get("composition") for row in rows}
+    return {key for key, proof in proofs.items() if proof is not None and not proof.get("bit_identical")}
+
+
+def last_measurement(
+    reader: Reader, subject: str, operator: str, placement: str, environment_key: str
+) -> LastMeasurement | None:
+    """Return the most recent attempt at a strategy in an environment, whatever its keys and outcome."""
+    condition = (
+        "WHERE subject = :subject AND operator = :operator AND placement = :placement "
+        "AND environment_id = (SELECT id FROM environment WHERE key = :environment) "
+        "ORDER BY id DESC LIMIT 1"  # not by the clock, which may have been set back
+    )
+    values = {"subject": subject, "operator": operator, "placement": placement, "environment": environment_key}
+    rows = fetch_stored(reader, "measurement", condition, **values)
+    if not rows:
+        return None
+    row = rows[0]
+    duration = datetime.fromisoformat(row.finished_at) - datetime.fromisoformat(row.started_at)
+    return LastMeasurement(
+        latency_key=row.latency_key,
+        round=row.round,
+        status=row.status,
+        verdict=row.verdict,
+        reason=row.reason,
+        conditions=row.conditions,
+        started_at=row.started_at,
+        duration_s=duration.total_seconds(),
+    )
+
+
+def last_accuracy_failure(reader: Reader, accuracy_key: str) -> str | None:
+    """Return why the most recent attempt at an accuracy failed; None when there was none."""
+    query = "SELECT reason FROM accuracy WHERE key = :key AND status = 'failed' ORDER BY id DESC LIMIT 1"
+    reason = fetch_value(reader, query, key=accuracy_key)
+    return None if reason is None else str(reason)
+
+
+_Record = TypeVar("_Record")
+
+
+@dataclass(frozen=True)
+class StoredMeasurement:
+    """A measurement, its id, and where it was taken. Samples come without their parts and links."""
+
+    id: int
+    launcher: str
+    scale: str
+    record: MeasurementRecord
+
+    @property
+    def counts(self) -> bool:
+        """Whether answers use it."""
+        return self.record.status == "complete" and self.record.verdict != "INVALID"
+
+
+def stored_measurements(reader: Reader, *, subject: str | None = None) -> tuple[StoredMeasurement, ...]:
+    """Return every measurement of a strategy declared now, under its present key, in the order they were taken."""
+    condition = "WHERE latency_key IN (SELECT latency_key FROM strategy WHERE declared)"
+    if subject is not None:
+        condition += " AND subject = :subject"
+    rows = fetch_stored(reader, "measurement", f"{condition} ORDER BY id", subject=subject)
+    environments = {row.id: row for row in fetch(reader, "SELECT id, launcher, scale FROM environment")}
+    measurement_ids = {row.id for row in rows}
+    runs = _children(reader, "tier_run", TierRunRecord, measurement_ids)
+    probes = _children(reader, "link_probe", LinkProbeRecord, measurement_ids)
+    samples = _samples(reader, measurement_ids)
+    return tuple(
+        StoredMeasurement(
+            row.id,
+            environments[row.environment_id].launcher,
+            environments[row.environment_id].scale,
+            _record(row, runs[row.id], probes[row.id], samples[row.id]),
+        )
+        for row in rows
+        # A row whose environment is not there belongs to nothing.
+        if row.environment_id in environments
+    )
+
+
+def _record(
+    row: Any, runs: list[TierRunRecord], probes: list[LinkProbeRecord], samples: list[SampleRecord]
+) -> MeasurementRecord:
+    # The row has more columns than the record, such as its own number.
+    recorded = {item.name for item in fields(MeasurementRecord)}
+    values = {name: value for name, value in vars(row).items() if name in recorded}
+    values |= {
+        "started_at": datetime.fromisoformat(row.started_at),
+        "finished_at": datetime.fromisoformat(row.finished_at),
+        "tier_runs": runs,
+        "link_probes": probes,
+        "samples": samples,
+    }
+    return MeasurementRecord(**values)
+
+
+def _children(
+    reader: Reader, table: str, record: Callable[..., _Record], measurement_ids: set[int]
+) -> dict[int, list[_Record]]:
+    children: dict[int, list[_Record]] = defaultdict(list)
+    for row in fetch_stored(reader, table, "ORDER BY id"):
+        if row.measurement_id in measurement_ids:
+            values = {name: value for name, value in vars(row).items() if name not in ("id", "measurement_id")}
+            children[row.measurement_id].append(record(**values))
+    return children
+
+
+def _samples(reader: Reader, measurement_ids: set[int]) -> dict[int, list[SampleRecord]]:
+    samples: dict[int, list[SampleRecord]] = defaultdict(list)
+    names = "seq, input_id, repetition, latency_s, transmission_s, stratum"
+    query = f"SELECT measurement_id, {names} FROM sample ORDER BY 1, 2"
+    for measurement_id, *values in stream(reader, query):
+        if measurement_id in measurement_ids:
+            samples[measurement_id].append(SampleRecord(*values))
+    return samples

@@ -15,8 +15,8 @@ from sqlmodel import Session, SQLModel
 
 from catalog.errors import DuplicateEvidenceError
 from catalog.evidence.allowed import is_moment, utc_now, utc_text
+from catalog.evidence.lookups import accuracy_done, rounds_done
 from catalog.evidence.queries import ACCURACY_COUNTS, MEASUREMENT_COUNTS
-from catalog.evidence.reading import accuracy_done, rounds_done
 from catalog.evidence.records import (
     AccuracyRecord,
     ArtifactRecord,

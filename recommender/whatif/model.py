@@ -12,9 +12,16 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from catalog.evidence.link_samples import LinkedSamples, LinkedStrategy, LinkRate
+from catalog.evidence.link_samples import (
+    LinkedSamples,
+    LinkedStrategy,
+    LinkFit,
+    LinkRate,
+    SharedBytes,
+    fit_links,
+    shared_bytes,
+)
 from catalog.statistics.intervals import PercentileInterval, percentile_estimate, percentile_intervals
-from catalog.statistics.link_fit import LinkFit, SharedBytes, fit_links, shared_bytes
 from catalog.statistics.log_estimate import readable_bounds
 from catalog.statistics.samples import Samples
 

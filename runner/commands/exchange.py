@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from catalog.analysis.subject import declared_settings
+from catalog.analysis import declared_settings
 from catalog.evidence.database import open_database
 from catalog.evidence.soundness import sound_database
 from catalog.evidence.tables import Environment, count_rows

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from catalog.analysis.subject import settings_of
+from catalog.analysis import settings_of
 from catalog.console import labelled
 from catalog.evidence.database import Database
 from catalog.evidence.soundness import sound_database

@@ -17,7 +17,7 @@ def analyse_imported(database: Database) -> None:
     if not lack_analyses(database):
         return
     # Imported here: to analyse takes scipy.stats and the recommender, which a command that reads does without.
-    from catalog.analysis.subject import declared_settings
+    from catalog.analysis import declared_settings
     from runner.reports.slo_status import store_results
 
     err.print("analysing what was imported; it is stored for the next time")

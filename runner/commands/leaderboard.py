@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from catalog.evidence import loading, reading, report_rows
+from catalog.evidence import loading, reading
 from catalog.evidence.database import open_database
 from catalog.evidence.soundness import sound_database
 from catalog.units import Setting
@@ -57,7 +57,7 @@ def leaderboard(
             rows = of_family(rows, reading.family_members(reader), family)
         plain = as_json or as_csv
         latencies = () if plain else loading.strategy_latencies(reader, subject=subject)
-        paid = report_rows.tier_costs(reader, subject=subject) if costs or as_json else ()
+        paid = reading.tier_costs(reader, subject=subject) if costs or as_json else ()
         inapplicable = reading.inapplicable_strategies(reader, subject=subject)
         subjects = reading.declared_subjects(reader)
     if as_json:

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from catalog.analysis.subject import settings_of
+from catalog.analysis import settings_of
 from catalog.console import labelled
 from catalog.declaration import Strategy
 from catalog.evidence.database import Database, open_database
 from catalog.evidence.loading import slo_evidence
-from catalog.evidence.reading import declared_subjects, unequal_compositions
+from catalog.evidence.lookups import unequal_compositions
+from catalog.evidence.reading import declared_subjects
 from catalog.evidence.soundness import sound_database
 from catalog.evidence.writing import sync_slos
 from catalog.units import counted, duration, waiting

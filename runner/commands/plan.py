@@ -14,7 +14,8 @@ from catalog.declaration import Catalog, TestbedSpec, load_catalog
 from catalog.declaration.checks import nearest
 from catalog.errors import DatabaseMissingError, UnitError
 from catalog.evidence.database import Database, open_database
-from catalog.evidence.reading import distance_warnings, race_departures
+from catalog.evidence.lookups import distance_warnings
+from catalog.evidence.reading import race_departures
 from catalog.evidence.soundness import sound_database
 from catalog.units import counted, parse_wait
 from runner.commands.terminal import (

@@ -9,8 +9,8 @@ import typer
 from catalog.declaration import Catalog
 from catalog.errors import DatabaseMissingError
 from catalog.evidence.database import Database, open_database
+from catalog.evidence.lookups import accuracy_done, inapplicable_artifacts, unequal_compositions
 from catalog.evidence.queries import Reader
-from catalog.evidence.reading import accuracy_done, inapplicable_artifacts, unequal_compositions
 from catalog.evidence.soundness import sound_database
 from recommender.answer.respond import constraints_of, resolve_budgets, respond
 from recommender.evidence.loading import load

@@ -6,9 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from catalog.analysis import SubjectResult
-from catalog.analysis.store import analyse
-from catalog.analysis.subject import declared_settings
+from catalog.analysis import SubjectResult, analyse, declared_settings
 from catalog.evidence.database import open_database
 from catalog.evidence.reading import declared_subjects
 from catalog.statistics.rank_tests import ADJUSTMENTS

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from catalog.analysis.subject import declared_settings
+from catalog.analysis import declared_settings
 from catalog.declaration import load_catalog
 from catalog.evidence.allowed import utc_now
 from catalog.evidence.database import open_database

@@ -9,7 +9,7 @@ from pathlib import Path
 from catalog.errors import DatabaseError
 from catalog.evidence.database import Database
 from catalog.evidence.fill_lock import identity_of
-from catalog.evidence.reading import accuracy_done, doubtful_rounds, rounds_done
+from catalog.evidence.lookups import accuracy_done, doubtful_rounds, rounds_done
 from catalog.evidence.records import RoundLook
 from catalog.evidence.soundness import sound_database
 from runner.artifacts.store import ArtifactStore

@@ -23,7 +23,7 @@ from catalog.errors import DuplicateEvidenceError
 from catalog.evidence.allowed import utc_now
 from catalog.evidence.database import Database
 from catalog.evidence.loading import stored_samples
-from catalog.evidence.reading import rounds_done
+from catalog.evidence.lookups import rounds_done
 from catalog.evidence.records import AccuracyRecord, MeasurementRecord
 from catalog.evidence.soundness import sound_database
 from catalog.evidence.writing import (

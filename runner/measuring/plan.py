@@ -13,17 +13,17 @@ from types import MappingProxyType
 from catalog.declaration import Catalog
 from catalog.evidence.database import Database
 from catalog.evidence.loading import stored_samples
-from catalog.evidence.lookups import measured_pool
-from catalog.evidence.queries import Reader
-from catalog.evidence.reading import (
+from catalog.evidence.lookups import (
     accuracy_done,
     doubtful_rounds,
     inapplicable_artifacts,
     last_accuracy_failure,
     last_measurement,
+    measured_pool,
     rounds_with_looks,
     unequal_compositions,
 )
+from catalog.evidence.queries import Reader
 from catalog.evidence.records import LastMeasurement, RoundLook
 from catalog.statistics.looks import error_share, look_of
 from catalog.statistics.samples import Samples

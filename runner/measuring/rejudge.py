@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from catalog.evidence.loading import slo_evidence, subject_slo_evidence
+from catalog.evidence.lookups import StoredMeasurement, stored_measurements
 from catalog.evidence.queries import Reader
-from catalog.evidence.reading import StoredMeasurement, stored_measurements
 from catalog.evidence.records import Verdict
 from catalog.validity import DEFAULTS, Finding, Thresholds, judge_strategy, reason, worst
 

@@ -15,7 +15,7 @@ import scipy
 from catalog.declaration import Strategy
 from catalog.evidence.database import Database
 from catalog.evidence.loading import stored_samples
-from catalog.evidence.reading import rounds_done
+from catalog.evidence.lookups import rounds_done
 from catalog.keys import content_key
 from catalog.statistics.comparison import Question, compare
 from catalog.statistics.outcomes import ComparisonOutcome

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from catalog.analysis.store import store_missing
-from catalog.analysis.subject import AnalysisSettings
+from catalog.analysis import AnalysisSettings, store_missing
 from catalog.evidence.allowed import utc_now, utc_text
 from catalog.evidence.database import Database
 from catalog.evidence.loading import strategy_evidence

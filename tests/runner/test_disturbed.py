@@ -14,7 +14,7 @@ import pytest
 
 from catalog.declaration import load_catalog
 from catalog.evidence.database import open_database
-from catalog.evidence.reading import StoredMeasurement, stored_measurements
+from catalog.evidence.lookups import StoredMeasurement, stored_measurements
 from runner.artifacts.store import ArtifactStore
 from runner.launchers.docker import DockerLauncher
 from runner.launchers.engine import ContainerSpec, Engine

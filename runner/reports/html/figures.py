@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.analysis import StrategyResult, SubjectResult
-from catalog.evidence.report_rows import Breakdown
+from catalog.evidence.reading import Breakdown
 from catalog.evidence.strategy_evidence import in_canonical_order
 from catalog.statistics.comparison import rank_range
 from catalog.statistics.families import StrategyFamily, strategy_name

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from catalog.analysis import StrategyResult, SubjectResult
-from catalog.evidence.report_rows import Breakdown
+from catalog.evidence.reading import Breakdown
 from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.units import duration, rate
 from runner.reports.html.sentences import PairOfSubject, extent, listed, sentence, split, spoken

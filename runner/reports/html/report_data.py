@@ -9,13 +9,13 @@ from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
 from catalog.evidence.database import Database
 from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.queries import Reader
-from catalog.evidence.reading import race_departures
-from catalog.evidence.report_rows import (
+from catalog.evidence.reading import (
     Breakdown,
     input_sizes,
     link_checks,
     mean_breakdowns,
     provider_nodes,
+    race_departures,
     round_verdicts,
     tier_costs,
     tier_limits,

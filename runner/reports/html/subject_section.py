@@ -5,7 +5,7 @@ from typing import Any
 
 from catalog.analysis import FamilyResult, PairResult, StrategyResult, SubjectResult
 from catalog.artifact_details import percentage
-from catalog.evidence.report_rows import Breakdown
+from catalog.evidence.reading import Breakdown
 from catalog.statistics.comparison import rank_range
 from catalog.statistics.intervals import PercentileInterval
 from catalog.units import counted, duration, duration_range, percent, points, pvalue, size

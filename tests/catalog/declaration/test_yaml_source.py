@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catalog.declaration.yaml_source import Position, YamlDocument, parse_yaml, read_yaml
+from catalog.declaration.checks import Position, YamlDocument, parse_yaml, read_yaml
 from catalog.errors import CatalogFileError
 
 FILE = Path("some.yaml")

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from catalog.analysis import AnalysisSettings
-from catalog.analysis.subject import settings_of
+from catalog.analysis import AnalysisSettings, settings_of
 from catalog.analysis_options import AnalysisOptions
 from catalog.declaration import AnalysisSpec
 from catalog.evidence import records, row_checks, tables

@@ -12,7 +12,7 @@ from catalog.artifact_details import OutputDistance
 from catalog.declaration import parse_catalog
 from catalog.declaration.schema import SloSpec
 from catalog.errors import DuplicateEvidenceError
-from catalog.evidence import loading, reading, records, strategy_evidence, writing
+from catalog.evidence import loading, lookups, reading, records, strategy_evidence, writing
 from catalog.evidence.database import Database
 from catalog.evidence.tables import Accuracy, Strategy
 
@@ -32,7 +32,7 @@ def test_a_measurement_is_stored_with_everything_below_it(database: Database, ma
         session.commit()
     with database.session() as session:
         assert counts(session, *CHILDREN) == [1, 1, 2, 20, 20, 40]
-        assert reading.rounds_done(session, "latency-identity-cloud") == {1}
+        assert lookups.rounds_done(session, "latency-identity-cloud") == {1}
         session.execute(text("DELETE FROM measurement"))
         assert counts(session, *CHILDREN) == [0] * 6
 
@@ -73,7 +73,7 @@ def test_duplicates_are_refused_by_the_index_and_failures_are_not(database: Data
                 writing.record_measurement(session, duplicate)
         session.commit()
         assert counts(session, "measurement") == [7]
-        assert reading.rounds_done(session, first.latency_key) == {1, 2}
+        assert lookups.rounds_done(session, first.latency_key) == {1, 2}
 
 
 def test_only_a_doubtful_measurement_is_superseded_and_it_is_kept(database: Database, make: Any) -> None:
@@ -83,7 +83,7 @@ def test_only_a_doubtful_measurement_is_superseded_and_it_is_kept(database: Data
         silent = replace(first, round=2, reason=None)
         for record in (first, silent):
             writing.record_measurement(session, record)
-        assert reading.doubtful_rounds(session, first.latency_key) == {1: "a busy host", 2: "no reason stored"}
+        assert lookups.doubtful_rounds(session, first.latency_key) == {1: "a busy host", 2: "no reason stored"}
         for record in (first, silent):
             writing.supersede_measurement(session, replace(record, verdict="VALID", reason=None))
         with pytest.raises(DuplicateEvidenceError, match="round 1"):
@@ -96,8 +96,8 @@ def test_only_a_doubtful_measurement_is_superseded_and_it_is_kept(database: Data
             (1, "VALID", None),
             (2, "VALID", None),
         ]
-        assert reading.rounds_done(session, first.latency_key) == {1, 2}
-        assert reading.doubtful_rounds(session, first.latency_key) == {} and not reading.troubles(session)
+        assert lookups.rounds_done(session, first.latency_key) == {1, 2}
+        assert lookups.doubtful_rounds(session, first.latency_key) == {} and not reading.troubles(session)
 
 
 def test_accuracies_are_unique_per_key_when_complete(database: Database, make: Any) -> None:
@@ -105,9 +105,9 @@ def test_accuracies_are_unique_per_key_when_complete(database: Database, make: A
         where = writing.upsert_environment(session, make.environment())
         record = make.accuracy(where, "identity", [True, False])
         writing.record_accuracy(session, replace(record, status="failed", item_hits=(), reason="died"))
-        assert not reading.accuracy_done(session, record.key)
+        assert not lookups.accuracy_done(session, record.key)
         writing.record_accuracy(session, record)
-        assert reading.accuracy_done(session, record.key)
+        assert lookups.accuracy_done(session, record.key)
         with pytest.raises(DuplicateEvidenceError):
             writing.record_accuracy(session, record)
         with pytest.raises(IntegrityError):
@@ -123,9 +123,9 @@ def test_environments_and_artifacts_are_stored_once_and_refreshed(database: Data
         assert writing.upsert_environment(session, make.environment("other")) == 2
         assert writing.upsert_environment(session, replace(make.environment(), kernel="7")) == 1
         writing.upsert_artifact(session, record)
-        assert reading.inapplicable_artifacts(session) == {"k": "no repeated blocks"}
+        assert lookups.inapplicable_artifacts(session) == {"k": "no repeated blocks"}
         writing.upsert_artifact(session, replace(record, status="ready", reason=None))
-        assert reading.inapplicable_artifacts(session) == {}
+        assert lookups.inapplicable_artifacts(session) == {}
         assert counts(session, "environment", "artifact") == [2, 1]
 
 
@@ -194,12 +194,12 @@ def test_fills_of_two_catalogs_leave_each_others_targets_alone(database: Databas
 def test_the_last_attempt_is_known_whatever_its_keys(database: Database, make: Any) -> None:
     with database.session() as session:
         where = writing.upsert_environment(session, make.environment())
-        assert reading.last_measurement(session, "net", "identity", "edge", "env") is None
+        assert lookups.last_measurement(session, "net", "identity", "edge", "env") is None
         writing.record_measurement(session, make.measurement(where, "identity", "edge", 1, latency_key="old"))
-        last = reading.last_measurement(session, "net", "identity", "edge", "env")
+        last = lookups.last_measurement(session, "net", "identity", "edge", "env")
         assert last is not None
         assert (last.latency_key, last.duration_s, last.conditions) == ("old", 7.5, {"placement": ["edge"]})
-        assert reading.last_measurement(session, "net", "identity", "edge", "other") is None
+        assert lookups.last_measurement(session, "net", "identity", "edge", "other") is None
 
 
 def test_coverage_and_troubles(database: Database, make: Any, fill: Callable[[], Any]) -> None:
@@ -324,7 +324,7 @@ def test_remarks_and_distances_are_read_by_strategy(database: Database, fill: An
             session.add(row)
         session.commit()
         distances, remarks = reading.output_distances(session), reading.accuracy_remarks(session)
-        assert reading.distance_warnings(session) == {"artifact-quantized": far.warning}
+        assert lookups.distance_warnings(session) == {"artifact-quantized": far.warning}
         evidence = {
             (strategy.operator, strategy.placement): strategy for strategy in loading.strategy_evidence(session)
         }

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from catalog.analysis import AnalysisSettings
-from catalog.analysis.store import store_missing
+from catalog.analysis import AnalysisSettings, store_missing
 from catalog.evidence.database import Database
 from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.reading import leaderboard

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from catalog.analysis.subject import AnalysisSettings, analyse_subject
+from catalog.analysis import AnalysisSettings, analyse_subject
 from catalog.errors import ExchangeError
 from catalog.evidence.database import Database
 from catalog.evidence.loading import strategy_evidence

@@ -15,13 +15,8 @@ from catalog.declaration.schema import SloSpec
 from catalog.errors import ExchangeError
 from catalog.evidence.database import Database, open_database
 from catalog.evidence.loading import slo_evidence, strategy_evidence
-from catalog.evidence.reading import (
-    accuracy_done,
-    inapplicable_artifacts,
-    last_measurement,
-    leaderboard,
-    rounds_done,
-)
+from catalog.evidence.lookups import accuracy_done, inapplicable_artifacts, last_measurement, rounds_done
+from catalog.evidence.reading import leaderboard
 from catalog.evidence.records import LinkBytes, PartTimes
 from catalog.evidence.writing import record_measurement, sync_slos, sync_strategies, upsert_environment
 from catalog.exchange import Document, collect, document_bytes, forget_file, import_files, parse_document

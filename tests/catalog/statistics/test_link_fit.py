@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.link_fits import GridKind, alone, median_errors, plain, together
-from catalog.statistics.link_fit import SharedBytes, fit_links, shared_bytes
+from catalog.evidence.link_samples import SharedBytes, fit_links, shared_bytes
 
 RATES = np.geomspace(1e6, 1e8, 6)[:, None]
 TRUE_S = 0.1 + 8 * 50_000 / RATES[:, 0]

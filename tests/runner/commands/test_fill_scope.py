@@ -10,7 +10,7 @@ import yaml
 
 from catalog.declaration import load_catalog
 from catalog.evidence.database import open_database
-from catalog.evidence.reading import doubtful_rounds, rounds_done
+from catalog.evidence.lookups import doubtful_rounds, rounds_done
 from catalog.statistics.looks import look_of
 from runner.cli import app, run
 from runner.errors import RunnerError

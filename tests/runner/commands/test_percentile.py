@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.analysis import AnalysisSettings
-from catalog.analysis.store import store_missing
+from catalog.analysis import AnalysisSettings, store_missing
 from catalog.evidence.database import open_database
 from catalog.exchange import import_files
 from runner.cli import app, run

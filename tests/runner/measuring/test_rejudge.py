@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from catalog.evidence.database import Database, open_database
-from catalog.evidence.reading import rounds_done, stored_measurements
+from catalog.evidence.lookups import rounds_done, stored_measurements
+from catalog.evidence.reading import tier_costs
 from catalog.evidence.records import LinkBytes, MeasurementRecord
-from catalog.evidence.report_rows import tier_costs
 from catalog.evidence.writing import record_measurement, sync_strategies, upsert_environment
 from runner.cli import app, run
 from runner.errors import RunnerError

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from catalog.analysis import AnalysisSettings
-from catalog.analysis.store import store_missing
+from catalog.analysis import AnalysisSettings, store_missing
 from catalog.artifact_details import OutputDistance
 from catalog.evidence.database import open_database
 from catalog.evidence.loading import strategy_evidence, strategy_latencies

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
 from catalog.evidence.database import open_database
 from catalog.evidence.loading import slo_evidence, strategy_evidence
-from catalog.evidence.report_rows import Breakdown, LinkTime, TierTimes, mean_breakdowns
+from catalog.evidence.reading import Breakdown, LinkTime, TierTimes, mean_breakdowns
 from catalog.units import duration
 from runner.reports.html.figures import box_plots, breakdown_bars, pvalue, quantile_plot, rank_diagram
 from runner.reports.html.markup import WIDTH, Axis, Figure, Html, Ids, fitted, svg, tag

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from catalog.analysis.subject import AnalysisSettings, analyse_subject
+from catalog.analysis import AnalysisSettings, analyse_subject
 from catalog.artifact_details import GRAPH_DETAIL, GraphSize, graph_size
 from catalog.errors import ExchangeError
 from catalog.evidence.database import open_database

@@ -13,14 +13,14 @@ from catalog.analysis import (
     AnalysisSettings,
     SubjectResult,
     analyse_subject,
-    analysis_stored,
     disagreement,
     evidence_key,
-    store,
     store_analysis,
+    subject,
 )
 from catalog.evidence.database import Database
 from catalog.evidence.loading import strategy_evidence
+from catalog.evidence.lookups import analysis_stored
 from catalog.evidence.records import SampleRecord
 from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.evidence.writing import (
@@ -178,7 +178,7 @@ def test_two_that_analyse_the_same_evidence_at_once_store_it_once(evidence: Any,
     result = analyse_subject(evidence(), SETTINGS)
     with database.writing_session() as session:
         store_analysis(session, result)
-        other = Thread(target=store._store, args=(database, result))
+        other = Thread(target=subject._store, args=(database, result))
         other.start()
         # It has looked for the analysis by now, or waits for its turn.
         other.join(0.3)
