@@ -24,8 +24,7 @@ from recommender.errors import NoEvidence, RecommenderError
 from recommender.evidence.snapshots import Snapshots
 from recommender.http.connections import GuardedProtocol
 from recommender.http.draining import DrainingServer
-from recommender.http.middleware import AccessLog
-from recommender.http.service import RequestRecorder
+from recommender.http.middleware import AccessLog, RequestRecorder
 from recommender.settings import RecommenderSettings
 from recommender.workers import Workers
 

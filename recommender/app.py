@@ -13,15 +13,19 @@ from recommender.evidence.snapshots import Snapshots
 from recommender.http import evidence, problems, questions, service, whatif
 from recommender.http.draining import Drain
 from recommender.http.evidence import EvidenceLookup
-from recommender.http.middleware import ApiKey, BodyLimit, LocalOnly, RequestLog, SafeHeaders, TimeLimit
-from recommender.http.questions import AnswerCache, QuestionQueue, QuickAnswers
-from recommender.http.service import (
+from recommender.http.middleware import (
+    ApiKey,
+    BodyLimit,
+    LocalOnly,
+    RequestLog,
     RequestObserver,
     RequestRecorder,
+    SafeHeaders,
     ServiceMetrics,
-    install_api_page,
-    install_question_page,
+    TimeLimit,
 )
+from recommender.http.questions import AnswerCache, QuestionQueue, QuickAnswers
+from recommender.http.service import install_api_page, install_question_page
 from recommender.settings import RecommenderSettings
 
 _DESCRIPTION = """\

@@ -15,7 +15,6 @@ from functools import partial
 from itertools import count, pairwise, repeat
 from typing import Any, NamedTuple, cast
 
-from catalog.artifact_details import DETAIL as GRAPH
 from catalog.artifact_details import GRAPH_DETAIL as GRAPH
 from catalog.artifact_details import GraphSize
 from catalog.errors import ExchangeError

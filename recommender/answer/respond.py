@@ -8,15 +8,15 @@ from typing import Any, TypedDict
 
 from catalog.statistics.comparison import Comparison
 from recommender.answer import wording
-from recommender.answer.caveats import cautions
 from recommender.answer.strategy_fields import (
     DEFAULT_PERCENTILE,
     PlacedStrategy,
+    asked_out,
     encoded,
     environment_out,
     not_considered,
 )
-from recommender.answer.summary import not_chosen, summary, why
+from recommender.answer.summary import cautions, link_cautions, not_chosen, summary, why
 from recommender.answer.to_do import Planner, ToDo
 from recommender.answer.wording import quality_note, relaxation_words
 from recommender.evidence.model import DeclaredStrategy, EnvironmentFilter, Evidence, SubjectEvidence, latency_budgets
@@ -54,7 +54,7 @@ from recommender.schemas import (
 from recommender.schemas.answer import AnswerStatus
 from recommender.schemas.answer import Status as StrategyStatus
 from recommender.schemas.base import CONDITIONS
-from recommender.whatif import on_links
+from recommender.whatif.on_links import on_links
 
 
 def resolve_budgets(evidence: Evidence, request: RecommendRequest) -> Budgets:
@@ -212,7 +212,9 @@ def _fields(evidence: Evidence, request: RecommendRequest, on: date | None) -> d
     chosen = evidence.choose(request.subject, conditions)
     budgets = resolve_budgets(evidence, request)
     # From here on candidates are those over the asked links: predicted where these were not measured.
-    subject_evidence = on_links.on_links(evidence, chosen.subject_evidence, request.links, budgets.percentile)
+    subject_evidence = chosen.subject_evidence
+    if request.links:
+        subject_evidence = on_links(evidence, subject_evidence, request.links, budgets.percentile)
     constraints = resolve_constraints(evidence, request)
     answer = recommend(subject_evidence.candidates, budgets, constraints=constraints, proven_only=request.version == 1)
     strategies = subject_evidence.by_candidate
@@ -228,7 +230,7 @@ def _fields(evidence: Evidence, request: RecommendRequest, on: date | None) -> d
         "probability": _probability(answer),
         "subject": subject_evidence.subject,
         "budgets": _budgets(budgets, request.slo),
-        "links": on_links.asked_out(request.links),
+        "links": asked_out(request.links),
         "constraints": constraints_out(request) if constraints.any_set else None,
         "summary": summary(answer, to_do, reason=None if recommendation is None else recommendation.added["why"]),
         "to_do": None if to_do is None else _to_do(to_do),
@@ -244,7 +246,7 @@ def _fields(evidence: Evidence, request: RecommendRequest, on: date | None) -> d
         "considered": _considered(answer) if whole else [],
         "excluded": [_excluded(excluded) for excluded in answer.excluded],
         "not_considered": unmeasured,
-        "warnings": [*on_links.cautions(answer, request.links), *cautions(answer, chosen, constraints, strategies)],
+        "warnings": [*link_cautions(answer, request.links), *cautions(answer, chosen, constraints, strategies)],
         "environment": environment_out(chosen.subject_evidence),
         "environment_choice": {"why": chosen.why, "others": chosen.others},
         "age": age_out(chosen.subject_evidence, on or today()),

@@ -13,6 +13,7 @@ from pydantic_core import to_json
 
 from catalog.artifact_details import OutputDistance
 from catalog.evidence.records import EnvironmentSummary, FileSummary, values_of
+from catalog.units import parse_bit_rate
 from recommender.answer.wording import breach_words, cannot_show
 from recommender.errors import FILL_COMMAND, UnknownStrategy
 from recommender.evidence.model import DeclaredStrategy, Evidence, SubjectEvidence, latency_budgets
@@ -22,6 +23,7 @@ from recommender.ranking import (
     Candidate,
     Constraints,
     Estimate,
+    Foresight,
     LatencyBudget,
     RankedAnswer,
     declared_breaches,
@@ -44,8 +46,38 @@ from recommender.schemas import (
     StrategyRow,
     SubjectRow,
 )
+from recommender.schemas.links import AskedLinkOut, PredictedFromOut
 from recommender.schemas.resources import CoverageRow, SloOut, StandingOut, StandingsResponse
-from recommender.whatif.on_links import source_out
+from recommender.whatif.model import Prediction
+
+
+def asked_out(links: Mapping[str, str] | None) -> list[AskedLinkOut]:
+    """Return the links of the question as they are sent."""
+    return [AskedLinkOut(link=link, bit_per_s=parse_bit_rate(words)) for link, words in (links or {}).items()]
+
+
+def source_out(foresight: Foresight | None) -> PredictedFromOut | None:
+    """Return what a predicted latency rests on, as it is sent; None for a measured one."""
+    return None if foresight is None else _source(foresight.links, foresight.settings, foresight.check)
+
+
+def prediction_out(prediction: Prediction, links: Sequence[str]) -> PredictedFromOut:
+    """Return what one prediction rests on, as it is sent."""
+    return _source(links, prediction.settings, prediction.check)
+
+
+def _source(links: Sequence[str], settings: int, check: float | None) -> PredictedFromOut:
+    return PredictedFromOut(
+        links=list(links), bandwidths_measured=settings, largest_check_error=check, in_words=in_words(settings, check)
+    )
+
+
+def in_words(settings: int, check: float | None) -> str:
+    """Say from how much a prediction was made, and whether anything checked it."""
+    if check is None:
+        return "predicted from one measured bandwidth: the model of the link is trusted, nothing here checks it"
+    return f"predicted from {settings} measured bandwidths; each from the others is off by {100 * check:.1f} % at most"
+
 
 # Of each side of a two-sided 95 % interval.
 _TAIL = 0.025

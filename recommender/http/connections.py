@@ -24,9 +24,8 @@ from recommender.errors import (
     TooManyRequests,
 )
 from recommender.http.draining import Drain
-from recommender.http.middleware import declared_bytes
+from recommender.http.middleware import REFUSED, RequestRecorder, declared_bytes
 from recommender.http.problems import problem_response
-from recommender.http.service import REFUSED, RequestRecorder
 from recommender.settings import RecommenderSettings
 
 # Where the application finds the name of the client that a request counts for, in its scope.

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from catalog.units import parse_bit_rate
+from recommender.answer.strategy_fields import prediction_out
 from recommender.errors import EmptyRange, UnknownLink
 from recommender.evidence.model import SubjectEvidence
 from recommender.http.evidence import EnvironmentQuery, EvidenceNow, OneSubject, Percentile
@@ -23,7 +24,6 @@ from recommender.schemas.links import (
 )
 from recommender.whatif import LinkedStrategy, LinkRate, Prediction, predict
 from recommender.whatif.curves import Curve, Curves, latency_curves
-from recommender.whatif.on_links import prediction_out
 
 router = APIRouter(tags=["links"], responses=documented(401, 404, 413, 422, 500, 503))
 

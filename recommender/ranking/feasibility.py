@@ -26,6 +26,9 @@ from recommender.ranking.model import (
 )
 from recommender.ranking.prospects import (
     LATENCY_SLACK,
+    AccuracyColumns,
+    AccuracyTests,
+    CandidateTable,
     MissingEvidence,
     accuracy_checks,
     below_floor,
@@ -35,8 +38,8 @@ from recommender.ranking.prospects import (
     log_limits,
     risk,
     status_of,
+    table_of,
 )
-from recommender.ranking.table import AccuracyColumns, AccuracyTests, CandidateTable, table_of
 
 # What makes one near miss nearer than another: a percentage point of accuracy weighs as much as 10 % of latency.
 _LATENCY_SHARE_PER_POINT = 0.1

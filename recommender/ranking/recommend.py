@@ -33,9 +33,8 @@ from recommender.ranking.model import (
     Status,
     breaches,
 )
-from recommender.ranking.prospects import cost_of_breaking, labelled_accuracy, status_of
+from recommender.ranking.prospects import CandidateTable, cost_of_breaking, labelled_accuracy, status_of, table_of
 from recommender.ranking.relaxations import relaxations
-from recommender.ranking.table import CandidateTable, table_of
 
 
 def pareto_front(points: Sequence[tuple[float, float | None]]) -> frozenset[int]:

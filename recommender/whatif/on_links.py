@@ -1,6 +1,6 @@
 """A subject on links other than the measured ones: what goes over them is predicted, the rest stays measured."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from catalog.evidence.link_samples import LinkedSamples, LinkedStrategy, LinkRate
 from catalog.statistics.intervals import PercentileInterval
 from catalog.units import parse_bit_rate
-from recommender.errors import FILL_COMMAND, UnknownLink
+from recommender.errors import UnknownLink
 from recommender.evidence.model import DeclaredStrategy, Evidence, SubjectEvidence
-from recommender.ranking import Candidate, Foresight, RankedAnswer
-from recommender.schemas.links import AskedLinkOut, PredictedFromOut
+from recommender.ranking import Candidate, Foresight
 from recommender.whatif.model import Prediction, UnpredictableStrategy, estimate_s, predict
 
 
@@ -52,11 +51,6 @@ def rates(links: Mapping[str, str]) -> dict[str, LinkRate]:
         link: LinkRate(float(rate), float(rate))
         for link, rate in ((name, parse_bit_rate(words)) for name, words in links.items())
     }
-
-
-def asked_out(links: Mapping[str, str] | None) -> list[AskedLinkOut]:
-    """Return the links of the question as they are sent."""
-    return [AskedLinkOut(link=link, bit_per_s=parse_bit_rate(words)) for link, words in (links or {}).items()]
 
 
 def _moved(
@@ -130,44 +124,3 @@ def _with_samples(candidate: Candidate, latency_s: NDArray[np.float64], source: 
         # Rounds of another setting may have run elsewhere.
         hosts={},
     )
-
-
-def source_out(foresight: Foresight | None) -> PredictedFromOut | None:
-    """Return what a predicted latency rests on, as it is sent; None for a measured one."""
-    return None if foresight is None else _from(foresight.links, foresight.settings, foresight.check)
-
-
-def prediction_out(prediction: Prediction, links: Sequence[str]) -> PredictedFromOut:
-    """Return what one prediction rests on, as it is sent."""
-    return _from(links, prediction.settings, prediction.check)
-
-
-def _from(links: Sequence[str], settings: int, check: float | None) -> PredictedFromOut:
-    return PredictedFromOut(
-        links=list(links), bandwidths_measured=settings, largest_check_error=check, in_words=in_words(settings, check)
-    )
-
-
-def in_words(settings: int, check: float | None) -> str:
-    """Say from how much a prediction was made, and whether anything checked it."""
-    if check is None:
-        return "predicted from one measured bandwidth: the model of the link is trusted, nothing here checks it"
-    return f"predicted from {settings} measured bandwidths; each from the others is off by {100 * check:.1f} % at most"
-
-
-def cautions(answer: RankedAnswer, links: Mapping[str, str] | None) -> Iterator[str]:
-    """Yield what to know of an answer about other links."""
-    if not links:
-        return
-    candidates: Sequence[Candidate] = [estimate.candidate for estimate in answer.considered]
-    predicted = [candidate for candidate in candidates if candidate.predicted is not None]
-    where = ", ".join(f"{link} at {words}" for link, words in links.items())
-    yield (
-        f"asked about {where}: {len(predicted)} of {len(candidates)} latencies are predicted, the others measured; "
-        "bounds and comparisons of the predicted ones include the model's error"
-    )
-    if any(candidate.predicted is not None and candidate.predicted.check is None for candidate in predicted):
-        yield (
-            "predictions from one measured bandwidth rest on a trust in the model that nothing here checks (5 % of the "
-            f"time on the wire that is exchanged, and 0.5 ms); declare the link so and run `{FILL_COMMAND}` to know"
-        )
