@@ -26,7 +26,7 @@ from benchmarks.regret import subjects_of
 from benchmarks.regret_studies import LATENCY_FACTORS, MAX_DROPS_PP, PERCENTILE, question
 from benchmarks.simulated_races import extended, simulated
 from catalog.evidence.strategy_evidence import StrategyEvidence
-from catalog.statistics.looks import LEAVING_LOOKS, LOOKS, look_of
+from catalog.statistics.feasibility import LEAVING_LOOKS, LOOKS, look_of
 from recommender.evidence.loading import AccuracyBounds, candidate_of
 from recommender.ranking import Budgets, Candidate, LatencyBudget, RankedAnswer, Status, estimate, recommend
 from recommender.ranking.prospects import objective_loss, risk

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.race_run import FIRST_LOOK, run_race
 from benchmarks.regret_studies import MAX_DROPS_PP, SPREADS, Study, harsh_studies, question, simulated_studies
-from catalog.statistics.looks import error_share, look_of
+from catalog.statistics.feasibility import error_share, look_of
 from recommender.ranking import Budgets, Candidate, RankedAnswer, Status, recommend
 from recommender.ranking.candidates import on_rounds
 from recommender.ranking.racing import RaceQuestion

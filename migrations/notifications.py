@@ -1,4 +1,4 @@
-"""Triggers by which a PostgreSQL server announces that evidence was committed (`catalog/evidence/change_feed.py`).
+"""Triggers by which a PostgreSQL server announces that evidence was committed (`catalog/evidence/changes.py`).
 
 Derived like the views, and made again with them. A statement fires one trigger and a transaction announces once, so
 that a round costs some microseconds. What stands below a measurement or an accuracy is written in the same transaction

@@ -8,6 +8,7 @@ what they say of the whole pool.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -222,3 +223,39 @@ def _hashed(*words: str) -> float:
     digest = hashlib.sha256("|".join(words).encode("utf-8", "surrogatepass")).digest()
     # 53 bits, as many as a float holds: more would round up to 1.
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def best_inputs(
+    *, seconds_per_round: float, seconds_per_input: float, variance_inputs: float, variance_rounds: float
+) -> float:
+    """Return how many inputs in each round know a latency best for the time that they take.
+
+    Parameters
+    ----------
+    seconds_per_round : float
+        What a round takes before its first input: starting, probing, warming up.
+    seconds_per_input : float
+    variance_inputs : float
+        Of the log latency of one input around the value of its round, without what its size foretells.
+    variance_rounds : float
+        Of the value of one round around that of all, without what is due to its inputs.
+
+    Returns
+    -------
+    float
+        sqrt((seconds_per_round / seconds_per_input) * (variance_inputs / variance_rounds)); infinite where rounds do
+        not differ.
+
+    References
+    ----------
+    T. Kalibera and R. Jones, Rigorous benchmarking in reasonable time, International Symposium on Memory Management
+    (2013).
+
+    Examples
+    --------
+    >>> best_inputs(seconds_per_round=2.0, seconds_per_input=0.02, variance_inputs=0.04, variance_rounds=0.01)
+    20.0
+    """
+    if not variance_rounds > 0:
+        return math.inf
+    return math.sqrt(seconds_per_round / seconds_per_input * variance_inputs / variance_rounds)

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from catalog.evidence.strategy_evidence import EnvironmentEvidence
-from catalog.statistics.feasibility import BudgetCheck
+from catalog.statistics.feasibility import BudgetCheck, error_share, with_share
 from catalog.statistics.intervals import PercentileInterval
 from catalog.statistics.log_estimate import LogEstimate
-from catalog.statistics.looks import error_share, with_share
 from catalog.statistics.posterior import MACHINES_MAX, ROUNDS_MAX, machines_needed, rounds_needed
 from recommender.answer.question_command import recommend_command
 from recommender.answer.strategy_fields import strategy_id

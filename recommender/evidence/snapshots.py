@@ -8,10 +8,9 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from catalog.errors import CatalogError, DatabaseMissingError, DatabaseTooNewError, DatabaseTooOldError
-from catalog.evidence.changes import CheckedRows
+from catalog.evidence.changes import ChangeFeed, CheckedRows
 from catalog.evidence.database import (
     Database,
     data_version,
@@ -25,9 +24,6 @@ from catalog.statistics.drops import AccuracyDrop
 from recommender.errors import DatabaseMissing, DatabaseVersionMismatch, EvidenceUnavailable, NoEvidence
 from recommender.evidence.loading import AccuracyBounds, SubjectChanges, load
 from recommender.evidence.model import Evidence
-
-if TYPE_CHECKING:
-    from catalog.evidence.change_feed import ChangeFeed
 
 # Where there is no sign of a change (a server whose announcements are not heard), evidence is read again after so long.
 _BLIND_REFRESH_S = 2.0
@@ -216,9 +212,6 @@ class Snapshots:
         self._disconnect()
         self._opened = open_database(self.database, readonly=True)
         if self._follow and self._opened.file is None:
-            # Imported here: to hear a server takes SQLAlchemy, which reading a file does without.
-            from catalog.evidence.change_feed import ChangeFeed
-
             self._feed = ChangeFeed(self.database)
             self._feed.start(wait_s=_LISTENING_S)
         self._state = state

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal, NamedTuple
 
-from catalog.statistics.feasibility import BudgetCheck, latency_check, step_down, upper_bound
+from catalog.statistics.feasibility import BudgetCheck, latency_check, step_down, upper_bound, with_share
 from catalog.statistics.intervals import PercentileInterval
 from catalog.statistics.log_estimate import LogEstimate
-from catalog.statistics.looks import with_share
 from catalog.statistics.outcomes import COUNTED, sidak
 from catalog.statistics.posterior import latency_probability
 from recommender.ranking.candidates import Candidate, CandidateCache, Estimate
@@ -321,7 +320,7 @@ class _Tests:
     """The checks of the budgets by candidate and number of tests, each computed once.
 
     All are judged as those of one of so many tests, for which a share of the error is left: by `family`, and of
-    latencies by the looks of a race as well (`catalog.statistics.looks`).
+    latencies by the looks of a race as well (`catalog.statistics.feasibility`).
     """
 
     def __init__(self, judgement: Judgement) -> None:

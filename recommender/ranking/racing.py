@@ -1,8 +1,8 @@
 """What a race has decided, who left it and why, and whom the next rounds hold.
 
 Two errors are kept apart. A promise (`proven`) pays for all candidates, those that left included, and for every look
-(`catalog.statistics.looks`); nothing here can make it false. Leaving has its own, looser level: a strategy that left
-too early costs some latency or a wrong "infeasible", never a broken promise.
+(`catalog.statistics.feasibility`); nothing here can make it false. Leaving has its own, looser level: a strategy that
+left too early costs some latency or a wrong "infeasible", never a broken promise.
 
 Two strategies are compared over the rounds that both have (`Contenders`): one that left after one round was perhaps
 measured in a slow one, and means over all rounds of each would compare that round with twelve others. Over common
@@ -19,8 +19,8 @@ from typing import Literal
 import numpy as np
 import scipy
 
+from catalog.statistics.feasibility import LEAVING_LOOKS, LOOKS, error_share, look_of, with_share
 from catalog.statistics.log_estimate import LogEstimate
-from catalog.statistics.looks import LEAVING_LOOKS, LOOKS, error_share, look_of, with_share
 from catalog.statistics.posterior import ROUNDS_MAX, rounds_needed
 from catalog.statistics.variances import strategy_variances
 from catalog.units import counted

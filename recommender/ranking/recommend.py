@@ -6,7 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 from catalog.statistics.comparison import Comparison, Question, compare
-from catalog.statistics.looks import with_share
+from catalog.statistics.feasibility import with_share
 from catalog.statistics.outcomes import ComparisonOutcome
 from recommender.ranking.candidates import (
     SEED,

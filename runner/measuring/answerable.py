@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from catalog.declaration import Catalog, Strategy
 from catalog.declaration.schema import SloSpec
 from catalog.statistics.drop_bounds import AlikeImages, DropBound, PairedCounts, upper_share
+from catalog.statistics.feasibility import with_share
 from catalog.statistics.intervals import model_reason, refuse
-from catalog.statistics.looks import with_share
 from catalog.statistics.outcomes import COUNTED, sidak
 from catalog.statistics.posterior import ROUNDS_MAX
 from catalog.units import counted

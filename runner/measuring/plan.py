@@ -25,7 +25,7 @@ from catalog.evidence.lookups import (
 )
 from catalog.evidence.queries import Reader
 from catalog.evidence.records import LastMeasurement, RoundLook
-from catalog.statistics.looks import error_share, look_of
+from catalog.statistics.feasibility import error_share, look_of
 from catalog.statistics.samples import Samples
 from catalog.units import counted
 from runner.errors import SubjectError, describe

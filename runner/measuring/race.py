@@ -14,7 +14,7 @@ from catalog.evidence.allowed import utc_now, utc_text
 from catalog.evidence.database import Database
 from catalog.evidence.soundness import sound_database
 from catalog.evidence.tables import replace_departures
-from catalog.statistics.looks import look_of, next_look
+from catalog.statistics.feasibility import look_of, next_look
 from recommender.answer.wording import chance
 from recommender.evidence.loading import AccuracyBounds, load
 from recommender.evidence.model import DeclaredStrategy, Evidence

@@ -17,7 +17,7 @@ from rich.text import Text
 from catalog.artifact_details import OutputDistance, grouped, percentage
 from catalog.evidence.loading import StrategyLatencies
 from catalog.evidence.reading import SloStanding
-from catalog.statistics.looks import LOOKS
+from catalog.statistics.feasibility import LOOKS
 from catalog.units import counted, counted_range, duration, duration_range, limit_duration, percent, points, size
 from runner.errors import RunnerError
 from runner.reports.ranking import folded, sparkline

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from catalog.statistics.looks import best_inputs
+from catalog.statistics.input_draw import best_inputs
 from catalog.units import counted
 
 Row = Mapping[str, Any]

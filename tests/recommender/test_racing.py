@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from catalog.statistics.drops import hit_drop
+from catalog.statistics.feasibility import error_share
 from catalog.statistics.input_draw import SampleDesign
-from catalog.statistics.looks import error_share
 from recommender.ranking import AccuracyMeasurement, Budgets, Candidate, LatencyBudget, Status, recommend
 from recommender.ranking.candidates import on_rounds
 from recommender.ranking.racing import Contenders, RaceQuestion, RaceState, race_state

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catalog.statistics.looks import best_inputs, error_share, look_of, looks, next_look, with_share
+from catalog.statistics.feasibility import error_share, look_of, looks, next_look, with_share
+from catalog.statistics.input_draw import best_inputs
 
 
 def test_shares_never_spend_more_than_the_whole_error() -> None:

@@ -11,7 +11,7 @@ import yaml
 from catalog.declaration import load_catalog
 from catalog.evidence.database import open_database
 from catalog.evidence.lookups import doubtful_rounds, rounds_done
-from catalog.statistics.looks import look_of
+from catalog.statistics.feasibility import look_of
 from runner.cli import app, run
 from runner.errors import RunnerError
 from runner.measuring.scope import FillScope

@@ -18,7 +18,7 @@ from catalog.errors import CatalogFileError
 from catalog.evidence.database import Database, open_database
 from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.writing import record_measurement
-from catalog.statistics.looks import LOOKS, error_share
+from catalog.statistics.feasibility import LOOKS, error_share
 from recommender.evidence.loading import load
 from recommender.ranking import Budgets, LatencyBudget, Status
 from recommender.ranking.racing import Contest, RaceQuestion, at_look
