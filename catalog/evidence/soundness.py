@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from catalog.evidence.changes import CheckedRows, row_digests
-from catalog.evidence.database import Database
+from catalog.evidence.database import Database, odd_text_allowed
 from catalog.evidence.queries import ConnectionReader
 from catalog.regular_files import read_own
 
@@ -178,7 +178,6 @@ def sound_database(database: Database, checked: CheckedRows | None = None) -> Da
         return database
     if checked is not None and checked.digests is not None and _is_still_sound(database, checked):
         return database
-    from catalog.evidence.engines import odd_text_allowed
     from catalog.evidence.row_checks import shadows, unsound_rows
 
     with database.translated(), database.engine.connect() as connection:
@@ -207,7 +206,6 @@ def sound_database(database: Database, checked: CheckedRows | None = None) -> Da
 
 def _is_still_sound(database: Database, checked: CheckedRows) -> bool:
     """Check the rows that are not those of an earlier check, with all that is below them."""
-    from catalog.evidence.engines import odd_text_allowed
     from catalog.evidence.row_checks import new_rows_are_sound
 
     with database.translated(), database.engine.connect() as connection, odd_text_allowed(connection):
@@ -243,7 +241,6 @@ def sound_rows(session: "Session") -> Iterator[None]:
 
     Another connection would not see what this transaction has written so far. Nothing can be stored within the block.
     """
-    from catalog.evidence.engines import odd_text_allowed
     from catalog.evidence.row_checks import PARENTS, shadowed_tables, unsound_rows
 
     connection = session.connection()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
+from catalog import analysis
 from catalog.analysis import (
     AnalysisSettings,
     SubjectResult,
@@ -16,7 +17,6 @@ from catalog.analysis import (
     disagreement,
     evidence_key,
     store_analysis,
-    subject,
 )
 from catalog.evidence.database import Database
 from catalog.evidence.loading import strategy_evidence
@@ -178,7 +178,7 @@ def test_two_that_analyse_the_same_evidence_at_once_store_it_once(evidence: Any,
     result = analyse_subject(evidence(), SETTINGS)
     with database.writing_session() as session:
         store_analysis(session, result)
-        other = Thread(target=subject._store, args=(database, result))
+        other = Thread(target=analysis._store, args=(database, result))
         other.start()
         # It has looked for the analysis by now, or waits for its turn.
         other.join(0.3)
