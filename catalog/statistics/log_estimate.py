@@ -478,8 +478,8 @@ def over_hosts(estimate: LogEstimate, by_round: NDArray[np.float64], hosts: NDAr
     >>> widened = over_hosts(rounds, four, np.array([0, 0, 1, 1]))
     >>> widened.df_rounds, round(widened.variance_rounds, 6)
     (1.0, 0.25)
-    >>> round(widened.machines.lasting, 4)  # rounds of one machine agree: more of them would show nothing new
-    0.2499
+    >>> round(widened.machines.lasting, 5)  # rounds of one machine agree: more of them would show nothing new
+    0.24995
     >>> over_hosts(rounds, four, None) is rounds
     True
     """
