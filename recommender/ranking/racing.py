@@ -262,8 +262,10 @@ def _quantile(df: float) -> float:
 
 # Less than this on the scale of a log latency, on average, is worth no round.
 _LEAST_GAIN = 0.005
-# Rounds of one that may be faster than what is proven already.
+# Rounds of one that may be faster than what is proven already, and of one that no declared question is about: who asks
+# for it later continues the race.
 _RIVAL_ROUNDS = 8
+_UNDECLARED_ROUNDS = 5
 # In undeclared questions: how many percentage points of accuracy are worth no latency, and what share of it each
 # further one is worth. Half of the accuracy for a tenth of the latency is no answer that rounds should look for.
 _FREE_POINTS = 2.0
@@ -397,7 +399,11 @@ def race_state(
         return RaceState((), {}, ())
     race = _Race(measured, equivalent_within, seconds_per_round or {})
     contests = [race.contest(question) for question in questions]
-    contests += [race.contest(question, points_count=True) for question in race.front_questions(questions)]
+    front_rounds = _UNDECLARED_ROUNDS if questions else _RIVAL_ROUNDS
+    contests += [
+        race.contest(question, points_count=True, rival_rounds=front_rounds)
+        for question in race.front_questions(questions)
+    ]
     departures = race.departures(questions, contests)
     return RaceState(tuple(contests), departures, race.next_rounds(contests, departures))
 
@@ -435,16 +441,23 @@ class _Race:
             if other is not candidate
         )
 
-    def contest(self, question: RaceQuestion, *, points_count: bool = False) -> Contest:
-        """Say how a question stands; `points_count` is whether accuracy counts that its budgets do not name."""
+    def contest(
+        self, question: RaceQuestion, *, points_count: bool = False, rival_rounds: int = _RIVAL_ROUNDS
+    ) -> Contest:
+        """Say how a question stands; `points_count` is whether accuracy counts that its budgets do not name.
+
+        `rival_rounds` are those of a rival where the leader is proven, or where there is nothing to prove.
+        """
         answer = recommend(self._candidates, question.budgets, constraints=question.constraints, relax=False)
         leader = answer.recommendation.candidate if answer.recommendation else None
-        gains = dict(self._gains(answer, points_count=points_count))
+        gains = dict(self._gains(answer, points_count=points_count, rival_rounds=rival_rounds))
         undecided = sorted(gains, key=lambda candidate: -gains[candidate] / self._seconds.get(candidate, 1.0))
         challenger = next((candidate for candidate in undecided if candidate is not leader), None)
         return Contest(question, answer, leader, challenger, tuple(undecided))
 
-    def _gains(self, answer: RankedAnswer, *, points_count: bool) -> Iterator[tuple[Candidate, float]]:
+    def _gains(
+        self, answer: RankedAnswer, *, points_count: bool, rival_rounds: int
+    ) -> Iterator[tuple[Candidate, float]]:
         """Yield whose rounds could prove or change an answer, and how much that may gain on the scale of the loss."""
         best = answer.recommendation
         if best is None or best.miss is not None:
@@ -455,7 +468,7 @@ class _Race:
         if not at_look(best.candidate) or self._provable(best, answer):
             yield best.candidate, risk + self._equivalent
         # Once the answer is proven, rounds may only find a faster one.
-        most = _RIVAL_ROUNDS if best.status is Status.PROVEN or not answer.budgets.latency else ROUNDS_MAX
+        most = rival_rounds if best.status is Status.PROVEN or not answer.budgets.latency else ROUNDS_MAX
         rivals: list[Prospect | NearMiss] = [*answer.within, *answer.near_misses]
         for rival in rivals:
             gain = self._gain(rival, best, answer.budgets, points_count=points_count)

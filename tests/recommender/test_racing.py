@@ -169,6 +169,18 @@ def test_without_a_budget_half_of_the_accuracy_is_no_rival() -> None:
         assert rival in declared.contests[0].undecided
 
 
+def test_what_no_declared_question_is_about_has_fewer_rounds() -> None:
+    for rounds, is_worth_more in ((3, True), (5, False)):
+        exact = contender("identity", "edge", 0.08, rounds=rounds)
+        # Beyond the declared drop; which of them is the faster one may be asked later.
+        leader = contender("quantized", "mobile", 0.0425, rounds=rounds, noise=0.25, lost=200)
+        rival = contender("pruned", "mobile", 0.0425, rounds=rounds, noise=0.25, lost=200)
+        state = race_state([exact, leader, rival], [slo("exact", 0.1)])
+        assert state.contests[0].decided and (rival in state.next) is is_worth_more
+        # Without declared questions that is what the race is about.
+        assert rival in race_state([exact, leader, rival], []).next
+
+
 def test_identity_alone_has_two_rounds_whatever_the_questions() -> None:
     state = race_state(one_round(), [slo("never", 0.001)])
     # Far beyond every other, and the only one of its placement.
