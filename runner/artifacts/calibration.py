@@ -19,7 +19,16 @@ from runner.graph.tensor_trial import counts_samples
 from runner.operators.base import in_order
 from runner.subjects.dataset import CalibrationFiles, Subject
 from runner.subjects.model_interface import ModelInput, guess_count, read_inputs
-from runner.subjects.tensors import SampleAxis, array_shape, default_axis, fits, one_sample, sample_count, token_count
+from runner.subjects.tensors import (
+    SampleAxis,
+    array_shape,
+    default_axis,
+    fits,
+    one_sample,
+    sample_count,
+    settled_axes,
+    token_count,
+)
 from tierserver.encoding import read_tensors
 from tierserver.errors import TierError
 from tierserver.imaging import preprocess
@@ -149,6 +158,7 @@ def _samples(file: Path, inputs: Sequence[ModelInput]) -> Iterator[tuple[Array, 
         axes[name] = default_axis(model_input, array)
         if array.dtype != model_input.dtype or not fits(model_input, array, axes[name]):
             raise SubjectError(f"{file.name}, array {name!r} is {array.dtype} {list(array.shape)}; give {shapes}")
+    axes = settled_axes(axes, arrays)
     counts = {count for name, axis in axes.items() if (count := sample_count(arrays[name], axis)) is not None}
     if len(counts) > 1:
         raise SubjectError(f"{file.name} has arrays of {sorted(counts)} samples; give equally many for each input")

@@ -44,9 +44,7 @@ def default_axis(model_input: ModelInput, array: Array) -> SampleAxis:
     """
     if array.ndim != len(model_input.shape):
         return "new"
-    # Of one first state alone, the first axis says nothing.
-    is_one_state = model_input.state is not None and array.shape[:1] == (1,)
-    return 0 if has_batch(model_input) and not is_one_state else "none"
+    return 0 if has_batch(model_input) else "none"
 
 
 def usual_axis(model_input: ModelInput) -> SampleAxis:
@@ -85,6 +83,13 @@ def fits(model_input: ModelInput, array: Array, axis: SampleAxis) -> bool:
 def sample_count(array: Array, axis: SampleAxis) -> int | None:
     """Return how many samples an array holds; None where it is the same for all."""
     return None if axis == "none" else array.shape[0 if axis == "new" else axis]
+
+
+def settled_axes(axes: Mapping[str, SampleAxis], arrays: Mapping[str, Array]) -> dict[str, SampleAxis]:
+    """Return the axes of samples; an array of one sample beside arrays of more is the same for all."""
+    counts = {name: sample_count(arrays[name], axis) for name, axis in axes.items()}
+    several = any(count is not None and count > 1 for count in counts.values())
+    return {name: "none" if several and axis == 0 and counts[name] == 1 else axis for name, axis in axes.items()}
 
 
 def one_sample(array: Array, axis: SampleAxis, index: int) -> Array:
@@ -188,9 +193,8 @@ class TensorDataset:
     @cached_property
     def axes(self) -> Mapping[str, SampleAxis]:
         """The axis of each array along which its samples lie."""
-        return {
-            model_input.name: self._axis(model_input, self._arrays[model_input.name]) for model_input in self.inputs
-        }
+        axes = {value.name: self._axis(value, self._arrays[value.name]) for value in self.inputs}
+        return settled_axes(axes, self._arrays)
 
     def batch_remark(self) -> str | None:
         """Return how the first axis of arrays was read, where the model leaves another reading open."""
@@ -351,6 +355,7 @@ class TensorDataset:
             if problem is not None:
                 raise SubjectError(f"{self.file}: {problem}; expected {self._expected}")
             axes[model_input.name] = self._axis(model_input, arrays[model_input.name])
+        axes = settled_axes(axes, arrays)
         tokens = token_count(self.inputs, arrays, axes)
         arrays |= {value.name: value.first_value(tokens) for value in self.inputs if value.name in self._made_up}
         counts = {name: sample_count(arrays[name], axis) for name, axis in axes.items()}

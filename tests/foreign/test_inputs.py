@@ -113,6 +113,20 @@ def test_a_number_may_stand_for_all_samples(tmp_path: Path, value: Any) -> None:
     assert all(_fed(subject, index)[1] == np.float32(1.5) for index in (0, 19))
 
 
+def test_one_value_with_an_axis_stands_for_all_samples(tmp_path: Path) -> None:
+    network = Network()
+    source, switch = network.input("x", ["n", 8]), network.input("use_cache_branch", [1], TensorProto.BOOL)
+    network.add("Where", switch, network.add("Relu", source), source, out="y")
+    network.output("y", ["n", 8])
+    model, arrays = (
+        network.save(tmp_path / "switched.onnx"),
+        {"x": _floats(20, 8), "use_cache_branch": np.array([True])},
+    )
+    subject = _subject(model, arrays)
+    assert [array.tolist() for array in _fed(subject, 7)[1:]] == [[True]]
+    assert len(read_calibration(tmp_path / "switched.npz", model).arrays) == 20
+
+
 def test_a_model_with_a_number_is_cut_and_calibrated(tmp_path: Path) -> None:
     network = Network()
     scaled = network.add("Div", network.input("x", [1, 32]), network.input("temperature", []))
