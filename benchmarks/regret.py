@@ -3,7 +3,8 @@
 Asks with three rounds, over a grid of budgets, in three kinds of studies (`benchmarks.regret_studies`): measured
 subjects judged by other rounds, whole pools judged by all their inputs, and simulation judged by what it drew from.
 Prints how often there is an answer, how often it is proven, how often that is wrong, and what following the answers
-loses: the regret against the fastest strategy that truly keeps the budgets, plus the cost of a broken budget.
+loses: the regret against the fastest strategy that truly keeps the budgets, plus the cost of a broken budget. Measured
+subjects are judged by rounds that err themselves: what even a choice that knows all rounds loses stands beside.
 
 Then asks whether a probability means what it says: of the strategies recommended at 70 %, do 70 % keep their budgets?
 Each study has new strategies, and what is judged is the recommended one, which was chosen by its estimate.
@@ -15,15 +16,16 @@ import math
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.regret_rules import RULES, Rule, knowing
+from benchmarks.regret_rules import RULES, Rule, knowing, knowing_truths
 from benchmarks.regret_studies import (
     GAIN,
     IDENTITY_HIT,
@@ -117,7 +119,7 @@ def judge(study: Study, budgets: Budgets, ceiling: Rule | None = None) -> Outcom
 
 def outcomes_of(studies: Sequence[Study], *, with_ceiling: bool = True) -> list[Outcome]:
     """Ask every question of every study."""
-    errors = _latency_errors(studies)
+    errors = _latency_errors(studies) if with_ceiling else []
     judged = []
     for study in studies:
         ceiling = knowing(errors, _drop_errors_pp(study)) if with_ceiling else None
@@ -150,7 +152,7 @@ def _drop_errors_pp(study: Study) -> list[float]:
 
 COLUMNS = (
     "questions", "answered", "proven", "proven, room", "of the ceiling", "first line proven", "wrong proven",
-    "likely hold", "open hold", "loss: median", "mean", "p95", "wrong infeasible",
+    "likely hold", "open hold", "loss: median", "mean", "regret", "broken", "p95", "wrong infeasible",
 )  # fmt: skip
 
 
@@ -158,7 +160,8 @@ def row(outcomes: Sequence[Outcome]) -> list[float]:
     """Return the shares of one line of the table, in the order of `COLUMNS`; NaN where nothing is counted."""
     feasible = [outcome for outcome in outcomes if outcome.feasible]
     roomy = [outcome for outcome in feasible if outcome.room >= ROOM]
-    losses = [outcome.loss(math.log(2)) for outcome in feasible if outcome.status is not None]
+    answered = [outcome for outcome in feasible if outcome.status is not None]
+    losses = [outcome.loss(math.log(2)) for outcome in answered]
     ceiling = sum(outcome.ceiling for outcome in outcomes)
 
     def share(members: Iterable[bool]) -> float:
@@ -181,6 +184,8 @@ def row(outcomes: Sequence[Outcome]) -> list[float]:
         holding(Status.OPEN),
         *(np.percentile(losses, [50]).tolist() if losses else [math.nan]),
         float(np.mean(losses)) if losses else math.nan,
+        float(np.mean([outcome.regret for outcome in answered])) if answered else math.nan,
+        share(not outcome.holds for outcome in answered),
         *(np.percentile(losses, [95]).tolist() if losses else [math.nan]),
         share(outcome.infeasible in said for outcome in feasible),
     ]
@@ -193,14 +198,22 @@ def print_row(name: str, outcomes: Sequence[Outcome]) -> None:
     print(f"| {name} | {count:.0f} | {' | '.join(cells)} |", flush=True)
 
 
+def _always(rule: Rule, study: Study) -> Rule:
+    return rule
+
+
 def print_rules(name: str, studies: Sequence[Study]) -> None:
     """Print what each rule loses on the questions that some strategy answers."""
     print(f"\n{name}: rules\n\n| rule | answered | hold | loss: median | mean | p95 |\n|---|" + "--:|" * 5)
-    for rule_name, rule in RULES.items():
+    rules: dict[str, Callable[[Study], Rule]] = {rule_name: partial(_always, rule) for rule_name, rule in RULES.items()}
+    if all(study.everything for study in studies):
+        rules["all rounds and items known"] = lambda study: knowing_truths(study.everything)
+    for rule_name, rule_of in rules.items():
         losses: list[float] = []
         answered: list[bool] = []
         broken: list[bool] = []
         for study in studies:
+            rule = rule_of(study)
             truths = dict(zip(study.candidates, study.truths, strict=True))
             for budgets in questions(study):
                 best_s = min((truth.latency_s for truth in study.truths if truth.holds(budgets)), default=math.inf)
@@ -369,8 +382,11 @@ def main() -> None:
     options = parser.parse_args()
     pools = list(whole_pools())
     print("| studies | " + " | ".join(COLUMNS) + " |\n|---|" + "--:|" * len(COLUMNS))
-    studies = [study for rows in subjects_of(options.database).values() for study in measured_studies(rows)]
-    print_row("measured", [outcome for study in studies for outcome in outcomes_of([study], with_ceiling=False)])
+    by_subject = {name: list(measured_studies(rows)) for name, rows in subjects_of(options.database).items()}
+    studies = [study for own in by_subject.values() for study in own]
+    print_row("measured", outcomes_of(studies, with_ceiling=False))
+    for name, own in by_subject.items():
+        print_row(f"measured: {name}", outcomes_of(own, with_ceiling=False))
     if options.studies:
         print_row("whole pools", outcomes_of(list(pool_studies(pools, options.studies, seed=1))))
         for seed, (name, spread) in enumerate(SPREADS.items(), start=2):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
+from benchmarks.regret_studies import Truth
 from recommender.ranking import Budgets, Candidate, RankedAnswer, estimate, recommend
 
 PERCENTILE = 90.0
@@ -58,6 +59,16 @@ def knowing(error_of_latency: ArrayLike, error_of_drop_pp: Sequence[float]) -> R
             lost = candidate.accuracy.drop_pp + margin * error_pp
             holds.append(late <= math.log(budgets.latency[0].max_s) and lost <= most)
         return _holding(candidates, holds)
+
+    return rule
+
+
+def knowing_truths(truths: Sequence[Truth]) -> Rule:
+    """Build a rule that chooses the fastest of those whose truths hold, whatever their estimates say."""
+
+    def rule(candidates: Sequence[Candidate], budgets: Budgets) -> Choice:
+        holding = [pair for pair in zip(candidates, truths, strict=True) if pair[1].holds(budgets)]
+        return Choice(min(holding, key=lambda pair: pair[1].latency_s)[0] if holding else None)
 
     return rule
 

@@ -50,10 +50,13 @@ class Study:
     candidates : sequence of Candidate
     truths : sequence of Truth
         In the order of the candidates.
+    everything : sequence of Truth
+        Where the truths are estimates, those of all that was measured, asked or not.
     """
 
     candidates: Sequence[Candidate]
     truths: Sequence[Truth]
+    everything: Sequence[Truth] = ()
 
     @property
     def fastest_s(self) -> float:
@@ -84,8 +87,10 @@ def question(max_s: float, drop_pp: float | None) -> Budgets:
 def measured_studies(rows: Sequence[StrategyEvidence]) -> Iterator[Study]:
     """Split the rounds and validation items of one subject: some are asked, the others judge.
 
-    The others are no truth: they have noise of their own, so that a budget next to a latency is missed by chance.
+    The others are no truth: they have noise of their own, so that a budget next to a latency is missed by chance. What
+    all rounds and items say is nearer to it.
     """
+    everything = [_measured_truth(row) for row in rows]
     numbers = sorted({one_round.round for row in rows for one_round in row.rounds})
     for split, rounds in enumerate(itertools.combinations(numbers, ASKED_ROUNDS)):
         others = [number for number in numbers if number not in rounds]
@@ -93,6 +98,7 @@ def measured_studies(rows: Sequence[StrategyEvidence]) -> Iterator[Study]:
         yield Study(
             [candidate_of(_part_of(row, rounds, half), bounds) for row in rows],
             [_measured_truth(_part_of(row, others, 1 - half)) for row in rows],
+            everything,
         )
 
 
