@@ -31,7 +31,7 @@ import numpy as np
 
 from benchmarks.crash_engine import PrivateEngine
 from benchmarks.crash_traces import Evidence, Row, Traces
-from runner.subjects.embedded.registry import BUILTIN
+from runner.subjects.embedded.datasets import BUILTIN
 
 INPUTS = 5
 ITEMS = 60

@@ -41,7 +41,7 @@ from runner.errors import OperatorError, SubjectError
 from runner.graph import tensor_trial
 from runner.graph.tensor_trial_process import opened, show_stacking, show_types
 from runner.operators.registry import make_pass
-from runner.subjects import trial
+from runner.subjects import model_interface
 from runner.subjects.declared import resolve_declared
 from runner.subjects.model_interface import read_inputs
 from runner.subjects.trial_process import attempt
@@ -136,10 +136,10 @@ class Trials:
     def __init__(self) -> None:
         self.ended = Counter[str]()
         self._trials = 0
-        self._started = trial._ask
+        self._started = model_interface._trial_answer
 
     def ask(self, model: Path, encoded: bytes, file: Path) -> dict[str, object]:
-        """As `trial._ask`; a process that gave no answer is one that the model brought down."""
+        """As `model_interface._trial_answer`; a process that gave no answer is one that the model brought down."""
         self._trials += 1
         if self._trials % _STARTED_EVERY == 0:
             self.ended["started as the product does"] += 1
@@ -258,7 +258,7 @@ def fuzz_catalogs(count: int, first: int, crashes: list[str]) -> Counter[str]:
 def fuzz_models(count: int, first: int, crashes: list[str], keep: Path | None) -> tuple[Counter[str], Trials]:
     """Counts by kind of outcome, and how the trial's processes ended."""
     trials, counts = Trials(), Counter[str]()
-    trial._ask = trials.ask
+    model_interface._trial_answer = trials.ask
     tensor_trial._ask = ask_for_types
     with tempfile.TemporaryDirectory() as folder:
         seeds = model_seeds()

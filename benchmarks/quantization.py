@@ -32,7 +32,7 @@ from runner.host import this_host, versions
 from runner.operators.quantizers import neural_compressor
 from runner.operators.registry import make_pass
 from runner.subjects.dataset import Subject
-from runner.subjects.embedded.registry import BUILTIN, SUBJECTS, resolve_subject
+from runner.subjects.embedded.datasets import BUILTIN, SUBJECTS, resolve_subject
 from runner.subjects.training.ship import score, shipped_items
 
 _TOOLS = ("onnxruntime", "neural-compressor")

@@ -26,8 +26,8 @@ from sqlalchemy import text
 
 from catalog.evidence.database import open_database
 from catalog.exchange.import_files import import_files
+from runner.subjects.embedded.datasets import builtin_dataset
 from runner.subjects.embedded.images import compose_canvas
-from runner.subjects.embedded.registry import builtin_dataset
 
 REPOSITORY = Path(__file__).parents[1]
 EVIDENCE = REPOSITORY / "benchmarks/data/whole-pool.json.gz"

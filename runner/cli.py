@@ -53,7 +53,7 @@ COMMANDS = (
     CommandEntry("plan", _MEASURE, "plan", "Show what is missing, why, and how long measuring it takes."),
     CommandEntry("fill-catalog", _MEASURE, "fill_catalog", "Measure what is missing and store it."),
     CommandEntry("status", _MEASURE, "status", "Count the evidence, and by kind what is wrong with it."),
-    CommandEntry("verify", _MEASURE, "verify", "Judge every stored measurement again by every rule."),
+    CommandEntry("verify", _MEASURE, "status", "Judge every stored measurement again by every rule."),
     CommandEntry(
         "selftest", _MEASURE, "selftest", "Measure one strategy under several names, as a test of the analysis."
     ),

@@ -15,8 +15,7 @@ from catalog.declaration import Catalog, PassSpec
 from catalog.keys import artifact_key
 from runner.artifacts.calibration import Calibration
 from runner.artifacts.model_runs import ModelInputs
-from runner.artifacts.separate_build import build_apart
-from runner.artifacts.store import NOT_VERIFIED, ArtifactStore, CachedArtifact
+from runner.artifacts.store import NOT_VERIFIED, ArtifactStore, CachedArtifact, build_apart
 from runner.errors import OperatorError
 from runner.graph.model_digest import model_sha256
 from runner.graph.model_file import data_files

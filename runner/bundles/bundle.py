@@ -19,8 +19,7 @@ from catalog.units import duration, size
 from recommender.answer.wording import percentile_name
 from recommender.schemas import RecommendationOut, RecommendRequest, RecommendResponse
 from runner.artifacts.calibration import subject_calibration
-from runner.artifacts.separate_build import build_apart
-from runner.artifacts.store import ArtifactStore, CachedArtifact
+from runner.artifacts.store import ArtifactStore, CachedArtifact, build_apart
 from runner.bundles import run
 from runner.bundles.manifest import (
     MANIFEST,
@@ -39,9 +38,8 @@ from runner.measuring.keyed_strategy import artifact_key_of
 from runner.measuring.tiers import PROVIDERS, onnxruntime_provider
 from runner.operators.base import Pass
 from runner.operators.registry import make_pass
-from runner.sealed import file_sha256
 from runner.subjects.dataset import Subject
-from runner.workdir import new_directory, temporary
+from runner.workdir import file_sha256, new_directory, temporary
 from tierserver.messages import Postprocess, Preprocess
 
 

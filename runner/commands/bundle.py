@@ -17,8 +17,7 @@ from recommender.schemas import RecommendRequest
 from runner.artifacts.store import ArtifactStore
 from runner.bundles import Manifest, make_bundle, verify_bundle
 from runner.bundles.bundle import AnsweredQuestion, measured_artifact, measured_strategy
-from runner.commands.acceptance import Acceptance, AcceptOption
-from runner.commands.question import QuestionOptions, ask, with_question_options
+from runner.commands.question import Acceptance, AcceptOption, QuestionOptions, ask, with_question_options
 from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, err, example, out
 from runner.errors import BundleError
 from runner.reports.answer import AnswerReport

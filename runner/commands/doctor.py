@@ -21,8 +21,7 @@ from runner.commands.terminal import CatalogOption, JsonOption, RunnerSettings, 
 from runner.errors import EngineUnavailableError, LaunchError, RunnerError, TierCallError
 from runner.host import Host, this_host
 from runner.launchers.base import Deployment, LinkLimits
-from runner.launchers.hosts import TestbedLauncher
-from runner.launchers.places import EnginePlace, PlaceAccess, ServerPlace, placed
+from runner.launchers.hosts import EnginePlace, PlaceAccess, ServerPlace, TestbedLauncher, placed
 from runner.launchers.select import Selection, launcher_of, select_launcher
 from runner.launchers.shaping import in_parallel
 from runner.measuring.tiers import Scale, resolve_provider, tier_limits
@@ -142,10 +141,6 @@ def _show_testbed(name: str, catalog: Path | None, *, as_json: bool) -> None:
     if spec.engine is not None:
         _show(tuple(examine(spec.engine)), as_json=as_json)
         return
-    # Imported here, so that a look at this machine without Docker does not load the `docker` package.
-    from runner.commands.doctor import examine_places
-    from runner.launchers.places import PlaceAccess
-
     settings = RunnerSettings()
     access = PlaceAccess(base, settings.base_image, settings.tier_token)
     # Of a catalog that lists values, the first setting: places and ways between them are the same in all.

@@ -13,11 +13,13 @@ from catalog.evidence.database import Database, open_database
 from catalog.units import counted
 from runner.commands.fill_steps import (
     Filled,
+    FleetRequest,
     PlannedFill,
     carry_out,
     clean_up,
     conclude,
     fill_settings,
+    fill_testbeds,
     races_json,
     setups_of,
 )
@@ -49,7 +51,7 @@ from runner.fleet.exclusive import exclusive_fill
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.keyed_strategy import RunContext
-from runner.measuring.scope import FillScope
+from runner.measuring.plan import FillScope
 from runner.workdir import sweep
 
 _EDITED = (
@@ -106,9 +108,6 @@ def fill_catalog(
     arguments = f"{scope.arguments}{where}"
     try:
         if testbeds or scheduler is not None:
-            # Imported here: what most fills do not use would only make them start later.
-            from runner.commands.fill_testbeds import FleetRequest, fill_testbeds
-
             request = FleetRequest(declared, base, testbeds, scheduler, launcher, scale, scope)
             filled = fill_testbeds(request, target, arguments)
         else:

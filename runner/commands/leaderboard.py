@@ -23,8 +23,17 @@ from runner.commands.terminal import (
     print_json,
 )
 from runner.reports import leaderboard_tables, with_analysis, with_distances
-from runner.reports.leaderboard import limits_in_words, of_family, sparklines, with_departures, with_standings
-from runner.reports.tier_costs import COSTS, chosen_costs, cost_tables, paid_by_tier
+from runner.reports.leaderboard import (
+    COSTS,
+    chosen_costs,
+    cost_tables,
+    limits_in_words,
+    of_family,
+    paid_by_tier,
+    sparklines,
+    with_departures,
+    with_standings,
+)
 
 
 def leaderboard(

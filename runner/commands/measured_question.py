@@ -24,10 +24,13 @@ from recommender.ranking.model import declared_breaches
 from recommender.ranking.racing import RaceQuestion
 from recommender.schemas import RecommendRequest, RecommendResponse
 from runner.artifacts.store import ArtifactStore
-from runner.commands.kept_plan import KeptPlan, PlanMemory, StrategyKeys
 from runner.commands.plan import run_context
 from runner.commands.prepared_question import (
+    CatalogSubject,
+    KeptPlan,
+    PlanMemory,
     PreparedQuestion,
+    StrategyKeys,
     environment_evidence,
     measurable_request,
     needs_accuracies,
@@ -35,7 +38,6 @@ from runner.commands.prepared_question import (
 )
 from runner.commands.progress import Progress, doubtful_summary
 from runner.commands.question import QuestionOptions
-from runner.commands.question_catalog import CatalogSubject
 from runner.commands.terminal import RunnerSettings, err
 from runner.errors import ModelFileError, RunnerError, SubjectError
 from runner.fleet.exclusive import exclusive_fill
@@ -43,9 +45,8 @@ from runner.graph.model_file import data_files
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.keyed_strategy import RunContext
-from runner.measuring.plan import MissingAccuracy, Plan, make_plan, update_plan
+from runner.measuring.plan import FillScope, MissingAccuracy, Plan, make_plan, update_plan
 from runner.measuring.race import Race, race_plan
-from runner.measuring.scope import FillScope
 from runner.measuring.setups import Setups, store_environment, sync_strategies
 from runner.reports.answer import limits_in_words
 from runner.reports.plan import tasks_in_words

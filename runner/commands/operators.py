@@ -23,10 +23,9 @@ from runner.errors import OperatorError, SubjectError
 from runner.graph.analysis import Exit, GraphAnalysis, analyse
 from runner.graph.runtime import REMEDY
 from runner.operators.registry import Prospects, look_ahead
-from runner.reports.operators import operators_report, where_text
-from runner.reports.skeleton import skeleton_svg
+from runner.reports.skeleton import operators_report, skeleton_svg, where_text
 from runner.subjects.dataset import Subject
-from runner.subjects.embedded.registry import SUBJECTS, resolve_subject
+from runner.subjects.embedded.datasets import SUBJECTS, resolve_subject
 
 _BUILTIN = "builtin:"
 out = Console(width=stdout_width(piped=130))

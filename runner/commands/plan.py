@@ -35,10 +35,9 @@ from runner.errors import RunnerError
 from runner.host import environment_host
 from runner.launchers.select import Selection, launcher_of, select_launcher
 from runner.measuring.keyed_strategy import RunContext
-from runner.measuring.plan import Plan, SettingPlan, joined, make_plan, without_repeats
+from runner.measuring.plan import FillScope, Plan, SettingPlan, joined, make_plan, without_repeats
 from runner.measuring.race import race_plan
 from runner.measuring.round_inputs import SystematicInputs, in_words
-from runner.measuring.scope import FillScope
 from runner.measuring.tiers import Scale, check_delays, check_hosts
 from runner.reports.plan import left_race, plan_table, reason_lines, tasks_in_words, time_in_words
 

@@ -13,8 +13,7 @@ from recommender.answer.respond import respond
 from recommender.errors import NotDeclared, RecommenderError, UnknownSubject
 from recommender.evidence.model import Evidence
 from recommender.schemas import RecommendationOut, RecommendResponse
-from runner.commands.acceptance import Acceptance, AcceptOption
-from runner.commands.question import QuestionOptions, known_evidence, with_question_options
+from runner.commands.question import Acceptance, AcceptOption, QuestionOptions, known_evidence, with_question_options
 from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, err, example, out, print_json
 from runner.errors import RunnerError
 from runner.reports.tables import SloRow, slo_table

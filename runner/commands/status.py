@@ -1,20 +1,26 @@
-"""`runner status`: how much evidence there is, and what is wrong with it, a line for each kind."""
+"""The state of the evidence: `runner status` counts it, and `runner verify` judges every measurement by every rule.
+
+`status` has a line for each kind of what is wrong.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from catalog.console import open_table
 from catalog.evidence import reading
 from catalog.evidence.database import open_database
 from catalog.evidence.queries import Reader
 from catalog.evidence.soundness import sound_database
-from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, example, out, print_json
+from catalog.units import counted
+from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, example, nothing_of, out, print_json
+from runner.measuring.rejudge import JudgedMeasurement, judge_stored, store_verdicts, summarise
 from runner.measuring.round_inputs import strata_in_words
 from runner.reports.status import departure_lines, failure_lines, inapplicable_lines, inputs_per_round, trouble_lines
-from runner.reports.tables import links_table
+from runner.reports.tables import advice, broken_table, links_table, rules_table
 
 
 def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None:
@@ -38,8 +44,8 @@ def status(database: DatabaseOption = None, as_json: JsonOption = False) -> None
     out.print(_coverage_table(content["coverage"]))
     for subject, words in content["draws"].items():
         out.print(f"{subject}: {words}", markup=False, highlight=False)
-    for advice in inputs:
-        out.print(advice.words(), markup=False, highlight=False, soft_wrap=True)
+    for drawn in inputs:
+        out.print(drawn.words(), markup=False, highlight=False, soft_wrap=True)
     if content["links"]:
         out.print(links_table(content["links"]))
     if content["probing_share"] is not None:
@@ -97,6 +103,57 @@ def _departure_json(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in ("id", "environment_id")}
 
 
+def verify(
+    database: DatabaseOption = None,
+    subject: Annotated[str | None, typer.Option("--subject", help="Only this subject")] = None,
+    rejudge: Annotated[bool, typer.Option("--rejudge", help="Store the verdicts where they differ")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge every stored measurement again by every rule.
+
+    The rules are in docs/verdicts.md. Exit code 1 when a measurement is INVALID.
+    """
+    with open_database(database or RunnerSettings().database) as opened:
+        # The sound reading is judged; the verdicts are stored in the database itself.
+        with sound_database(opened).reading() as reader:
+            everything = judge_stored(reader, subject=subject)
+            if not everything and not as_json:
+                raise nothing_of(subject, reading.declared_subjects(reader), "no measurements to judge yet")
+        changed = 0
+        if rejudge:
+            with opened.session() as session:
+                changed = store_verdicts(session, everything)
+                session.commit()
+    # An attempt that a later one replaced is shown in full output, but decides nothing.
+    measurements = [measurement for measurement in everything if not measurement.replaced]
+    if as_json:
+        print_json({"measurements": [measurement.to_json() for measurement in everything], "changed": changed})
+    else:
+        _print_verdicts(measurements, changed, stored=rejudge)
+    raise typer.Exit(1 if any(measurement.verdict == "INVALID" for measurement in measurements) else 0)
+
+
+def _print_verdicts(measurements: Sequence[JudgedMeasurement], changed: int, *, stored: bool) -> None:
+    out.print(rules_table(summarise(measurements)))
+    if any(measurement.verdict != "VALID" for measurement in measurements):
+        out.print(broken_table(measurements))
+        for line in advice(measurements):
+            out.print(Text(line))
+    counts = {
+        name: sum(measurement.verdict == name for measurement in measurements)
+        for name in ("VALID", "DOUBTFUL", "INVALID")
+    }
+    out.print(", ".join(f"{count} {name}" for name, count in counts.items()))
+    differing = sum(measurement.verdict != measurement.stored.record.verdict for measurement in measurements)
+    if stored:
+        out.print(f"{counted(changed, 'stored verdict')} changed")
+    elif differing:
+        out.print(
+            f"{counted(differing, 'verdict')} would be another than stored; store them with: runner verify --rejudge"
+        )
+
+
 def add_to(app: typer.Typer) -> None:
-    """Add the command to an application."""
+    """Add the commands to an application."""
     app.command(epilog=example("runner status"))(status)
+    app.command(epilog=example("runner verify"))(verify)

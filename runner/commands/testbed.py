@@ -10,8 +10,7 @@ import typer
 from catalog.console import open_table
 from catalog.evidence.database import open_database, shown_location
 from catalog.evidence.fill_lock import identity_of
-from runner.commands.fill_steps import clean_up
-from runner.commands.fill_testbeds import check_testbeds, contexts_of, dask_module
+from runner.commands.fill_steps import check_testbeds, clean_up, contexts_of, dask_module
 from runner.commands.plan import declared_catalog, testbed_selection
 from runner.commands.terminal import (
     CatalogOption,
@@ -26,8 +25,7 @@ from runner.commands.terminal import (
 )
 from runner.errors import FleetError
 from runner.fleet.exclusive import exclusive_testbed
-from runner.fleet.scheduler import check_scheduler
-from runner.fleet.testbed import TestbedDescription
+from runner.fleet.testbed import TestbedDescription, check_scheduler
 from runner.fleet.worker import RoundWorker
 
 SchedulerOption = Annotated[

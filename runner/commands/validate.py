@@ -25,7 +25,7 @@ from runner.subjects.dataset import MissingFile, Subject, judged_in_words, one_c
 from runner.subjects.declared import resolve_declared
 
 if TYPE_CHECKING:
-    from runner.measuring.answerable import UnprovableTarget
+    from runner.measuring.stopping import UnprovableTarget
 
 
 def validate(catalog: CatalogOption = None, as_json: JsonOption = False) -> None:
@@ -112,7 +112,7 @@ def _unprovable(declared: Catalog, subjects: Mapping[str, Subject]) -> "Sequence
     if not declared.slos:
         return ()
     # Imported here: the statistics cost more than checking a catalog.
-    from runner.measuring.answerable import unprovable_targets
+    from runner.measuring.stopping import unprovable_targets
 
     return unprovable_targets(declared, subjects)
 

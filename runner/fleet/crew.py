@@ -11,10 +11,12 @@ from typing import Protocol
 
 from catalog.evidence.fill_lock import identity_of
 from runner.errors import FleetError
-from runner.fleet.tasks import (
+from runner.fleet.worker import (
     BlockResult,
     Event,
+    IsDue,
     Report,
+    RoundWorker,
     TaskBlock,
     TaskKey,
     TaskResult,
@@ -23,7 +25,6 @@ from runner.fleet.tasks import (
     accuracy_task,
     round_key,
 )
-from runner.fleet.worker import IsDue, RoundWorker
 from runner.measuring.fill import Filler, InTime, StopRequest, round_blocks
 from runner.measuring.plan import MissingAccuracy, MissingRound
 

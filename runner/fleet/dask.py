@@ -29,18 +29,18 @@ from distributed import Client, Future, Security, Worker, get_worker
 from distributed.comm.core import CommClosedError
 
 from runner.errors import FleetError
-from runner.fleet.scheduler import check_scheduler, is_loopback
-from runner.fleet.tasks import (
+from runner.fleet.testbed import TestbedDescription, check_scheduler, is_loopback
+from runner.fleet.worker import (
     BlockResult,
+    IsDue,
     Report,
+    RoundWorker,
     TaskBlock,
     TaskKey,
     TestbedNotice,
     event_from_json,
     named,
 )
-from runner.fleet.testbed import TestbedDescription
-from runner.fleet.worker import IsDue, RoundWorker
 
 _CONNECT_S = 10.0
 _TICK_S = 0.25

@@ -272,7 +272,7 @@ def analyse(path: Path, *, sizes: Mapping[str, int] | None = None) -> GraphAnaly
 
     Examples
     --------
-    >>> from runner.subjects.embedded.registry import BUILTIN
+    >>> from runner.subjects.embedded.datasets import BUILTIN
     >>> analysis = analyse(BUILTIN / "fashion-resnet.onnx")
     >>> len(analysis.sub_graphs), [len(run.blocks) for run in analysis.runs]
     (14, [4, 4, 4])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from runner.errors import ModelFileError
 from runner.graph.model_file import data_files
-from runner.sealed import current_sha256
+from runner.workdir import current_sha256
 
 
 def model_sha256(path: Path) -> str:

@@ -161,7 +161,7 @@ def likely_shapes(graph: onnx.GraphProto, name: str) -> tuple[AssumedShape, ...]
     Examples
     --------
     >>> from runner.graph.model_file import read_model
-    >>> from runner.subjects.embedded.registry import BUILTIN
+    >>> from runner.subjects.embedded.datasets import BUILTIN
     >>> graph = read_model(BUILTIN / "fashion-resnet.onnx").graph
     >>> likely_shapes(graph, graph.input[0].name)[0].dims
     (None, 1, None, None)

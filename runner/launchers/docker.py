@@ -27,10 +27,17 @@ from runner.launchers.base import (
     check_links,
     engine_arguments,
 )
-from runner.launchers.container import ROOT, DockerTier
+from runner.launchers.container import (
+    OWNER_LABEL,
+    ROOT,
+    DockerTier,
+    discard_volume,
+    ensure_volume,
+    remove_volumes,
+    volume_name,
+)
 from runner.launchers.engine import ContainerSpec, Engine
 from runner.launchers.marker import remove_stale_marker
-from runner.launchers.owner import Owner
 from runner.launchers.process import thread_environment
 from runner.launchers.shaping import (
     ROLE_LABEL,
@@ -40,7 +47,7 @@ from runner.launchers.shaping import (
     netem_refusal,
     remove_labelled,
 )
-from runner.launchers.volumes import OWNER_LABEL, discard_volume, ensure_volume, remove_volumes, volume_name
+from runner.workdir import Owner
 from tierserver.messages import TierFacts
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from catalog.printable import printable
 from catalog.units import duration
 from runner.errors import EngineUnavailableError, LaunchError, MachineBusyError, NameTakenError
+from runner.launchers.container import OWNER_LABEL
 from runner.launchers.engine import Attachment, ContainerSpec, Engine
-from runner.launchers.owner import Owner
-from runner.launchers.volumes import OWNER_LABEL
+from runner.workdir import Owner
 
 NAME = "tierwise-in-use"
 _LABEL = "tierwise.marker"

@@ -40,7 +40,7 @@ from runner.launchers.base import (
     readable,
 )
 from runner.launchers.channel import ControlChannel, Obituary
-from runner.launchers.owner import command_line, is_abandoned, owned_name, start_of
+from runner.workdir import command_line, is_abandoned, owned_name, start_of
 from tierserver.messages import Stats
 
 logger = logging.getLogger(__name__)

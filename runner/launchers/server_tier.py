@@ -25,7 +25,7 @@ from catalog.printable import printable
 from runner.errors import ChangedFilesError, LaunchError
 from runner.launchers.base import EventCallback, Mount, TierLimits, readable
 from runner.launchers.channel import ControlChannel, Obituary
-from runner.sealed import current_sha256
+from runner.workdir import current_sha256
 from tierserver.messages import MessageError, Stats, TierFacts
 from tierserver.server_messages import (
     BEAT_S,

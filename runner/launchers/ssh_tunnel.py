@@ -15,8 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from runner.errors import EngineUnavailableError
-from runner.launchers.owner import Owner
-from runner.workdir import OWNER_FILE, TUNNEL_PREFIX
+from runner.workdir import OWNER_FILE, TUNNEL_PREFIX, Owner
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
 _OPEN_S = 20

@@ -37,8 +37,7 @@ from catalog.evidence.writing import (
 from catalog.statistics.description import chance_remark
 from catalog.units import counted
 from runner.artifacts.calibration import subject_calibration
-from runner.artifacts.separate_build import build_apart
-from runner.artifacts.store import NOT_VERIFIED, CachedArtifact
+from runner.artifacts.store import NOT_VERIFIED, CachedArtifact, build_apart
 from runner.errors import (
     ChangedFilesError,
     EngineUnavailableError,
@@ -54,8 +53,7 @@ from runner.measuring.keyed_strategy import KeyedStrategy
 from runner.measuring.plan import MissingAccuracy, MissingRound, Plan, assess_stored, remaining
 from runner.measuring.setups import Setups
 from runner.operators.base import Pass
-from runner.subjects.dataset import OnItem
-from runner.subjects.items import class_counts
+from runner.subjects.dataset import OnItem, class_counts
 
 logger = logging.getLogger(__name__)
 

@@ -1,16 +1,22 @@
-"""The plan of a fill: which evidence the declared strategies lack, why, and how long measuring it would take.
+"""The plan of a fill: its scope, which evidence the declared strategies lack, why, and how long measuring takes.
 
 `make_plan` keys every strategy once per run. Afterwards `update_plan` takes in what building the artifacts showed, and
 `remaining` looks up what is still missing; neither reads a model or a dataset for strategies that did not change.
+
+The guesses of durations fit the four embedded subjects on two cores within a factor of two; the progress bar corrects
+them as it goes. A race is estimated as a range, because its evidence decides how many rounds it needs.
 """
 
 import random
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import cached_property
 from types import MappingProxyType
 
-from catalog.declaration import Catalog
+from catalog.declaration import Catalog, Strategy
+from catalog.declaration.schema import ExperimentSpec
 from catalog.evidence.database import Database
 from catalog.evidence.loading import stored_samples
 from catalog.evidence.lookups import (
@@ -27,14 +33,161 @@ from catalog.evidence.queries import Reader
 from catalog.evidence.records import LastMeasurement, RoundLook
 from catalog.statistics.feasibility import error_share, look_of
 from catalog.statistics.samples import Samples
-from catalog.units import counted
-from runner.errors import SubjectError, describe
-from runner.measuring.estimates import TimeRange, accuracy_estimate_s, round_estimate_s
+from catalog.units import counted, parse_wait
+from runner.errors import RunnerError, SubjectError, describe
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
 from runner.measuring.round_inputs import FixedInputs
-from runner.measuring.scope import EVERYTHING, FillScope
 from runner.measuring.stopping import Narrowness, assess, planned_looks
+from runner.measuring.tiers import route_links
 from runner.subjects.dataset import Subject
+from runner.subjects.folders import FolderDataset
+
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class FillScope:
+    """What a plan covers; without arguments, the declared rounds of all strategies.
+
+    Attributes
+    ----------
+    rounds : int or None
+        Rounds of each strategy, in place of the declared number. It may be more or less.
+    only : tuple of str
+        The strategies, each as `operator@placement` or `subject:operator:placement`; empty for all.
+    redo_doubtful : bool
+        Whether rounds whose verdict is DOUBTFUL are measured again.
+    race : bool or None
+        Whether strategies race, in place of what the catalog says.
+    max_time : str or None
+        How long rounds are added, in place of the catalog's.
+    """
+
+    rounds: int | None = None
+    only: tuple[str, ...] = ()
+    redo_doubtful: bool = False
+    race: bool | None = None
+    max_time: str | None = None
+
+    def races(self, experiment: ExperimentSpec) -> bool:
+        """Return whether further rounds are those of a race; a number of rounds replaces it."""
+        return self.rounds is None and (experiment.race if self.race is None else self.race)
+
+    def max_time_s(self, experiment: ExperimentSpec) -> float | None:
+        """Return for how long rounds may be added; None without a limit."""
+        return experiment.max_time_s if self.max_time is None else parse_wait(self.max_time)
+
+    def covers(self, strategy: Strategy) -> bool:
+        """Return whether the strategy is one of those to measure."""
+        return not self.only or bool(_spellings(strategy) & set(self.only))
+
+    def check(self, strategies: Iterable[Strategy]) -> None:
+        """Raise RunnerError for a name that is not declared, so that a misspelled one is not taken for a filled one."""
+        spellings = {spelling: strategy for strategy in strategies for spelling in _spellings(strategy)}
+        for name in self.only:
+            if name not in spellings:
+                likely = get_close_matches(name, spellings, _NAMED) or list(spellings)[:_NAMED]
+                raise RunnerError(f"{name!r} is no declared strategy; some that are: {', '.join(sorted(likely))}")
+
+    @property
+    def arguments(self) -> str:
+        """Return the options that ask for this scope, each after a blank."""
+        rounds = [] if self.rounds is None else ["--rounds", str(self.rounds)]
+        only = [word for name in self.only for word in ("--only", name)]
+        redo = ["--redo", "doubtful"] if self.redo_doubtful else []
+        race = [] if self.race is None else ["--race" if self.race else "--no-race"]
+        time = [] if self.max_time is None else ["--max-time", self.max_time]
+        return "".join(f" {shlex.quote(word)}" for word in (*rounds, *only, *redo, *race, *time))
+
+
+EVERYTHING = FillScope()
+
+
+def _spellings(strategy: Strategy) -> set[str]:
+    subject, operator, placement = strategy.subject, strategy.operator, strategy.placement.name
+    return {f"{operator}@{placement}", f"{subject}:{operator}:{placement}", strategy.name}
+
+
+# To start and stop the first tier; each link adds the next tier, with its shaping and its probes.
+_FIRST_TIER_S, _LINK_S = 1.0, 1.2
+_ACCURACY_S = 3.0
+# Of a model whose file is not there yet.
+_GUESSED_LATENCY_S = 0.06
+# From the file's size: about right for classifiers from MobileNet to BERT, too short for segmentation.
+_LEAST_LATENCY_S, _LATENCY_S_PER_BYTE = 0.005, 1e-9
+_GUESSED_INPUT_BYTES = 50_000
+# A warm-up until the latency is steady sends one input about so often.
+_STEADY_INFERENCES = 12
+# Accuracies are measured on all CPUs, and items one after another without a link.
+_ITEMS_AT_ONCE = 2
+# How much of what no strategy is certain to measure a race takes: few strategies stay, and those are mostly fast ones.
+_LEAST_SHARE, _MOST_SHARE = 0.1, 0.5
+
+
+@dataclass(frozen=True)
+class TimeRange:
+    """The least and the most seconds that something is likely to take."""
+
+    least_s: float
+    most_s: float
+
+
+def round_estimate_s(context: RunContext, keyed: KeyedStrategy, last: LastMeasurement | None) -> float:
+    """Return how long a round of a strategy will take; `last` is its last measurement."""
+    # The last measurement under the same key took as long as the next one will.
+    if last is not None and last.status == "complete" and last.latency_key == keyed.latency_key:
+        return last.duration_s
+    experiment, subject = context.catalog.experiment, context.subjects[keyed.strategy.subject]
+    rates = [link.up_bit_per_s for link in route_links(context.catalog, keyed.strategy, context.scale)]
+    # A transfer takes as long as its slowest link lets it; the others overlap with it.
+    transmission_s = 8 * _input_bytes(subject) / min(rates) if rates else 0.0
+    tiers = (context.catalog.tiers[name] for name in keyed.strategy.placement.tiers)
+    cpus = min(1.0, *(float(context.scale.factor) * tier.cpus for tier in tiers))
+    inputs = keyed.inputs.count
+    warmup = _STEADY_INFERENCES if experiment.warmup == "steady" else inputs * experiment.warmup
+    count = warmup + inputs * experiment.repetitions
+    return _FIRST_TIER_S + _LINK_S * len(rates) + count * (_latency_s(subject) / cpus + transmission_s)
+
+
+def accuracy_estimate_s(subject: Subject) -> float:
+    """Return how long an accuracy of a subject will take."""
+    return _ACCURACY_S + subject.dataset.item_count() * _latency_s(subject) / _ITEMS_AT_ONCE
+
+
+def race_range(certain_s: float, all_s: float) -> TimeRange:
+    """Return how long a race is likely to take until its next look.
+
+    Parameters
+    ----------
+    certain_s : float
+        What everything takes that comes before strategies may leave.
+    all_s : float
+        What it takes if none leaves until the look.
+
+    Examples
+    --------
+    >>> race_range(40.0, 120.0)
+    TimeRange(least_s=48.0, most_s=80.0)
+    """
+    rest_s = all_s - certain_s
+    return TimeRange(certain_s + _LEAST_SHARE * rest_s, certain_s + _MOST_SHARE * rest_s)
+
+
+def _latency_s(subject: Subject) -> float:
+    """Return a guess at the latency of one inference on a whole CPU."""
+    try:
+        return _LEAST_LATENCY_S + _LATENCY_S_PER_BYTE * subject.model.stat().st_size
+    except OSError:
+        return _GUESSED_LATENCY_S
+
+
+def _input_bytes(subject: Subject) -> float:
+    """Return the mean size of a subject's inputs; a guess where they would have to be generated to be weighed."""
+    if not isinstance(subject.dataset, FolderDataset):
+        return _GUESSED_INPUT_BYTES
+    sizes = [entry.size for entry in subject.dataset.input_pool().inputs]
+    return sum(sizes) / len(sizes)
+
 
 # Of the rounds of a declared plan, which is one look that may spend the whole error.
 DECLARED_LOOK = RoundLook()

@@ -20,10 +20,9 @@ from recommender.evidence.loading import AccuracyBounds, load
 from recommender.evidence.model import DeclaredStrategy, Evidence
 from recommender.ranking import Budgets, Candidate, LatencyBudget, Status
 from recommender.ranking.racing import Contest, RaceQuestion, RaceState, at_look, race_state
-from runner.measuring.estimates import race_range
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext
-from runner.measuring.plan import MissingRound, Plan, rounds_until
+from runner.measuring.plan import MissingRound, Plan, race_range, rounds_until
 
 # Of a strategy that no round says how long it takes.
 _GUESSED_ROUND_S = 5.0

@@ -122,7 +122,7 @@ def in_words(inputs: SystematicInputs) -> str:
 
     Examples
     --------
-    >>> from runner.subjects.embedded.registry import builtin_dataset
+    >>> from runner.subjects.embedded.datasets import builtin_dataset
     >>> in_words(SystematicInputs(SystematicDesign(10, tail=True), "net", builtin_dataset("builtin:fashion")))
     '10 of 200 inputs per round, spread by size, and 3 of the 3 % largest; the 3 largest in round 1'
     """

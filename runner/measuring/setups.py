@@ -25,9 +25,8 @@ from runner.measuring.experiment import ItemsFile, Protocol, Setup
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext
 from runner.measuring.plan import Plan
 from runner.measuring.tiers import onnxruntime_provider, resolve_provider, route_links, route_tiers, tier_limits
-from runner.sealed import seal, unseal
 from runner.subjects.dataset import OnItem, Subject, WatchedDataset, unwatched
-from runner.workdir import scratch, settle
+from runner.workdir import scratch, seal, settle, unseal
 from tierserver.messages import Postprocess, Preprocess
 
 # Parts that are judged together need a link between them, whose speed does not matter for an accuracy.

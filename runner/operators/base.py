@@ -175,3 +175,26 @@ def check_options(name: str, options: Mapping[str, object]) -> BaseModel:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"])
         raise OperatorError(f"pass {name!r}, option {where!r}: {first['msg']}, got {first.get('input')!r}") from error
+
+
+Format = Literal["qdq", "qoperator"]
+
+
+@dataclass(frozen=True)
+class QuantizationSettings:
+    """How to quantize, every option resolved.
+
+    Parameters
+    ----------
+    format
+        `qdq` keeps the float operators between pairs of QuantizeLinear and DequantizeLinear, `qoperator` replaces
+        them by integer operators.
+    per_channel
+        One scale per output channel of a weight instead of one per weight.
+    reduce_range
+        Weights of seven bits instead of eight.
+    """
+
+    format: Format
+    per_channel: bool
+    reduce_range: bool

@@ -80,7 +80,7 @@ def choose_exit(analysis: GraphAnalysis, blocks: int) -> Exit:
     Examples
     --------
     >>> from runner.graph.analysis import analyse
-    >>> from runner.subjects.embedded.registry import BUILTIN
+    >>> from runner.subjects.embedded.datasets import BUILTIN
     >>> [block.name for block in choose_exit(analyse(BUILTIN / "fashion-resnet.onnx"), 2).blocks]
     ['backbone.3.3', 'backbone.3.4']
     """

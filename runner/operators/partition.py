@@ -101,7 +101,7 @@ def choose_cut(analysis: GraphAnalysis, *, paper: bool = True) -> Cut:
     Examples
     --------
     >>> from runner.graph.analysis import analyse
-    >>> from runner.subjects.embedded.registry import BUILTIN
+    >>> from runner.subjects.embedded.datasets import BUILTIN
     >>> cut = choose_cut(analyse(BUILTIN / "fashion-resnet.onnx"))
     >>> len(cut.tensors), cut.crossing_bytes
     (2, 100352)

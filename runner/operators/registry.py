@@ -20,7 +20,7 @@ from runner.host import Host, this_host
 from runner.operators.base import Pass, PassRefusal, check_options
 from runner.operators.early_exit import EarlyExit, choose_exit
 from runner.operators.partition import Partition, choose_cut
-from runner.operators.quantizers.recognition import refuse_unquantizable
+from runner.operators.quantizers.normal_form import refuse_unquantizable
 from runner.operators.static_ptq import StaticPtq
 
 # Each takes the options that `check_options` returns for its name.
@@ -159,7 +159,7 @@ def look_ahead(analysis: GraphAnalysis, *, blocks: int = 2, paper: bool = True) 
     Examples
     --------
     >>> from runner.graph.analysis import analyse
-    >>> from runner.subjects.embedded.registry import BUILTIN
+    >>> from runner.subjects.embedded.datasets import BUILTIN
     >>> look_ahead(analyse(BUILTIN / "fashion-resnet.onnx"), blocks=9).refusals["early_exit"][:20]
     'early_exit: 9 blocks'
     """

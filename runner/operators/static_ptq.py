@@ -9,8 +9,9 @@ from catalog.units import counted
 from runner.errors import OperatorError
 from runner.graph.model_file import ModelFile, read_model
 from runner.host import Host
-from runner.operators.base import AppliedPass, Context, PassRefusal, StaticPtqOptions, in_order
-from runner.operators.quantizers import Feeds, Settings, neural_compressor, onnx_runtime
+from runner.operators.base import AppliedPass, Context, PassRefusal, QuantizationSettings, StaticPtqOptions, in_order
+from runner.operators.quantizers import Feeds, neural_compressor, onnx_runtime
+from runner.operators.quantizers.normal_form import nothing_to_quantize, quantized_nodes
 from runner.operators.quantizers.preparation import (
     FirstPart,
     NextPart,
@@ -19,7 +20,6 @@ from runner.operators.quantizers.preparation import (
     restore_outputs,
 )
 from runner.operators.quantizers.ranges import float_nodes, name_nodes, unusable_scale
-from runner.operators.quantizers.recognition import nothing_to_quantize, quantized_nodes
 
 # A protobuf message holds 2 GiB, and that of the calibration is the float model with more nodes; also where little is
 # quantized, the result is as large. Weights are beside the model from here on.
@@ -96,7 +96,7 @@ class StaticPtq:
         details: list[Mapping[str, object]] = []
         warnings: list[str] = []
         feeds: Feeds | None = None
-        settings = Settings(self.declared.format, self.declared.per_channel, self.reduce_range)
+        settings = QuantizationSettings(self.declared.format, self.declared.per_channel, self.reduce_range)
         for index, part in enumerate(parts):
             directory = context.workdir / f"part{index}"
             prepared = prepare(part, directory, settings)
@@ -114,7 +114,7 @@ class StaticPtq:
         )
 
     def _quantize(
-        self, prepared: PreparedModel, feeds: Feeds, settings: Settings, context: Context
+        self, prepared: PreparedModel, feeds: Feeds, settings: QuantizationSettings, context: Context
     ) -> tuple[Path, Sequence[str]]:
         """Return the quantized file, and the nodes that were left in floats because of their numbers."""
         source, large = prepared.path, prepared.size_bytes > _EXTERNAL_DATA_BYTES

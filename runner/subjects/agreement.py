@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from catalog.regular_files import read_regular
 from runner.errors import SubjectError
-from runner.subjects.dataset import OnItem, unwatched
+from runner.subjects.dataset import OnItem, Truth, unwatched
 from runner.subjects.folders import choose
-from runner.subjects.items import Truth
 from runner.subjects.layouts.own import Images
 from runner.subjects.tensors import TensorDataset
 from tierserver.errors import TierError

@@ -19,12 +19,10 @@ from catalog.declaration import DatasetFiles, SubjectSpec
 from runner.errors import SubjectError
 from runner.study import DUC, EXTRA, RANDOM, TORCHVISION, StudyFile, build, has_torch
 from runner.subjects.dataset import Dataset, Subject, Task
-from runner.subjects.embedded.registry import SUBJECTS, builtin_dataset, resolve_subject
+from runner.subjects.embedded.datasets import SUBJECTS, builtin_dataset, resolve_subject
 from runner.subjects.folders import FolderDataset, FolderLayout
-from runner.subjects.layouts.cityscapes import Cityscapes
-from runner.subjects.layouts.coco import Coco
-from runner.subjects.layouts.imagenet import ImageNet
 from runner.subjects.layouts.own import Images
+from runner.subjects.layouts.published import Cityscapes, Coco, ImageNet
 from runner.subjects.user_files import is_own_model, user_path
 
 # Of ImageNet's training images, by channel, as torchvision's presets have them.

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 from catalog.regular_files import read_regular, require_regular
 from catalog.units import counted
 from runner.errors import SubjectError
-from runner.subjects.dataset import OnItem, unwatched
-from runner.subjects.items import Picture, Truth, write_items
+from runner.subjects.dataset import OnItem, Picture, Truth, unwatched, write_items
 
 if TYPE_CHECKING:
     from catalog.statistics.input_draw import Pool

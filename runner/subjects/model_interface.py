@@ -1,8 +1,18 @@
-"""The inputs and outputs of a user's model, read from its file without its weights."""
+"""The inputs and outputs of a user's model: read from its file without its weights, and shown by one trial run.
 
+Whether an output [1, N] is scores of classes or other values, such as an embedding, is read from the model's end.
+
+A trial runs in a process of its own, for a model may name operators that this runtime lacks, need more memory than
+there is, or crash the engine; none of that may end the runner. The answer, its first output or why the runtime does
+not run it, is kept beside the built models, under a hash of what it depends on.
+"""
+
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -10,17 +20,218 @@ from numpy.typing import NDArray
 
 from catalog.declaration import PreprocessSpec
 from catalog.declaration.schema import InputSpec
+from runner.confinement import memory_advice
 from runner.errors import ModelFileError, SubjectError
+from runner.graph.model_digest import model_sha256
 from runner.graph.model_file import read_model
 from runner.graph.runtime import REMEDY, Shape, guessed_shapes, guesses, unserved_outputs
 from runner.graph.shapes import declared_size
 from runner.graph.states import State, declared_states, find_states, is_mask, is_position, next_values
-from runner.subjects.output_kind import OutputMeaning, guess_output
-from runner.subjects.trial import ModelOutput
+from runner.model_process import NoAnswerInTimeError, call
+from runner.workdir import remove, scratch, seal, settle, unseal
 from tierserver.encoding import write_tensors
+from tierserver.engine import VERSION
 from tierserver.errors import RequestError
 from tierserver.imaging import MAX_PIXELS, check
 from tierserver.messages import Preprocess
+
+_DEADLINE_S = 300.0
+_FUNCTION = "runner.subjects.trial_process:attempt"
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """The output of a run that is judged: the first one that is no state."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def try_out(model: Path, encoded: bytes, kept: Path, *, output: str | None = None) -> ModelOutput:
+    """Run the model on encoded tensors once; raise SubjectError with the runtime's reason.
+
+    Returns
+    -------
+    ModelOutput
+        The first output, or the one that is named.
+    """
+    determining = [VERSION, model_sha256(model), hashlib.sha256(encoded).hexdigest(), *filter(None, [output])]
+    key = hashlib.sha256(" ".join(determining).encode()).hexdigest()
+    answer = kept / "tried" / key
+    sealed = unseal(answer, key, names=())
+    stored = None if sealed is None else _output(sealed.content)
+    if stored is not None:
+        return stored
+    remove(answer)
+    # Sealed in a directory of its own and then renamed, so that a killed run leaves no half answer.
+    with scratch(kept) as directory:
+        answered = _trial_answer(model, encoded, directory / "input", output)
+        (directory / key).mkdir()
+        seal(directory / key, key, (), answered)
+        settle(directory / key, answer)
+    tried = _output(answered)
+    assert tried is not None
+    return tried
+
+
+def _output(answered: Mapping[str, Any]) -> ModelOutput | None:
+    """Return the output that an answer describes; None where a stored one describes none."""
+    name, dtype, shape = answered.get("name"), answered.get("dtype"), answered.get("shape")
+    sizes = isinstance(shape, list) and all(isinstance(size, int) for size in shape)
+    if not (isinstance(name, str) and isinstance(dtype, str) and isinstance(shape, list) and sizes):
+        return None
+    return ModelOutput(name, dtype, tuple(shape))
+
+
+def _trial_answer(model: Path, encoded: bytes, file: Path, output: str | None) -> dict[str, object]:
+    file.write_bytes(encoded)
+    try:
+        process = call(_FUNCTION, (str(model.absolute()), str(file.absolute()), output), deadline_s=_DEADLINE_S)
+    except NoAnswerInTimeError as error:
+        raise SubjectError(
+            f"{model.name} gave no answer to one input in {_DEADLINE_S:g} s; allowed: a model that gives one. "
+            "Look for a loop without end in it, and export it again"
+        ) from error
+    answered: dict[str, object] | None = process.answer
+    if answered is None:
+        if advice := memory_advice(process.stderr):
+            raise SubjectError(f"{model.name} could not be run once: {advice}")
+        raise SubjectError(
+            f"{model.name} crashes ONNX Runtime {VERSION} ({process.ending}); allowed: a model that it runs. "
+            "Export it again, or with another opset"
+        )
+    if "error" in answered:
+        if advice := memory_advice(str(answered["error"])):
+            raise SubjectError(f"{model.name} could not be run once: {advice}")
+        raise SubjectError(f"{answered['error']}; {_trial_advice(str(answered['error']))}")
+    return answered
+
+
+def _trial_advice(error: str) -> str:
+    """Return what is allowed and what to do: about the input where the model ran on it, else about the model."""
+    # Of an input or output that is a sequence, a map or text, the engine lists what it takes instead.
+    if "; served are " in error:
+        return f"allowed: models whose inputs and outputs are such tensors. {REMEDY}"
+    # A model that needs more memory than there is says so only when it runs.
+    if error.startswith("the model cannot run on this input") and "allocate memory" not in error:
+        return (
+            "allowed: inputs of a size and of values that the model was made for. Give other data, or declare another "
+            "size of pictures, such as preprocess: {size: [320, 320]}"
+        )
+    return (
+        f"allowed: operators and an opset that ONNX Runtime {VERSION} runs, in the memory of this machine. Export the "
+        "model with another opset, or install a newer onnxruntime"
+    )
+
+
+OutputMeaning = Literal["scores", "values"]
+
+# What changes no number, or no order of numbers.
+_TRANSPARENT = frozenset(
+    {"Cast", "DequantizeLinear", "Dropout", "Flatten", "Identity", "QuantizeLinear", "Reshape", "Squeeze", "Transpose"}
+    | {"Unsqueeze"}
+)
+# Parts of names, and short words that are parts of too many others (`age` of `image`).
+_VALUES = re.compile(
+    r"angle|audio|bbox|boxes|coord|descriptor|embed|encod|feat|hidden|keypoint|landmark|latent|offset|pooler|regress"
+    r"|vector|waveform"
+)
+_VALUE_WORDS = frozenset(
+    {"age", "box", "code", "codes", "delta", "kps", "loc", "mean", "pose", "repr", "state", "states", "std", "style"}
+    | {"value", "values"}
+)
+_SCORES = re.compile(r"categor|class|label|logit|predict|prob|score|softmax")
+_SCORE_WORDS = frozenset({"cls", "pred", "preds"})
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+# Networks end in these with features or with numbers that stand each for itself, not with one score for each class.
+_VALUE_ENDS = frozenset(
+    {"BatchNormalization", "InstanceNormalization", "LayerNormalization", "LpNormalization", "Relu", "Sigmoid", "Tanh"}
+)
+# Widths of features are multiples of this; numbers of classes hardly ever are.
+_FEATURES = 64
+
+
+@dataclass(frozen=True)
+class OutputGuess:
+    """What an output is taken for, and why."""
+
+    meaning: OutputMeaning
+    reason: str
+
+
+def guess_output(path: Path, name: str, width: int) -> OutputGuess:
+    """Return what an output [1, width] of a model is likely to be.
+
+    Notes
+    -----
+    Asked in this order: a name of values (`embedding`), an end in Softmax, a name of scores (`logits`), an end in a
+    normalization or an activation, a width as features have it. What none of these decides is taken for scores.
+
+    Examples
+    --------
+    >>> from runner.subjects.embedded.datasets import BUILTIN
+    >>> guess_output(BUILTIN / "fashion-resnet.onnx", "embedding", 10)
+    OutputGuess(meaning='values', reason='its name is embedding')
+    """
+    words = {word.lower() for word in _WORD.findall(name)}
+    names_scores = bool(_SCORES.search(name.lower()) or words & _SCORE_WORDS)
+    if not names_scores and (_VALUES.search(name.lower()) or words & _VALUE_WORDS):
+        return OutputGuess("values", f"its name is {name}")
+    end = _End(read_model(path).graph, name)
+    if end.is_softmax:
+        return OutputGuess("scores", "it ends in a Softmax")
+    if names_scores:
+        return OutputGuess("scores", f"its name is {name}")
+    if end.is_normalized:
+        return OutputGuess("values", "it ends in a division by its length")
+    if end.kind in _VALUE_ENDS:
+        return OutputGuess("values", f"it ends in {end.kind}")
+    if width % _FEATURES == 0:
+        return OutputGuess("values", f"features are often {width} wide, and nothing names it scores")
+    return OutputGuess("scores", "nothing says otherwise")
+
+
+class _End:
+    """The node that computes an output, behind those that only reshape it."""
+
+    def __init__(self, graph: onnx.GraphProto, output: str) -> None:
+        self._makers: Mapping[str, onnx.NodeProto] = {name: node for node in graph.node for name in node.output}
+        self._node = self._maker(output)
+
+    @property
+    def kind(self) -> str:
+        """Return the op_type; empty where an input of the model goes out."""
+        return self._node.op_type if self._node else ""
+
+    @property
+    def is_softmax(self) -> bool:
+        """Return whether it is a Softmax, also one in parts: exponentials divided by their sum."""
+        if self.kind in ("Softmax", "LogSoftmax", "Hardmax"):
+            return True
+        return self.kind == "Div" and [self._input_kind(index) for index in (0, 1)] == ["Exp", "ReduceSum"]
+
+    @property
+    def is_normalized(self) -> bool:
+        """Return whether a vector is divided by its length."""
+        if self.kind != "Div" or self._node is None:
+            return False
+        divisor = self._maker(self._node.input[1])
+        for _ in range(3):  # torch puts a Clip or a Max and an Expand between
+            if divisor is None or divisor.op_type in ("ReduceL2", "Sqrt"):
+                break
+            divisor = self._maker(divisor.input[0])
+        return divisor is not None and divisor.op_type in ("ReduceL2", "Sqrt")
+
+    def _input_kind(self, index: int) -> str:
+        maker = self._maker(self._node.input[index]) if self._node else None
+        return maker.op_type if maker else ""
+
+    def _maker(self, name: str) -> onnx.NodeProto | None:
+        node = self._makers.get(name)
+        while node is not None and node.op_type in _TRANSPARENT:
+            node = self._makers.get(node.input[0])
+        return node
 
 
 @dataclass(frozen=True)

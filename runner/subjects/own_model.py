@@ -23,8 +23,11 @@ from runner.subjects.layouts.own import Images, MaskedImages, check_picture
 from runner.subjects.model_interface import (
     AS_THEY_ARE,
     ModelInput,
+    ModelOutput,
+    OutputMeaning,
     blank_image,
     guess_count,
+    guess_output,
     image_settings,
     judging,
     needed_classes,
@@ -32,10 +35,9 @@ from runner.subjects.model_interface import (
     read_inputs,
     scored_classes,
     top_scores,
+    try_out,
 )
-from runner.subjects.output_kind import OutputMeaning, guess_output
 from runner.subjects.tensors import SampleAxis, TensorDataset, array_shape, usual_axis
-from runner.subjects.trial import ModelOutput, try_out
 from runner.subjects.user_files import user_path
 from tierserver.encoding import write_tensors
 from tierserver.messages import Preprocess

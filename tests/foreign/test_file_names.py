@@ -9,7 +9,7 @@ from catalog.declaration import load_catalog
 from runner.cli import app, run
 from runner.commands.init import own_catalog, own_model
 from runner.subjects.declared import resolve_declared
-from runner.subjects.trial import ModelOutput, try_out
+from runner.subjects.model_interface import ModelOutput, try_out
 from tests.catalog_of_one import declare
 
 # YAML reads many of these as numbers, dates, nothing or truth; others look like options, paths or references.

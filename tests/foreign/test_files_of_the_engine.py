@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from runner.artifacts.model_runs import Rigour, sound_model
 from runner.artifacts.store import ArtifactStore
-from runner.artifacts.verification import Rigour, sound_model
 from runner.errors import ModelFileError, OperatorError
 from runner.graph.analysis import analyse
 from runner.graph.model_file import read_model, tagged

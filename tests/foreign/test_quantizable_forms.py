@@ -15,7 +15,7 @@ from runner.graph.analysis import analyse
 from runner.operators import static_ptq
 from runner.operators.base import PassRefusal
 from runner.operators.quantizers import onnx_runtime
-from runner.operators.quantizers.recognition import QUANTIZABLE
+from runner.operators.quantizers.normal_form import QUANTIZABLE
 from runner.operators.registry import look_ahead
 from tests.foreign.networks import Array, Network, applied, outputs, relative_error, samples
 

@@ -9,8 +9,7 @@ import pytest
 
 from runner.errors import SubjectError
 from runner.subjects.folders import FolderDataset
-from runner.subjects.layouts.label_file import read_label_file
-from runner.subjects.layouts.own import Images
+from runner.subjects.layouts.own import Images, read_label_file
 from tests.hostile.door import typed
 from tests.hostile.project import FILL, IMAGES, copy_project, edit, with_masks, with_tensors
 

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from runner.artifacts.verification import check
+from runner.artifacts.model_runs import check
 from runner.cli import run
 from runner.confinement import memory_advice, shell_limit
 from runner.errors import OperatorError

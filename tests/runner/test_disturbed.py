@@ -147,8 +147,8 @@ def unshape() -> None:
 
 
 def _ours(item: dict[str, Any]) -> bool:
-    from runner.launchers.owner import Owner
-    from runner.launchers.volumes import OWNER_LABEL
+    from runner.launchers.container import OWNER_LABEL
+    from runner.workdir import Owner
 
     return bool(item["Labels"].get(OWNER_LABEL) == str(Owner.current()) and item["State"] == "running")
 

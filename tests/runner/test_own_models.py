@@ -19,8 +19,8 @@ from catalog.evidence.loading import strategy_evidence
 from runner.artifacts.store import ArtifactStore
 from runner.bundles.bundle import measured_artifact, measured_strategy
 from runner.cli import app, run
-from runner.sealed import file_sha256
 from runner.subjects.declared import resolve_declared
+from runner.workdir import file_sha256
 
 FAMILIES = Path(__file__).parents[1] / "data/families"
 RANDOM = np.random.default_rng(0)

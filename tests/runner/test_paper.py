@@ -14,7 +14,7 @@ from sqlalchemy import text
 from catalog.evidence.database import open_database
 from runner.cli import app, run
 from runner.study.duc import write_duc
-from runner.subjects.layouts.cityscapes import EVALUATED_IDS
+from runner.subjects.layouts.published import EVALUATED_IDS
 
 CATALOGS = Path(__file__).parents[2] / "catalogs"
 SMALL = """\

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.sealed import seal, unseal
+from runner.workdir import seal, unseal
 
 
 def sealed(root: Path, key: str, content: bytes = b"weights") -> Path:

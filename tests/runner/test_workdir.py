@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.launchers.owner import Owner
-from runner.workdir import OWNER_FILE, TUNNEL_PREFIX, scratch, settle, sweep, temporary
+from runner.workdir import OWNER_FILE, TUNNEL_PREFIX, Owner, scratch, settle, sweep, temporary
 
 KILLED = """
 import os, signal, sys

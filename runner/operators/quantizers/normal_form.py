@@ -1,26 +1,130 @@
-"""A graph in the one form that the quantizing tools compute correctly.
+"""A graph in the one form that the quantizing tools compute correctly, and what they read of a model.
 
-Weights and biases are initializers, each quantized in one way; a Gemm has factors of one and a bias with an element for
-each column; what a Where reads is a copy.
+They read factors and biases of nodes; a float model with a node that a tool quantizes can be quantized. In the normal
+form weights and biases are initializers, each quantized in one way; a Gemm has factors of one and a bias with an
+element for each column; what a Where reads is a copy.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
+from runner.graph.model_file import tensors_in
 from runner.graph.structure import is_weight_node
-from runner.operators.quantizers.recognition import FACTORED, bias_of, input_names, is_transposed
-from runner.operators.quantizers.settings import Settings
+from runner.operators.base import PassRefusal, QuantizationSettings
+
+# By name, in whatever domain: ONNX's own nodes, those of ONNX Runtime's quantizers, and its 4- and 8-bit kernels.
+_QUANTIZED = frozenset(
+    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
+    | {"DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulIntegerToFloat", "MatMulInteger16", "MulInteger"}
+    | {"ReduceSumInteger", "MatMulBnb4", "MatMulFpQ4", "GatherBlockQuantized", "QGemm", "QMoE", "QAttention"}
+    | {"QEmbedLayerNormalization", "QuantizeBFP", "DequantizeBFP", "QuantizeWithOrder", "DequantizeWithOrder"}
+)
+# Families: MatMulNBitsMlp, QLinearConv, QOrderedGelu, MatMulBlockQuantizedFp8Weight and others of these beginnings.
+_QUANTIZED_FAMILIES = ("QLinear", "QOrdered", "MatMulNBits", "MatMulBlockQuantized")
+# What onnxruntime.quantization quantizes in either format; its registry is not imported to look ahead.
+QUANTIZABLE = frozenset(
+    {"Add", "ArgMax", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "ConvTranspose", "CumSum"}
+    | {"EmbedLayerNormalization", "Flatten", "Gather", "GatherElements", "Gemm", "GlobalAveragePool"}
+    | {"InstanceNormalization", "LayerNormalization", "LeakyRelu", "MatMul", "MaxPool", "Mul", "Pad", "Relu"}
+    | {"Reshape", "Resize", "Sigmoid", "Slice", "Softmax", "Split", "Squeeze", "TopK", "Transpose", "Unsqueeze"}
+    | {"Where"}
+)
+_DOMAINS = ("", "ai.onnx", "com.microsoft")
+_CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
+
+
+def quantized_nodes(model: onnx.ModelProto) -> Counter[str]:
+    """Count the nodes that only quantized models have, by op_type."""
+    return Counter(
+        node.op_type
+        for node in _nodes(model)
+        if node.op_type in _QUANTIZED or node.op_type.startswith(_QUANTIZED_FAMILIES)
+    )
+
+
+def refuse_unquantizable(model: onnx.ModelProto) -> None:
+    """Raise PassRefusal for a model that is quantized already or has nothing to quantize."""
+    counts = quantized_nodes(model)
+    if counts:
+        kinds = ", ".join(f"{count} {op_type}" for op_type, count in counts.most_common(3))
+        raise PassRefusal(f"static_ptq quantizes float models; this one is quantized already ({kinds})")
+    if _computes_in_doubles(model):
+        raise PassRefusal(
+            "static_ptq quantizes numbers of 32 and 16 bits, and the weights of this model are float64; "
+            "export it in float32"
+        )
+    # Functions are inlined before the tool runs; into bodies of control flow it does not look.
+    outside = (*model.graph.node, *(node for function in model.functions for node in function.node))
+    if not any(map(_is_quantizable, outside)):
+        raise PassRefusal(nothing_to_quantize(model))
+
+
+def _computes_in_doubles(model: onnx.ModelProto) -> bool:
+    """Return whether all matrices and kernels of real numbers have 64 bits."""
+    kinds = {tensor.data_type for tensor in tensors_in(model) if len(tensor.dims) > 1}
+    floats = kinds & {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
+    return floats == {TensorProto.DOUBLE}
+
+
+def nothing_to_quantize(model: onnx.ModelProto, tool: str = "onnxruntime") -> str:
+    """Return why a tool quantizes nothing of a model, with the first kinds of nodes by name."""
+    kinds = sorted({node.op_type for node in _nodes(model)})
+    control_flow = [kind for kind in kinds if kind in _CONTROL_FLOW]
+    if control_flow and any(map(_is_quantizable, _nodes(model))):
+        return (
+            f"static_ptq: what {tool} could quantize is inside {', '.join(control_flow)}, whose bodies it leaves as "
+            "they are; export the model without control flow"
+        )
+    return f"static_ptq found no operator that {tool} quantizes among: {', '.join(kinds[:8])}"
+
+
+def _is_quantizable(node: onnx.NodeProto) -> bool:
+    return node.op_type in QUANTIZABLE and node.domain in _DOMAINS
+
+
+def input_names(graph: onnx.GraphProto) -> list[str]:
+    """Return the inputs that are not initializers."""
+    initializers = {tensor.name for tensor in graph.initializer}
+    return [value.name for value in graph.input if value.name not in initializers]
+
+
+def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Iterate over the nodes of the graph, of bodies at any depth and of functions."""
+    waiting = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for attribute in node.attribute:
+            waiting += attribute.g.node
+            waiting += [inner for graph in attribute.graphs for inner in graph.node]
+
+
+# A factor at input 1 and, except for MatMul, a bias at input 2.
+FACTORED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+READERS_OF_BIAS = ("Conv", "ConvTranspose", "Gemm")
+
+
+def bias_of(node: onnx.NodeProto) -> str:
+    """Return the name of a node's bias; empty where it has none."""
+    return node.input[2] if node.op_type in READERS_OF_BIAS and len(node.input) > 2 else ""
+
+
+def is_transposed(node: onnx.NodeProto) -> bool:
+    """Return whether a Gemm takes its factor transposed."""
+    return any(entry.name == "transB" and entry.i for entry in node.attribute)
+
 
 # Adds an initializer of the type of another one, and returns its name.
 _Add = Callable[[str, NDArray[np.float64]], str]
 _Change = Callable[[onnx.NodeProto, Mapping[str, TensorProto], _Add], list[onnx.NodeProto]]
 
 
-def is_normal(graph: onnx.GraphProto, settings: Settings) -> bool:
+def is_normal(graph: onnx.GraphProto, settings: QuantizationSettings) -> bool:
     """Return whether a graph needs none of the changes that `normalize` makes, its inputs aside."""
     return not (
         _in_nodes(graph)
@@ -31,7 +135,7 @@ def is_normal(graph: onnx.GraphProto, settings: Settings) -> bool:
     )
 
 
-def normalize(graph: onnx.GraphProto, settings: Settings) -> None:
+def normalize(graph: onnx.GraphProto, settings: QuantizationSettings) -> None:
     """Bring a graph into the form that the tools need; what it computes stays the same."""
     # First of all: the others work on initializers, so weights in nodes must have become some.
     _lift(graph)
@@ -127,7 +231,7 @@ def _settle_gemms(graph: onnx.GraphProto) -> None:
     _change(graph, _odd_gemms(graph), settle)
 
 
-def _grouped_with_bias(graph: onnx.GraphProto, settings: Settings) -> list[int]:
+def _grouped_with_bias(graph: onnx.GraphProto, settings: QuantizationSettings) -> list[int]:
     """Return which nodes are grouped transposed convolutions with a constant bias.
 
     Their kernels have a scale for each channel of a group, and the tool takes as many for the bias of all groups.
@@ -144,7 +248,7 @@ def _grouped_with_bias(graph: onnx.GraphProto, settings: Settings) -> list[int]:
     ]
 
 
-def _take_out_biases(graph: onnx.GraphProto, settings: Settings) -> None:
+def _take_out_biases(graph: onnx.GraphProto, settings: QuantizationSettings) -> None:
     """Let an addition follow a grouped transposed convolution instead of its bias."""
 
     def take_out(node: onnx.NodeProto, tensors: Mapping[str, TensorProto], add: _Add) -> list[onnx.NodeProto]:
@@ -231,7 +335,7 @@ def _array(tensor: TensorProto, *, exact: bool = True) -> NDArray[np.float64]:
     return array.astype(np.float64) if exact else array
 
 
-def _separate(graph: onnx.GraphProto, settings: Settings) -> None:
+def _separate(graph: onnx.GraphProto, settings: QuantizationSettings) -> None:
     """Copy a weight for every further way in which it is quantized."""
     initializers = {tensor.name: tensor for tensor in graph.initializer}
     for name, places in _tied(graph, settings).items():
@@ -248,7 +352,7 @@ def _separate(graph: onnx.GraphProto, settings: Settings) -> None:
                 graph.node[index].input[place] = copy.name
 
 
-def _shield(graph: onnx.GraphProto, settings: Settings) -> None:
+def _shield(graph: onnx.GraphProto, settings: QuantizationSettings) -> None:
     """Let every Where read copies of computed tensors.
 
     In the format of integer operators ONNX Runtime's quantizer forgets to turn what a Where reads back into floats, and
@@ -287,11 +391,11 @@ def _tensor_names(graph: onnx.GraphProto) -> set[str]:
     return names | {tensor.name for tensor in graph.initializer}
 
 
-def _is_unshielded(node: onnx.NodeProto, settings: Settings) -> bool:
+def _is_unshielded(node: onnx.NodeProto, settings: QuantizationSettings) -> bool:
     return node.op_type == "Where" and settings.format == "qoperator"
 
 
-def _tied(graph: onnx.GraphProto, settings: Settings) -> dict[str, dict[tuple[int, int], str]]:
+def _tied(graph: onnx.GraphProto, settings: QuantizationSettings) -> dict[str, dict[tuple[int, int], str]]:
     """Return the weights that are quantized in several ways, with the way for every place (node, input)."""
     weights = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
     weights |= {node.output[0] for node in graph.node if is_weight_node(node)}
@@ -303,7 +407,7 @@ def _tied(graph: onnx.GraphProto, settings: Settings) -> dict[str, dict[tuple[in
     return {name: ways for name, ways in places.items() if len(set(ways.values())) > 1}
 
 
-def _way(index: int, node: onnx.NodeProto, place: int, settings: Settings) -> str:
+def _way(index: int, node: onnx.NodeProto, place: int, settings: QuantizationSettings) -> str:
     """Return how the tools quantize this input if it is a weight.
 
     A bias has the scale of the sums it is added to, and QOperator nodes share none; a factor has a scale per channel

@@ -20,10 +20,9 @@ import onnxruntime
 from runner.confinement import memory_advice
 from runner.errors import OperatorError
 from runner.graph.runtime import brief
-from runner.operators.base import PassRefusal
+from runner.operators.base import PassRefusal, QuantizationSettings
 from runner.operators.quantizers.preparation import Feed, Feeds
 from runner.operators.quantizers.ranges import Ranges
-from runner.operators.quantizers.settings import Settings
 
 _ADVICE = "declare operators without static_ptq for this model, or export it at another opset"
 # Errors that a fault in the tool's own code raises, by Python.
@@ -60,7 +59,7 @@ def ranges_file(source: Path) -> Path:
 
 
 def quantize(
-    source: Path, target: Path, settings: Settings, *, left: Sequence[str], external_data: bool = False
+    source: Path, target: Path, settings: QuantizationSettings, *, left: Sequence[str], external_data: bool = False
 ) -> None:
     """Write the quantized model; `source` has its ranges beside it (`measure_ranges`).
 

@@ -24,10 +24,15 @@ from runner.graph.runtime import brief
 from runner.graph.shapes import TensorType
 from runner.graph.structure import Structure, read_structure
 from runner.graph.writing import write_part
-from runner.operators.base import CalibrationInput, PassRefusal, in_order
-from runner.operators.quantizers.normal_form import is_normal, normalize
-from runner.operators.quantizers.recognition import READERS_OF_BIAS, bias_of, input_names, refuse_unquantizable
-from runner.operators.quantizers.settings import Settings
+from runner.operators.base import CalibrationInput, PassRefusal, QuantizationSettings, in_order
+from runner.operators.quantizers.normal_form import (
+    READERS_OF_BIAS,
+    bias_of,
+    input_names,
+    is_normal,
+    normalize,
+    refuse_unquantizable,
+)
 
 Feed = Mapping[str, NDArray[np.generic]]
 Feeds = Iterable[Feed]
@@ -89,7 +94,7 @@ class PreparedModel:
     size_bytes: int
 
 
-def prepare(model: Path, directory: Path, settings: Settings) -> PreparedModel:
+def prepare(model: Path, directory: Path, settings: QuantizationSettings) -> PreparedModel:
     """Copy a model into a directory in the form that the tools need: opset, IR version, weights, biases and names.
 
     A weight whose readers need it quantized in different ways is there once for each way: the tools quantize a tensor
@@ -132,7 +137,7 @@ def prepare(model: Path, directory: Path, settings: Settings) -> PreparedModel:
     return PreparedModel(target, input_names(file.graph), file.size_bytes)
 
 
-def _is_ready(structure: Structure, settings: Settings) -> bool:
+def _is_ready(structure: Structure, settings: QuantizationSettings) -> bool:
     """Return whether the tools can work on a model as it is."""
     model = structure.file.model
     graph = model.graph
@@ -199,7 +204,7 @@ def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
     return onnx.numpy_helper.from_array(dense, sparse.values.name)
 
 
-def _rewrite(file: ModelFile, target: Path, settings: Settings, structure: Structure) -> None:
+def _rewrite(file: ModelFile, target: Path, settings: QuantizationSettings, structure: Structure) -> None:
     """Write the model in the form that the tools need."""
     name, needed = file.path.name, _needed_opset(file.model)
     if file.size_bytes > _PROTOBUF_BYTES:

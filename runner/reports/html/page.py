@@ -12,10 +12,9 @@ from typing import Any
 from catalog.analysis import SubjectResult
 from catalog.evidence.strategy_evidence import EnvironmentEvidence, Origin
 from catalog.units import counted, duration, rate, size
-from runner.reports.html.first_page import answers_section, limits_in_words
 from runner.reports.html.markup import CSS, Child, Html, Ids, details, joined, patterns, table, tag
 from runner.reports.html.operator_sentences import study_accuracies
-from runner.reports.html.report_data import EnvironmentReport, Report
+from runner.reports.html.report_data import EnvironmentReport, Report, answers_section, limits_in_words
 from runner.reports.html.sentences import codes_of
 from runner.reports.html.setting_sweeps import sweep_section
 from runner.reports.html.study_tables import (

@@ -10,18 +10,20 @@ from catalog.statistics.comparison import rank_range
 from catalog.statistics.intervals import PercentileInterval
 from catalog.units import counted, duration, duration_range, percent, points, pvalue, size
 from runner.reports.html.figures import (
+    Tradeoff,
     box_plots,
     breakdown_bars,
     fastest_first,
     quantile_plot,
     rank_diagram,
     segments,
+    tradeoff_plot,
+    tradeoffs,
 )
 from runner.reports.html.markup import Child, Figure, Html, Ids, details, joined, svg, table, tag
 from runner.reports.html.report_data import EnvironmentReport
 from runner.reports.html.sentences import METRIC_NAMES
-from runner.reports.html.tradeoff import Tradeoff, tradeoff_plot, tradeoffs
-from runner.reports.tier_costs import COSTS
+from runner.reports.leaderboard import COSTS
 
 
 def ranking_table(result: SubjectResult) -> Html:

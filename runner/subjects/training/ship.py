@@ -19,9 +19,16 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from runner.subjects.embedded.datasets import Garments, canvases_sha256, validation_canvases
+from runner.subjects.embedded.datasets import (
+    BUILTIN,
+    CANVAS,
+    SUBJECTS,
+    Garments,
+    SubjectFamily,
+    canvases_sha256,
+    validation_canvases,
+)
 from runner.subjects.embedded.images import CANVAS_SIDES_PX, CLASSES, PIXELS, POOL, QUALITY, SIZE, TRAINING_CANVASES
-from runner.subjects.embedded.registry import BUILTIN, CANVAS, SUBJECTS, SubjectFamily
 
 
 @dataclass(frozen=True)

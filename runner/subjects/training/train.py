@@ -23,8 +23,8 @@ import onnxruntime
 import torch
 from torch import nn
 
+from runner.subjects.embedded.datasets import CANVAS, FASHION, SubjectFamily
 from runner.subjects.embedded.images import TEST_CANVASES, TRAINING_CANVASES, compose_canvases
-from runner.subjects.embedded.registry import CANVAS, FASHION, SubjectFamily
 from runner.subjects.training import networks
 from runner.subjects.training.ship import FILES, Data, load_data, normalise, score, sha256
 

@@ -7,7 +7,7 @@ import pytest
 from recommender.answer.respond import respond
 from recommender.evidence.snapshots import Snapshots
 from recommender.schemas import RecommendRequest
-from runner.commands.acceptance import Acceptance
+from runner.commands.question import Acceptance
 from tests.recommender.answer.test_reasons import store
 
 QUESTION = RecommendRequest(subject="net", max_latency_s=0.11)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from recommender.schemas import RecommendResponse
-from runner.commands.acceptance import Acceptance
+from runner.commands.question import Acceptance
 from tests.recommender.test_answer import ask, chosen
 
 

@@ -14,8 +14,8 @@ from runner.artifacts.calibration import Calibration
 from runner.artifacts.store import ArtifactStore
 from runner.errors import OperatorError
 from runner.operators.base import PassRefusal
-from runner.sealed import file_sha256
-from runner.subjects.embedded.registry import BUILTIN
+from runner.subjects.embedded.datasets import BUILTIN
+from runner.workdir import file_sha256
 
 _MODEL = BUILTIN / "fashion-resnet.onnx"
 _REPOSITORY = Path(__file__).parents[3]

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runner.artifacts.separate_build import build_apart
-from runner.artifacts.store import ArtifactStore, CachedArtifact
+from runner.artifacts.store import ArtifactStore, CachedArtifact, build_apart
 from runner.errors import OperatorError, SubjectError
 from runner.operators.base import PassRefusal
 from runner.operators.registry import make_pass

@@ -14,7 +14,7 @@ from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.errors import OperatorError
 from runner.operators.base import AppliedPass, Context, Pass, PassRefusal
 from runner.operators.registry import make_pass
-from runner.sealed import file_sha256, seal
+from runner.workdir import file_sha256, seal
 
 
 def small_model(path: Path, *, channels: int = 8) -> Path:

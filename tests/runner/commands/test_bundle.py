@@ -21,9 +21,8 @@ from runner.bundles.manifest import check_runs
 from runner.bundles.run import Bundle
 from runner.cli import app, run
 from runner.errors import BundleError
-from runner.sealed import file_sha256
-from runner.subjects.embedded.datasets import FashionDataset
-from runner.subjects.embedded.registry import BUILTIN
+from runner.subjects.embedded.datasets import BUILTIN, FashionDataset
+from runner.workdir import file_sha256
 from tests.runner.commands.conftest import REPOSITORY, Command, Pieces, piece
 
 BUDGETS = ("--max-latency", "100ms", "--percentile", "90", "--max-drop", "1")

@@ -150,7 +150,7 @@ def test_a_command_imports_nothing_that_only_others_use(module: str, unused: tup
 
 
 def test_without_a_scheduler_nothing_of_dask_is_imported_and_without_an_engine_nothing_of_docker() -> None:
-    modules = [f"runner.commands.{name}" for name in ("fill_catalog", "fill_testbeds", "testbed")]
+    modules = [f"runner.commands.{name}" for name in ("fill_catalog", "fill_steps", "testbed")]
     code = f"import sys, {', '.join(modules)}; print({{'dask', 'distributed', 'docker'}} & set(sys.modules))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "set()"

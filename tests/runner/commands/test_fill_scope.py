@@ -14,7 +14,7 @@ from catalog.evidence.lookups import doubtful_rounds, rounds_done
 from catalog.statistics.feasibility import look_of
 from runner.cli import app, run
 from runner.errors import RunnerError
-from runner.measuring.scope import FillScope
+from runner.measuring.plan import FillScope
 from tests.catalog_of_one import CATALOG, declare
 
 

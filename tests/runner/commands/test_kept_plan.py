@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from runner.commands import kept_plan
-from runner.commands.kept_plan import KeptPlan, PlanMemory, StrategyKeys
-from runner.commands.question_catalog import OwnData, find_subject
+from runner.commands import prepared_question
+from runner.commands.prepared_question import KeptPlan, OwnData, PlanMemory, StrategyKeys, find_subject
 from tests.catalog_of_one import CATALOG, declare
 
 PLAN = KeptPlan("environment", (StrategyKeys("identity", "edge", ("edge",), True, False, "a", "b", "c"),), ("d",))
@@ -19,7 +18,7 @@ Memory = Callable[..., PlanMemory]
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Memory:
     """Return the memory of the only subject of a catalog, whose folder of pictures nothing reads."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(kept_plan, "_SETTLED_NS", 0)
+    monkeypatch.setattr(prepared_question, "_SETTLED_NS", 0)
     declare(tmp_path)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/0.jpg").touch()
@@ -64,7 +63,7 @@ def test_a_folder_behind_a_link_is_never_taken_for_unchanged(memory: Memory, tmp
 def test_a_file_that_has_just_been_changed_is_never_taken_for_unchanged(
     memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_plan, "_SETTLED_NS", 10**12)
+    monkeypatch.setattr(prepared_question, "_SETTLED_NS", 10**12)
     assert memory().state() is None
 
 
@@ -96,7 +95,7 @@ def test_an_engine_that_was_started_again_is_noticed(
 @pytest.mark.parametrize("changed", ["machine_facts", "versions", "_programs"])
 def test_another_machine_or_program_is_noticed(memory: Memory, monkeypatch: pytest.MonkeyPatch, changed: str) -> None:
     keep(memory())
-    monkeypatch.setattr(kept_plan, changed, lambda: {"another": "one"})
+    monkeypatch.setattr(prepared_question, changed, lambda: {"another": "one"})
     assert memory().find() is None
 
 

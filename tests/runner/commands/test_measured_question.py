@@ -22,7 +22,7 @@ import yaml
 
 from catalog.evidence.fill_lock import fill_lock
 from catalog.evidence.writing import record_measurement
-from runner.commands import kept_plan, measured_question
+from runner.commands import measured_question, prepared_question
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.plan import MissingAccuracy, MissingRound, Plan
 from tests.catalog_of_one import CATALOG, declare
@@ -311,7 +311,7 @@ def test_the_wait_is_a_time(command: Command) -> None:
 @pytest.fixture
 def again(asking: Callable[..., Done], track: Track, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
     """Ask a question whose answer was measured, without the libraries that measure where `prompt`."""
-    monkeypatch.setattr(kept_plan, "_SETTLED_NS", 0)
+    monkeypatch.setattr(prepared_question, "_SETTLED_NS", 0)
     assert asking("table", "--max-latency", "150ms").code == 0
 
     def asking_again(*arguments: str, prompt: bool) -> Done:

@@ -9,11 +9,13 @@ import pytest
 from catalog.evidence.database import open_database
 from runner.errors import FleetError
 from runner.fleet.crew import LocalCrew
-from runner.fleet.scheduler import check_scheduler
-from runner.fleet.tasks import (
+from runner.fleet.testbed import check_scheduler
+from runner.fleet.worker import (
     BlockResult,
     Event,
+    IsDue,
     Report,
+    RoundWorker,
     TaskBlock,
     TaskKey,
     TaskResult,
@@ -21,7 +23,6 @@ from runner.fleet.tasks import (
     TestbedNotice,
     event_from_json,
 )
-from runner.fleet.worker import IsDue, RoundWorker
 from runner.launchers.process import ProcessLauncher
 from runner.launchers.select import Selection
 from runner.measuring.keyed_strategy import RunContext

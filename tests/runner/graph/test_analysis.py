@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from runner.graph.analysis import GraphAnalysis, analyse
-from runner.subjects.embedded.registry import BUILTIN
+from runner.subjects.embedded.datasets import BUILTIN
 
 
 def names_of(analysis: GraphAnalysis, run: int = 0) -> list[str]:

@@ -22,7 +22,7 @@ from runner.graph.model_file import data_files, read_model, tensors_in
 from runner.graph.rewriting import whole
 from runner.graph.structure import read_structure
 from runner.graph.writing import data_file, write_part
-from runner.sealed import file_sha256
+from runner.workdir import file_sha256
 from tierserver.engine import Session
 
 SIZE = 20

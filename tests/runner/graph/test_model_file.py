@@ -14,7 +14,7 @@ from runner.graph.model_file import read_model
 from runner.graph.rewriting import whole
 from runner.graph.structure import read_structure
 from runner.graph.writing import data_file, write_part
-from runner.subjects.embedded.registry import BUILTIN
+from runner.subjects.embedded.datasets import BUILTIN
 
 
 def external(source: Path, target: Path, *, threshold: int = 0) -> Path:

@@ -19,10 +19,10 @@ import pytest
 
 from runner.errors import ChangedFilesError, EngineUnavailableError, LaunchError, TierCallError
 from runner.launchers.base import Deployment, LinkLimits, Mount, TierLimits
+from runner.launchers.container import remove_volumes, volume_name
 from runner.launchers.docker import DockerDeployment, DockerLauncher
 from runner.launchers.engine import Engine
-from runner.launchers.owner import Owner
-from runner.launchers.volumes import remove_volumes, volume_name
+from runner.workdir import Owner
 
 pytestmark = pytest.mark.docker
 

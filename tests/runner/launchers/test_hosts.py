@@ -12,12 +12,11 @@ import pytest
 from catalog.declaration import TestbedSpec
 from runner.errors import ChangedFilesError, LaunchError
 from runner.launchers.base import LinkLimits, Mount, TierLimits
-from runner.launchers.container import DockerTier
+from runner.launchers.container import DockerTier, volume_name
 from runner.launchers.docker import launch_labels
 from runner.launchers.hosts import TestbedLauncher
 from runner.launchers.select import launcher_of
-from runner.launchers.volumes import volume_name
-from runner.sealed import current_sha256
+from runner.workdir import current_sha256
 
 SOCKET = "unix:///var/run/docker.sock"
 TOKEN = "token-" + "0123456789" * 3

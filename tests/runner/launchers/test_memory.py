@@ -11,8 +11,7 @@ import pytest
 from runner.errors import TierCallError
 from runner.launchers.base import TierLimits
 from runner.launchers.docker import DockerLauncher
-from runner.launchers.engine import Engine
-from runner.launchers.memory import MemoryUse
+from runner.launchers.engine import Engine, MemoryUse
 
 MIB = 2**20
 

@@ -18,8 +18,8 @@ import pytest
 
 from runner.errors import LaunchError, TierCallError
 from runner.launchers.base import Deployment, LinkLimits, Mount, TierLimits
-from runner.launchers.owner import Owner, command_line, start_of
 from runner.launchers.process import ProcessLauncher, runs_directory
+from runner.workdir import Owner, command_line, start_of
 
 
 @pytest.fixture(scope="module")

@@ -18,12 +18,11 @@ import pytest
 
 from runner.errors import EngineUnavailableError
 from runner.launchers.base import TierLimits
+from runner.launchers.container import OWNER_LABEL
 from runner.launchers.docker import DockerLauncher
 from runner.launchers.engine import Engine
 from runner.launchers.marker import engine_marker
-from runner.launchers.owner import Owner
-from runner.launchers.volumes import OWNER_LABEL
-from runner.workdir import sweep
+from runner.workdir import Owner, sweep
 
 # Where Debian has it; it is in no user's PATH.
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")

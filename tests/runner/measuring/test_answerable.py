@@ -11,7 +11,7 @@ from catalog.declaration import Catalog, parse_catalog
 from catalog.statistics.drops import hit_drop
 from recommender.ranking import AccuracyMeasurement, Budgets, Candidate, Status, recommend
 from runner.commands.validate import grouped
-from runner.measuring.answerable import CONFIDENCE, unprovable_targets
+from runner.measuring.stopping import CONFIDENCE, unprovable_targets
 from runner.subjects.dataset import Subject
 from runner.subjects.declared import resolve_declared
 from tests.catalog_of_one import CATALOG, declare

@@ -12,12 +12,10 @@ from runner.artifacts.store import CachedArtifact, CachedFile
 from runner.host import this_host
 from runner.measuring import records
 from runner.measuring.keyed_strategy import RunContext
-from runner.measuring.plan import Plan, make_plan, remaining, update_plan
+from runner.measuring.plan import FillScope, Plan, make_plan, remaining, update_plan
 from runner.measuring.round_inputs import FixedInputs
-from runner.measuring.scope import FillScope
 from runner.measuring.tiers import Scale
-from runner.subjects.embedded.datasets import FashionDataset
-from runner.subjects.embedded.registry import BUILTIN
+from runner.subjects.embedded.datasets import BUILTIN, FashionDataset
 
 # `evidence.db` is a migrated copy: to make one takes longer than most of these tests.
 pytestmark = pytest.mark.usefixtures("database_url")

@@ -28,7 +28,7 @@ from runner.launchers.process import ProcessLauncher
 from runner.launchers.select import Selection
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.keyed_strategy import RunContext
-from runner.measuring.plan import MissingAccuracy, MissingRound, Plan, make_plan
+from runner.measuring.plan import EVERYTHING, FillScope, MissingAccuracy, MissingRound, Plan, make_plan
 from runner.measuring.race import (
     TIME_OVER,
     UNMEASURABLE,
@@ -39,10 +39,9 @@ from runner.measuring.race import (
     declared_questions,
     race_plan,
 )
-from runner.measuring.scope import EVERYTHING, FillScope
 from runner.measuring.setups import Setups, store_environment, sync_strategies
 from runner.measuring.tiers import Scale
-from runner.reports.race import race_json, race_report
+from runner.reports.plan import race_json, race_report
 from tests.catalog_of_one import CATALOG, declare
 from tests.evidence_builder import STARTED, measurement_record, sample_records, tier_run_record
 

@@ -19,7 +19,7 @@ from catalog.evidence.writing import record_measurement, sync_strategies, upsert
 from runner.cli import app, run
 from runner.errors import RunnerError
 from runner.measuring.rejudge import judge_stored, store_verdicts, summarise
-from runner.reports.tier_costs import chosen_costs
+from runner.reports.leaderboard import chosen_costs
 from tests.evidence_builder import (
     STARTED,
     environment_record,

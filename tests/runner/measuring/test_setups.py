@@ -16,11 +16,11 @@ from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.errors import ChangedFilesError, OperatorError
 from runner.host import this_host
 from runner.launchers.base import Mount
+from runner.launchers.container import volume_name
 from runner.launchers.docker import DockerLauncher
 from runner.launchers.engine import ContainerSpec, Engine
 from runner.launchers.process import ProcessLauncher
 from runner.launchers.select import select_launcher
-from runner.launchers.volumes import volume_name
 from runner.measuring.experiment import measure
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strategy
@@ -29,7 +29,7 @@ from runner.measuring.setups import Setups, store_environment, sync_strategies
 from runner.measuring.tiers import Scale
 from runner.operators.base import Context
 from runner.operators.registry import known_passes, make_pass
-from runner.subjects.embedded.registry import BUILTIN
+from runner.subjects.embedded.datasets import BUILTIN
 
 CATALOG = """\
 version: 1

@@ -14,7 +14,7 @@ from runner.errors import OperatorError
 from runner.graph.analysis import analyse
 from runner.operators.base import AppliedPass, Context, PassRefusal
 from runner.operators.registry import make_pass
-from runner.subjects.embedded.registry import BUILTIN
+from runner.subjects.embedded.datasets import BUILTIN
 
 IMAGES = [np.random.default_rng(seed).normal(size=(1, 16, 16, 16)).astype(np.float32) for seed in range(3)]
 

@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from runner.artifacts.model_runs import prove_equal
 from runner.artifacts.store import ArtifactStore, CachedArtifact
-from runner.artifacts.verification import prove_equal
 from runner.graph.analysis import analyse
 from runner.graph.model_file import read_model
 from runner.graph.rewriting import split
@@ -22,7 +22,7 @@ from runner.graph.structure import read_structure
 from runner.graph.writing import data_file, write_part
 from runner.operators.base import Context, PassRefusal
 from runner.operators.registry import make_pass
-from runner.subjects.embedded.registry import BUILTIN
+from runner.subjects.embedded.datasets import BUILTIN
 
 Pipeline = list[tuple[str, dict[str, Any]]]
 Built = Callable[[str, Pipeline], CachedArtifact]

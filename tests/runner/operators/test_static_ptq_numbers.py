@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from catalog.artifact_details import output_distance
 from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.graph.model_file import read_model
-from runner.operators.base import PassRefusal
-from runner.operators.quantizers import Settings, onnx_runtime
+from runner.operators.base import PassRefusal, QuantizationSettings
+from runner.operators.quantizers import onnx_runtime
 from runner.operators.quantizers.preparation import FirstPart, prepare
 from runner.operators.quantizers.ranges import unusable_scale
 from runner.operators.registry import make_pass
@@ -232,7 +232,9 @@ def test_a_model_that_the_tool_refuses_is_inapplicable(tmp_path: Path) -> None:
     net = Network([1, 32])
     doubles = net("Cast", net("Gemm", "input", net.weight(32, 32)), to=TensorProto.DOUBLE)
     model = net.save(tmp_path / "m.onnx", net("Cast", doubles, to=TensorProto.FLOAT), [1, 32])
-    source = prepare(model, tmp_path / "prepared", Settings("qdq", per_channel=True, reduce_range=False)).path
+    source = prepare(
+        model, tmp_path / "prepared", QuantizationSettings("qdq", per_channel=True, reduce_range=False)
+    ).path
     feeds = FirstPart(["absent"], [np.zeros((1, 32), np.float32)])
     with pytest.raises(PassRefusal, match=r"onnxruntime\.quantization could not quantize the model: "):
         onnx_runtime.measure_ranges(source, feeds)

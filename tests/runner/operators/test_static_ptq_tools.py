@@ -21,15 +21,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from runner.errors import OperatorError
-from runner.operators.base import Context, PassRefusal
-from runner.operators.quantizers import Settings, neural_compressor
-from runner.operators.quantizers.environment import ToolEnvironment
+from runner.operators.base import Context, Format, PassRefusal, QuantizationSettings
+from runner.operators.quantizers import neural_compressor
+from runner.operators.quantizers.neural_compressor import ToolEnvironment
 from runner.operators.quantizers.preparation import FirstPart, prepare
-from runner.operators.quantizers.settings import Format
 from runner.operators.registry import make_pass
-from runner.subjects.embedded.registry import BUILTIN
+from runner.subjects.embedded.datasets import BUILTIN
 
-_SETTINGS = Settings("qdq", per_channel=True, reduce_range=False)
+_SETTINGS = QuantizationSettings("qdq", per_channel=True, reduce_range=False)
 _REPOSITORY = Path(__file__).parents[3]
 _FEEDS = FirstPart(["input"], [np.zeros((1, 2), np.float32)])
 
@@ -91,7 +90,7 @@ def test_a_killed_creation_leaves_nothing_half_made(tmp_path: Path) -> None:
     made = environment(tmp_path / "envs", wheel(tmp_path, _FAILS))
     code = f"""
 from pathlib import Path
-from runner.operators.quantizers.environment import ToolEnvironment
+from runner.operators.quantizers.neural_compressor import ToolEnvironment
 ToolEnvironment(Path({str(tmp_path / "envs")!r}), name="neural-compressor",
                 requirements=Path({str(made.requirements)!r}), modules=("neural_compressor",)).python()
 """
@@ -136,7 +135,7 @@ def test_the_real_tool_quantizes(tmp_path: Path, format: Format, environments: P
 
 @pytest.mark.timeout(900)
 def test_the_real_tool_tells_why_it_fails(tmp_path: Path, environments: Path) -> None:
-    settings = Settings("qoperator", per_channel=True, reduce_range=True)
+    settings = QuantizationSettings("qoperator", per_channel=True, reduce_range=True)
     prepared = prepare(BUILTIN / "fashion-resnet.onnx", tmp_path / "wrong", settings)
     feeds = FirstPart(["input"], [np.zeros((1, 9, 28, 28), np.float32)])
     with pytest.raises(PassRefusal, match="neural-compressor made no model: Unexpected exception"):

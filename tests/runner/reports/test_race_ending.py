@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from runner.measuring.race import TIME_OVER, RaceOutcome, RaceResult
-from runner.reports.race import race_report
+from runner.reports.plan import race_report
 
 
 def ended(end: str | None, *, decided: bool) -> str:

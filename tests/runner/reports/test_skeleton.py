@@ -10,7 +10,7 @@ import pytest
 from runner.graph.analysis import GraphAnalysis, Segment, analyse
 from runner.operators.registry import look_ahead
 from runner.reports.skeleton import skeleton_svg
-from runner.subjects.embedded.registry import BUILTIN
+from runner.subjects.embedded.datasets import BUILTIN
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _CHARACTER_PX = {"title": 8.5, "small": 5.5}

@@ -11,15 +11,18 @@ import pytest
 
 from runner.errors import SubjectError
 from runner.subjects.dataset import Subject, png
-from runner.subjects.embedded.datasets import CanvasDataset, FashionDataset, canvases_sha256, validation_canvases
-from runner.subjects.embedded.registry import (
+from runner.subjects.embedded.datasets import (
     BUILTIN,
     CANVAS,
     FASHION,
     SUBJECTS,
+    CanvasDataset,
+    FashionDataset,
     SubjectFamily,
+    canvases_sha256,
     manifest,
     resolve_subject,
+    validation_canvases,
 )
 from runner.subjects.training.ship import card, miou_pct, normalise, score, sha256, shipped_items
 from tests.forked_command import forked

@@ -8,8 +8,13 @@ import pytest
 from PIL import Image
 
 from runner.errors import SubjectError
-from runner.subjects.embedded.datasets import CanvasDataset, FashionDataset, canvases_sha256, validation_canvases
-from runner.subjects.embedded.registry import BUILTIN
+from runner.subjects.embedded.datasets import (
+    BUILTIN,
+    CanvasDataset,
+    FashionDataset,
+    canvases_sha256,
+    validation_canvases,
+)
 
 
 def test_fashion_items_are_the_shipped_images_losslessly(tmp_path: Path) -> None:

@@ -13,10 +13,8 @@ from PIL import Image
 
 from runner.errors import SubjectError
 from runner.subjects.folders import FolderDataset, FolderLayout
-from runner.subjects.layouts.cityscapes import EVALUATED_IDS, Cityscapes
-from runner.subjects.layouts.coco import VOC_CLASSES, Coco
-from runner.subjects.layouts.imagenet import ImageNet
 from runner.subjects.layouts.own import Images
+from runner.subjects.layouts.published import EVALUATED_IDS, VOC_CLASSES, Cityscapes, Coco, ImageNet
 
 WNIDS = ("n01440764", "n01443537", "n01484850")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from runner.errors import SubjectError
-from runner.subjects.layouts.label_file import read_label_file
+from runner.subjects.layouts.own import read_label_file
 
 LABELS = {"00.jpg": 2, "01.jpg": 0, "02.png": 1}
 FILE = Path("labels.csv")

@@ -15,7 +15,7 @@ from runner.cli import app, run
 from runner.errors import SubjectError
 from runner.subjects.dataset import Subject
 from runner.subjects.declared import resolve_declared
-from runner.subjects.output_kind import guess_output
+from runner.subjects.model_interface import guess_output
 from tests.catalog_of_one import CATALOG
 
 # What computes the output `NAME` from the linear layer's `x`, by kind of model.

@@ -14,10 +14,17 @@ from catalog.evidence.database import open_database
 from catalog.evidence.loading import slo_evidence, strategy_evidence
 from catalog.evidence.reading import Breakdown, LinkTime, TierTimes, mean_breakdowns
 from catalog.units import duration
-from runner.reports.html.figures import box_plots, breakdown_bars, pvalue, quantile_plot, rank_diagram
+from runner.reports.html.figures import (
+    box_plots,
+    breakdown_bars,
+    pvalue,
+    quantile_plot,
+    rank_diagram,
+    tradeoff_plot,
+    tradeoffs,
+)
 from runner.reports.html.markup import WIDTH, Axis, Figure, Html, Ids, fitted, svg, tag
 from runner.reports.html.subject_section import ranking_table
-from runner.reports.html.tradeoff import tradeoff_plot, tradeoffs
 
 
 def drawn(figure: Figure | None) -> ElementTree.Element:

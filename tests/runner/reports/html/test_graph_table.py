@@ -16,7 +16,7 @@ from catalog.exchange import import_files
 from runner.artifacts.store import ArtifactStore, count_graph
 from runner.operators.registry import make_pass
 from runner.reports.html.study_tables import graph_table
-from runner.subjects.embedded.registry import BUILTIN
+from runner.subjects.embedded.datasets import BUILTIN
 from tests.runner.artifacts.test_store import build, small_model
 
 HEADER = "subject,operator,placement,input_id,repetition,latency_s,size_bytes,parameters,nodes"

@@ -13,8 +13,8 @@ from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.records import ArtifactFile
 from catalog.evidence.writing import sync_strategies, upsert_artifact
 from runner.reports.skeleton import model_pictures
-from runner.sealed import current_sha256
-from runner.subjects.embedded.registry import BUILTIN
+from runner.subjects.embedded.datasets import BUILTIN
+from runner.workdir import current_sha256
 from tests.evidence_builder import artifact_record, strategy_record
 
 OPERATORS: dict[str, list[dict[str, Any]]] = {

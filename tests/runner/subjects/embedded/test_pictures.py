@@ -7,9 +7,8 @@ import pytest
 from PIL import Image
 
 from runner.errors import SubjectError
-from runner.subjects.embedded.datasets import CanvasDataset, FashionDataset
+from runner.subjects.embedded.datasets import BUILTIN, CanvasDataset, FashionDataset
 from runner.subjects.embedded.images import CANVAS_SIDES_PX, PIXELS, POOL
-from runner.subjects.embedded.registry import BUILTIN
 
 
 @pytest.fixture(scope="module", params=["fashion", "canvas"])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.subjects.layouts.coco import draw, unpack
+from runner.subjects.layouts.published import draw, unpack
 
 
 def pack(counts: list[int]) -> str:

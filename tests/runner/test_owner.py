@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from runner.launchers.docker import _is_abandoned
-from runner.launchers.owner import Owner, command_line, is_abandoned, owned_name, start_of
+from runner.workdir import Owner, command_line, is_abandoned, owned_name, start_of
 
 
 def test_this_process_is_alive_and_survives_the_round_trip() -> None:
@@ -64,7 +64,7 @@ def test_a_name_on_disk_says_whose_it_is() -> None:
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
 def test_a_process_of_a_container_on_this_host_is_not_known_to_be_dead() -> None:
     """Its process id counts in another namespace, where this host's process of that number says nothing about it."""
-    script = "from runner.launchers.owner import Owner; print(Owner.current())"
+    script = "from runner.workdir import Owner; print(Owner.current())"
     command = ["unshare", "--user", "--map-root-user", "--pid", "--fork", sys.executable, "-c", script]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode != 0:

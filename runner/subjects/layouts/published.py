@@ -1,4 +1,6 @@
-"""COCO 2017 (Lin et al. 2014), labelled with the 21 classes of Pascal VOC as torchvision's segmenters are.
+"""The folders of published data sets: COCO, ImageNet and Cityscapes, as their archives unpack.
+
+COCO 2017 (Lin et al. 2014), labelled with the 21 classes of Pascal VOC as torchvision's segmenters are.
 
     DIR/val2017/000000000139.jpg
     DIR/annotations/instances_val2017.json
@@ -7,11 +9,31 @@
 The twenty categories that COCO shares with VOC become VOC's class numbers, background is 0, other categories are
 background too. Pixels that two of these instances claim are 255, which does not count: torchvision's reference
 training judges so, and its published mIoU of the COCO_WITH_VOC_LABELS_V1 weights is on these masks.
+
+ImageNet's validation folder (Russakovsky et al. 2015): one folder per class, named by its WordNet id.
+
+    DIR/val/n01440764/ILSVRC2012_val_00000293.JPEG      (or the class folders directly in DIR)
+    DIR/train/n01440764/n01440764_10026.JPEG            (optional; calibration)
+
+The class index is the position of the folder in sorted order, as torchvision and the published weights have it. The
+flat layout of the original archive is not read: its labels are numbers of the development kit, in another order.
+
+Cityscapes with fine annotations (Cordts et al. 2016), as its two archives unpack.
+
+    DIR/leftImg8bit/val/frankfurt/frankfurt_000000_000294_leftImg8bit.png
+    DIR/gtFine/val/frankfurt/frankfurt_000000_000294_gtFine_labelIds.png
+    DIR/leftImg8bit/train/...                                              (optional; calibration)
+
+Of the 34 label ids 19 are evaluated; they become the train ids 0 to 18, all others 255, which does not count.
 """
 
 import json
+import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +43,8 @@ from PIL import Image, ImageDraw
 
 from catalog.regular_files import read_regular, require_regular
 from runner.errors import SubjectError
-from runner.subjects.folders import choose, images_in
-from runner.subjects.items import Truth
+from runner.subjects.dataset import Truth
+from runner.subjects.folders import choose, folders_in, images_in
 
 
 def draw(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
@@ -106,7 +128,7 @@ VOC_CLASSES = (
     "train",
     "tv",
 )
-CLASSES = 1 + len(VOC_CLASSES)
+COCO_CLASSES = 1 + len(VOC_CLASSES)
 
 
 @dataclass(frozen=True)
@@ -209,3 +231,128 @@ def _instances(content: Mapping[str, Any]) -> Mapping[str, Sequence[Instance]]:
         missing = sorted(set(VOC_CLASSES) - {VOC_CLASSES[number - 1] for number in numbers.values()})
         raise SubjectError(f"the annotations lack the categories {', '.join(missing)}; expected COCO's 80")
     return instances
+
+
+IMAGENET_CLASSES = 1000
+# A noun's offset in WordNet.
+_WORDNET = re.compile(r"n\d{8}")
+_SEED = 20261129
+
+
+@dataclass(frozen=True)
+class ImageNet:
+    """The layout in a folder; `classes` is how many class folders there must be."""
+
+    root: Path
+    classes: int = IMAGENET_CLASSES
+    kind: str = "imagenet"
+
+    @property
+    def expected(self) -> str:
+        return f"{self.classes} class folders such as val/n01440764 with .JPEG files (ImageNet's validation set)"
+
+    @cached_property
+    def _folders(self) -> tuple[Path, ...]:
+        """The class folders in the order of the class index."""
+        # Any other folder must not shift the class indices.
+        folders = tuple(path for path in folders_in(self._validation_root) if _WORDNET.fullmatch(path.name))
+        if len(folders) != self.classes:
+            raise SubjectError(
+                f"{self._validation_root} has {len(folders)} class folders; expected {self.expected}. "
+                "A class's index is its folder's position, so all must be there, empty ones included"
+            )
+        return folders
+
+    @property
+    def _validation_root(self) -> Path:
+        return self.root / "val" if (self.root / "val").is_dir() else self.root
+
+    def validation(self) -> Sequence[Path]:
+        return [path for folder in self._folders for path in images_in(folder)]
+
+    def training(self, count: int) -> Sequence[Path]:
+        """Return one picture of each class in turn, in a seeded order: a million files need not be listed."""
+        folders = [path for path in folders_in(self.root / "train") if _WORDNET.fullmatch(path.name)]
+        random.Random(_SEED).shuffle(folders)
+        # At most `count` pictures are taken, so no more are needed of a class, and no more classes.
+        turns = zip_longest(*(images_in(folder)[:count] for folder in folders[:count]))
+        return [path for path in chain.from_iterable(turns) if path is not None][:count]
+
+    def labels(self) -> Mapping[str, bytes]:
+        """Return the names of all folders: with the pictures' names they determine every label."""
+        return {"classes": "\n".join(folder.name for folder in self._folders).encode()}
+
+    def truth(self, pictures: Sequence[Path]) -> Truth:
+        index = {folder.name: number for number, folder in enumerate(self._folders)}
+        values = (np.asarray(index[path.parent.name], np.int64) for path in pictures)
+        return Truth("label", (), np.int64, values)
+
+
+CITYSCAPES_CLASSES = 19
+# The label ids of road, sidewalk, building, ... bicycle, in the order of their train ids.
+EVALUATED_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+_IMAGE, _LABEL = "_leftImg8bit.png", "_gtFine_labelIds.png"
+
+
+@dataclass(frozen=True)
+class Cityscapes:
+    """The layout in a folder; masks are scaled to the label map's `height` and `width`, nearest pixel."""
+
+    root: Path
+    height: int
+    width: int
+    kind: str = "cityscapes"
+    expected: str = "leftImg8bit/val/CITY/*_leftImg8bit.png and gtFine/val/CITY/*_gtFine_labelIds.png"
+
+    def validation(self) -> Sequence[Path]:
+        return self._pictures("val")
+
+    def training(self, count: int) -> Sequence[Path]:
+        return choose(self._pictures("train"), count)
+
+    def labels(self) -> Mapping[str, bytes]:
+        contents = {}
+        for picture in self.validation():
+            path = self._label_of(picture)
+            contents[path.name] = _read(path, self.expected)
+        return contents
+
+    def truth(self, pictures: Sequence[Path]) -> Truth:
+        masks = (self._mask(self._label_of(picture)) for picture in pictures)
+        return Truth("mask", (self.height, self.width), np.uint8, masks)
+
+    def _pictures(self, part: str) -> list[Path]:
+        cities = folders_in(self.root / "leftImg8bit" / part)
+        return [path for city in cities for path in images_in(city) if path.name.endswith(_IMAGE)]
+
+    def _label_of(self, picture: Path) -> Path:
+        name = picture.name.removesuffix(_IMAGE) + _LABEL
+        return self.root / "gtFine" / picture.parent.parent.name / picture.parent.name / name
+
+    def _mask(self, path: Path) -> NDArray[np.uint8]:
+        try:
+            # Another format may be lossy, and its numbers no label ids.
+            require_regular(path)
+            with Image.open(path, formats=("PNG",)) as image:
+                # P as well: the bytes are the ids, whatever colours a palette gives them.
+                if image.mode not in ("L", "P"):
+                    raise SubjectError(f"{path} is a {image.mode} image; label ids are one byte a pixel")
+                ids = np.asarray(image.resize((self.width, self.height), Image.Resampling.NEAREST))
+        # Pillow raises SyntaxError for a damaged PNG.
+        except (OSError, SyntaxError) as error:
+            raise SubjectError(f"{path} is not a readable label image: {error}; expected {self.expected}") from error
+        mask: NDArray[np.uint8] = _train_ids()[ids]
+        return mask
+
+
+def _train_ids() -> NDArray[np.uint8]:
+    table = np.full(256, IGNORED, np.uint8)
+    table[list(EVALUATED_IDS)] = np.arange(CITYSCAPES_CLASSES)
+    return table
+
+
+def _read(path: Path, expected: str) -> bytes:
+    try:
+        return read_regular(path)
+    except OSError as error:
+        raise SubjectError(f"the label image {path} cannot be read: {error.strerror}; expected {expected}") from error
