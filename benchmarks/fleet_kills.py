@@ -189,7 +189,12 @@ class KillRun:
         # One process imports everything, and each of ours is a copy of it: a start takes milliseconds.
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(
-            ["runner.fleet.dask", "runner.commands.testbed", "runner.commands.fill_catalog", "benchmarks.fleet_kills"]
+            [
+                "runner.measuring.fleet.dask",
+                "runner.commands.testbed",
+                "runner.commands.fill_catalog",
+                "benchmarks.fleet_kills",
+            ]
         )
         self._processes: dict[str, Any] = {}
         self._seen: dict[tuple[str, int], str] = {}

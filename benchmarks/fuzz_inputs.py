@@ -36,10 +36,10 @@ from benchmarks.mutations import model_seeds, mutate_catalog, mutate_model
 from catalog.declaration import SubjectSpec
 from runner.artifacts.store import ArtifactStore
 from runner.cli import app, run
-from runner.confinement import limit_memory
 from runner.errors import OperatorError, SubjectError
 from runner.graph import tensor_trial
 from runner.graph.tensor_trial_process import opened, show_stacking, show_types
+from runner.model_process import limit_memory
 from runner.operators.registry import make_pass
 from runner.subjects import model_interface
 from runner.subjects.declared import resolve_declared

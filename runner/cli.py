@@ -26,8 +26,7 @@ from typer.main import get_group
 from catalog.errors import CatalogError
 from catalog.printable import printable
 from recommender.errors import RecommenderError
-from runner.confinement import memory_advice
-from runner.errors import RunnerError, explain
+from runner.errors import RunnerError, explain, memory_advice
 
 
 @dataclass(frozen=True)

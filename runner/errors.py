@@ -18,6 +18,8 @@ A `LaunchError` or a `TierCallError` ends one measurement, which is stored as fa
 """
 
 import errno
+import re
+import resource
 from pathlib import Path
 
 _FREE_SPACE = (
@@ -33,6 +35,14 @@ _WHAT_TO_DO = {
     errno.EPERM: "allowed: files that this user may use; change the permissions, or name another place",
     errno.EMFILE: "raise the limit of open files (ulimit -n), then give the same command again",
 }
+# What Python, numpy, C++, the loader and the C library say when they get no memory.
+_NO_MEMORY = re.compile(
+    "MemoryError|bad_alloc|allocate|not enough memory|failed to map segment|can't start new thread|"
+    "Resource temporarily unavailable|pthread_create failed",
+    re.IGNORECASE,
+)
+# The limits of bash, by name and by the option that sets them.
+_LIMITS = ((resource.RLIMIT_AS, "ulimit -v"), (resource.RLIMIT_DATA, "ulimit -d"))
 
 
 # What else is refused is refused of one file; these are refused of everything that a run does next.
@@ -44,6 +54,24 @@ def ends_a_run(error: Exception) -> bool:
     if isinstance(error, OSError) and error.errno in _REFUSED_OF_ALL:
         return True
     return isinstance(error, EngineUnavailableError)
+
+
+def shell_limit() -> str | None:
+    """Return the limit of memory that this process was started with, as a message says it; None without one."""
+    for limit, option in _LIMITS:
+        bound, _ = resource.getrlimit(limit)
+        if bound != resource.RLIM_INFINITY:
+            return f"this shell allows a process {bound >> 20} MiB of memory ({option})"
+    return None
+
+
+def memory_advice(failure: BaseException | str) -> str | None:
+    """Return what to do about a failure that a limit of the shell explains; None for any other."""
+    limit = shell_limit()
+    text = failure if isinstance(failure, str) else f"{type(failure).__name__}: {failure}"
+    if limit is None or not _NO_MEMORY.search(text):
+        return None
+    return f"{limit}, and more is needed here; allow more (ulimit -v unlimited), then give the same command again"
 
 
 def describe(error: Exception) -> str:

@@ -1,29 +1,38 @@
 """Processes of their own for foreign models: one that crashes the engine does not end the runner.
 
 Starting an interpreter that imports the engine takes longer than most models take to run. So one server does that
-once and forks a process per call (`model_process_server`). It ends with the runner, and by itself when no call comes
-for a while, so that it takes no memory beside a measurement.
+once and forks a process per call. It runs nothing itself, so that a forked process starts at once and shares no state.
+It ends with the runner, and by itself when no call comes for a while, so that it takes no memory beside a measurement.
+This module is the program of the server as well, and imports nothing of the runner, so that it starts quickly.
+
+A process that runs a foreign model ends with the runner (`end_with`) and cannot take all memory (`limit_memory`).
 """
 
 import atexit
+import ctypes
+import gc
+import importlib
 import json
 import os
+import resource
+import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
-_SERVER = Path(__file__).with_name("model_process_server.py")
 # Threads of numpy's linear algebra would start at its import, and do not live on in a forked process.
 _ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _STDERR_BYTES = 20_000
+# So long after the last call the server ends.
+_IDLE_S = 20.0
 _lock = threading.Lock()
 
 
@@ -111,7 +120,7 @@ class _Server:
         self.owner = os.getpid()
         self.connection, other = socket.socketpair()
         with other:
-            command = [sys.executable, "-P", str(_SERVER), str(other.fileno())]
+            command = [sys.executable, "-P", __file__, str(other.fileno())]
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -164,3 +173,111 @@ def _reply(request: bytes, stderr: IO[bytes], deadline_s: float) -> dict[str, An
             return reply
         stop()
     return {"answer": None, "exit_code": -signal.SIGKILL}
+
+
+def limit_memory() -> None:
+    """Allow this process no more memory than the machine has.
+
+    A larger allocation fails with MemoryError; without the limit the kernel might kill any other process.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # A shell may have set a smaller limit, which cannot be raised again.
+    set_before = [bound for bound in resource.getrlimit(resource.RLIMIT_AS) if bound != resource.RLIM_INFINITY]
+    bound = min([memory, *set_before])
+    resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+
+
+def end_with(parent: int) -> None:
+    """Let the kernel (Linux) kill this process when its parent ends; exit at once if the parent has ended already."""
+    if sys.platform == "linux":
+        # 1 is PR_SET_PDEATHSIG (prctl(2)).
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    # A parent that ended before that call sends no signal any more.
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def serve(connection: socket.socket) -> None:
+    """Answer calls until the runner ends, or gives none for a while."""
+    # Ctrl-C in a terminal reaches all processes: the runner says what to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while select.select([connection], [], [], _IDLE_S)[0]:
+        request, stderr = _receive(connection)
+        if not request:
+            return
+        for stream in (1, 2):
+            os.dup2(stderr, stream)
+        os.close(stderr)
+        reply = _answer(connection, request)
+        connection.sendall(json.dumps(reply).encode() + b"\n")
+
+
+def _receive(connection: socket.socket) -> tuple[bytes, int]:
+    """Return a request and the file for what is written to stderr; no request once the runner has ended."""
+    request, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, 1)
+    while request and not request.endswith(b"\n"):
+        request += (more := connection.recv(1 << 16))
+        if not more:
+            return b"", -1
+    return request, descriptors[0] if descriptors else -1
+
+
+def _answer(connection: socket.socket, request: bytes) -> dict[str, object]:
+    function, arguments = json.loads(request)
+    module, _, name = function.partition(":")
+    # Imported here, so that later calls find it. An import that fails does so again in the process, which says why.
+    with suppress(Exception):
+        importlib.import_module(module)
+    gc.freeze()
+    reading, writing = os.pipe()
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        connection.close()
+        _run(parent, module, name, arguments, writing)
+    os.close(writing)
+    try:
+        content = _read(connection, reading, child)
+    finally:
+        os.close(reading)
+    _, status = os.waitpid(child, 0)
+    answer = json.loads(content) if content.endswith(b"\n") else None
+    return {"answer": answer, "exit_code": os.waitstatus_to_exitcode(status)}
+
+
+def _read(connection: socket.socket, reading: int, child: int) -> bytes:
+    """Return what the process answers; kill it when the runner ends or waits no longer."""
+    content = b""
+    while True:
+        ready, _, _ = select.select([connection.fileno(), reading], [], [])
+        if connection.fileno() in ready:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            sys.exit()
+        if not (piece := os.read(reading, 1 << 16)):
+            return content
+        content += piece
+
+
+def _run(parent: int, module: str, name: str, arguments: list[object], writing: int) -> None:
+    """Call the function in the forked process, write what it returns, and end."""
+    code = 1
+    try:
+        end_with(parent)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        answer = json.dumps(getattr(importlib.import_module(module), name)(*arguments)).encode() + b"\n"
+        while answer:
+            answer = answer[os.write(writing, answer) :]
+        code = 0
+    except BaseException:  # noqa: BLE001 - whatever ends a forked process, it must not go on as the server
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    with socket.socket(fileno=int(sys.argv[1])) as runner_side:
+        serve(runner_side)

@@ -54,7 +54,8 @@ _MARKED_FILES = {
 _TIMED_AT_ONCE = 3
 # What takes longest besides the containers: given out last, it would keep one process while the others are done.
 _LONG = (
-    "runner/fleet/test_dask.py", "test_odd_evidence.py", "catalog/exchange/test_lineage.py", "test_secrets.py",
+    "runner/measuring/fleet/test_dask.py", "test_odd_evidence.py", "catalog/exchange/test_lineage.py",
+    "test_secrets.py",
     "runner/reports/test_row_order.py", "catalog/statistics/test_pool_percentiles.py",
     "runner/operators/test_families.py", "catalog/exchange/test_round_trip.py",
     "runner/commands/test_invalid_rounds.py", "runner/operators/test_static_ptq_tools.py",

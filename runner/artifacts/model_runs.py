@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as engine_state
 
 from catalog.artifact_details import Agreement, OutputDistance
-from runner.confinement import memory_advice
-from runner.errors import ModelFileError, OperatorError
+from runner.errors import ModelFileError, OperatorError, memory_advice
 from runner.graph.model_file import read_model, require_utf8
 from runner.graph.rewriting import whole
 from runner.graph.runtime import brief, guessed_shapes, guesses

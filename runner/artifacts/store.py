@@ -47,13 +47,12 @@ from runner.artifacts.model_runs import (
     sound_model,
     try_model,
 )
-from runner.confinement import end_with
 from runner.errors import ModelFileError, OperatorError, SubjectError, describe
 from runner.graph.model_file import has_external_data, read_model
 from runner.graph.rewriting import whole
 from runner.graph.structure import read_structure
 from runner.graph.writing import data_file, write_part
-from runner.model_process import ending
+from runner.model_process import end_with, ending
 from runner.operators.base import Context, Pass, PassRefusal
 from runner.workdir import SealedContent, file_sha256, remove, scratch, seal, settle, unseal
 from tierserver.errors import TierError

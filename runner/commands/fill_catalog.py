@@ -47,9 +47,9 @@ from runner.commands.terminal import (
     out,
     print_json,
 )
-from runner.fleet.exclusive import exclusive_fill
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
+from runner.measuring.fleet.exclusive import exclusive_fill
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import FillScope
 from runner.workdir import sweep

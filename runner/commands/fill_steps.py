@@ -28,12 +28,12 @@ from runner.commands.plan import nothing_missing, run_context, testbed_of, testb
 from runner.commands.progress import Progress
 from runner.commands.terminal import RunnerSettings, err
 from runner.errors import FleetError, RunnerError
-from runner.fleet.crew import Crew, FleetFiller, LocalCrew
-from runner.fleet.exclusive import exclusive_testbed
-from runner.fleet.testbed import TestbedDescription
-from runner.fleet.worker import RoundWorker, named
 from runner.launchers.select import Selection
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
+from runner.measuring.fleet.crew import Crew, FleetFiller, LocalCrew
+from runner.measuring.fleet.exclusive import exclusive_testbed
+from runner.measuring.fleet.testbed import TestbedDescription
+from runner.measuring.fleet.worker import RoundWorker, named
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import FillScope, MissingRound, Plan, make_plan, update_plan
 from runner.measuring.race import Race, RaceOutcome, race_plan
@@ -477,7 +477,7 @@ def _check_store(described: TestbedDescription, store: str, database: Database) 
 def dask_module() -> ModuleType:
     """Import what speaks to Dask; raise FleetError where it is not installed."""
     try:
-        from runner.fleet import dask
+        from runner.measuring.fleet import dask
     except ModuleNotFoundError as error:
         raise FleetError(
             f"a scheduler needs Dask ({error.name} is not installed); install it with: pip install 'tierwise[fleet]'"

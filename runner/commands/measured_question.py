@@ -40,10 +40,10 @@ from runner.commands.progress import Progress, doubtful_summary
 from runner.commands.question import QuestionOptions
 from runner.commands.terminal import RunnerSettings, err
 from runner.errors import ModelFileError, RunnerError, SubjectError
-from runner.fleet.exclusive import exclusive_fill
 from runner.graph.model_file import data_files
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
+from runner.measuring.fleet.exclusive import exclusive_fill
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import FillScope, MissingAccuracy, Plan, make_plan, update_plan
 from runner.measuring.race import Race, race_plan

@@ -18,9 +18,9 @@ from runner.artifacts.store import ArtifactStore
 from runner.commands.progress import Progress
 from runner.commands.terminal import JsonOption, RunnerSettings, err, example, out, percentile_option, print_json
 from runner.errors import RunnerError
-from runner.fleet.exclusive import exclusive_machines
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, StopRequest
+from runner.measuring.fleet.exclusive import exclusive_machines
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.selftest import AaResult, compare_aliases, find_strategy, measure_aliases
 from runner.measuring.setups import Setups, store_environment

@@ -24,9 +24,9 @@ from runner.commands.terminal import (
     print_json,
 )
 from runner.errors import FleetError
-from runner.fleet.exclusive import exclusive_testbed
-from runner.fleet.testbed import TestbedDescription, check_scheduler
-from runner.fleet.worker import RoundWorker
+from runner.measuring.fleet.exclusive import exclusive_testbed
+from runner.measuring.fleet.testbed import TestbedDescription, check_scheduler
+from runner.measuring.fleet.worker import RoundWorker
 
 SchedulerOption = Annotated[
     str,

@@ -22,8 +22,7 @@ from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto, helper
 
 from catalog.regular_files import open_regular
-from runner.confinement import memory_advice
-from runner.errors import ModelFileError, OperatorError
+from runner.errors import ModelFileError, OperatorError, memory_advice
 from runner.graph.runtime import settle_inputs, sort_nodes, unify_domains
 
 Buffer = bytes | mmap.mmap

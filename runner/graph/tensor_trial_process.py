@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import onnxruntime
 
-from runner.confinement import limit_memory
+from runner.model_process import limit_memory
 
 # Sides and lengths that models with conditions on their size take; the long ones are waveforms.
 _SIZES = (32, 64, 16, 128, 224, 48, 8, 4, 2, 1, 256, 320, 512, 1024, 4096, 16_000, 32_000)

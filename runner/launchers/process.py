@@ -25,8 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.regular_files import own_directory, read_own
-from runner.confinement import memory_advice
-from runner.errors import LaunchError
+from runner.errors import LaunchError, memory_advice
 from runner.host import Host, this_host
 from runner.launchers.base import (
     Deployment,

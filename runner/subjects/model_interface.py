@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from catalog.declaration import PreprocessSpec
 from catalog.declaration.schema import InputSpec
-from runner.confinement import memory_advice
-from runner.errors import ModelFileError, SubjectError
+from runner.errors import ModelFileError, SubjectError, memory_advice
 from runner.graph.model_digest import model_sha256
 from runner.graph.model_file import read_model
 from runner.graph.runtime import REMEDY, Shape, guessed_shapes, guesses, unserved_outputs

@@ -5,7 +5,7 @@ It imports next to nothing of the runner, to be quick.
 
 from pathlib import Path
 
-from runner.confinement import limit_memory
+from runner.model_process import limit_memory
 from tierserver.encoding import read_tensors
 from tierserver.engine import Session
 from tierserver.errors import TierError

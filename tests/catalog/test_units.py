@@ -206,7 +206,7 @@ _BY_HAND = {
     "tierserver/file_cache.py": "ships into a tier alone",
     "runner/launchers/shaping.py": "an argument of tc",
     "catalog/evidence/database.py": "an argument of PostgreSQL",
-    "runner/confinement.py": "read by a process that imports nothing of ours",
+    "runner/errors.py": "read by `runner --help`, which imports next to nothing",
     "runner/demo.py": "an argument of a command",
 }
 

@@ -14,8 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from runner.artifacts.model_runs import check
 from runner.cli import run
-from runner.confinement import memory_advice, shell_limit
-from runner.errors import OperatorError
+from runner.errors import OperatorError, memory_advice, shell_limit
 from runner.graph.model_file import read_model
 from tests.catalog_of_one import declare
 

@@ -17,8 +17,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from runner.confinement import memory_advice
-from runner.errors import OperatorError
+from runner.errors import OperatorError, memory_advice
 from runner.graph.runtime import brief
 from runner.operators.base import PassRefusal, QuantizationSettings
 from runner.operators.quantizers.preparation import Feed, Feeds

@@ -29,8 +29,8 @@ from distributed import Client, Scheduler
 
 from benchmarks.fleet_kills import TESTBEDS, KillRun, declare_testbeds, free_port, run_command, run_scheduler
 from runner.errors import FleetError
-from runner.fleet import dask
-from runner.fleet.testbed import TestbedDescription
+from runner.measuring.fleet import dask
+from runner.measuring.fleet.testbed import TestbedDescription
 from tests.catalog_of_one import declare
 
 _START_S = 150.0
@@ -102,7 +102,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("fleet")
     declare_testbeds(folder)
     context, port = multiprocessing.get_context("forkserver"), free_port()
-    context.set_forkserver_preload(["runner.fleet.dask", "runner.commands.testbed", "benchmarks.fleet_kills"])
+    context.set_forkserver_preload(["runner.measuring.fleet.dask", "runner.commands.testbed", "benchmarks.fleet_kills"])
     scheduler = f"tls://127.0.0.1:{port}"
     certificates = certificates_in(folder, "ours")
     processes = [context.Process(target=run_scheduler, args=(folder, port, certificates), daemon=True)]

@@ -29,8 +29,8 @@ from distributed import Client, Future, Security, Worker, get_worker
 from distributed.comm.core import CommClosedError
 
 from runner.errors import FleetError
-from runner.fleet.testbed import TestbedDescription, check_scheduler, is_loopback
-from runner.fleet.worker import (
+from runner.measuring.fleet.testbed import TestbedDescription, check_scheduler, is_loopback
+from runner.measuring.fleet.worker import (
     BlockResult,
     IsDue,
     Report,

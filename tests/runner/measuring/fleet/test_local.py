@@ -8,9 +8,11 @@ import pytest
 
 from catalog.evidence.database import open_database
 from runner.errors import FleetError
-from runner.fleet.crew import LocalCrew
-from runner.fleet.testbed import check_scheduler
-from runner.fleet.worker import (
+from runner.launchers.process import ProcessLauncher
+from runner.launchers.select import Selection
+from runner.measuring.fleet.crew import LocalCrew
+from runner.measuring.fleet.testbed import check_scheduler
+from runner.measuring.fleet.worker import (
     BlockResult,
     Event,
     IsDue,
@@ -23,8 +25,6 @@ from runner.fleet.worker import (
     TestbedNotice,
     event_from_json,
 )
-from runner.launchers.process import ProcessLauncher
-from runner.launchers.select import Selection
 from runner.measuring.keyed_strategy import RunContext
 
 

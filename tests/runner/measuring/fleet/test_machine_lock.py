@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from runner.errors import EngineUnavailableError, MachineBusyError, RunnerError
-from runner.fleet.exclusive import machine_lock
 from runner.launchers.docker import DockerLauncher
 from runner.launchers.engine import Engine
 from runner.launchers.marker import NAME, engine_marker, remove_stale_marker
+from runner.measuring.fleet.exclusive import machine_lock
 from runner.workdir import Owner
 
 HOLDING = """
 import sys
 from pathlib import Path
-from runner.fleet.exclusive import machine_lock
+from runner.measuring.fleet.exclusive import machine_lock
 with machine_lock(Path(sys.argv[1])):
     print(flush=True)
     sys.stdin.read()

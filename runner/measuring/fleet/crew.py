@@ -11,7 +11,8 @@ from typing import Protocol
 
 from catalog.evidence.fill_lock import identity_of
 from runner.errors import FleetError
-from runner.fleet.worker import (
+from runner.measuring.fill import Filler, InTime, StopRequest, round_blocks
+from runner.measuring.fleet.worker import (
     BlockResult,
     Event,
     IsDue,
@@ -25,7 +26,6 @@ from runner.fleet.worker import (
     accuracy_task,
     round_key,
 )
-from runner.measuring.fill import Filler, InTime, StopRequest, round_blocks
 from runner.measuring.plan import MissingAccuracy, MissingRound
 
 Task = MissingRound | MissingAccuracy
