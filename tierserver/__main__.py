@@ -27,12 +27,11 @@ import platform
 import socket
 from pathlib import Path
 
+from tierserver.asgi import HttpService, listen
 from tierserver.control import Control
-from tierserver.files import LaunchFiles
-from tierserver.http_service import HttpService, listen
 from tierserver.limits import Limits, body_limit, memory_limit_bytes
 from tierserver.messages import Ready
-from tierserver.pipeline import Tier
+from tierserver.pipeline import LaunchFiles, Tier
 from tierserver.server import TierApp
 
 

@@ -12,7 +12,6 @@ from typing import Protocol
 
 from tierserver import protocol
 from tierserver.errors import CommandError, PeerError, TierError
-from tierserver.files import Files
 from tierserver.messages import (
     Codec,
     LinkProbe,
@@ -24,7 +23,7 @@ from tierserver.messages import (
     SamplePart,
     SteadyWarmup,
 )
-from tierserver.pipeline import Arrays, InferenceResult, Serving, Tier
+from tierserver.pipeline import Arrays, Files, InferenceResult, Serving, Tier
 from tierserver.transport import Arrivals, Connection, Peer
 
 

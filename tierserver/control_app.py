@@ -47,8 +47,7 @@ from tierserver.errors import (
 )
 from tierserver.file_cache import FileCache
 from tierserver.limits import Limits
-from tierserver.messages import MessageError
-from tierserver.server_messages import (
+from tierserver.messages import (
     BEAT_S,
     CONTROL_PROTOCOL,
     HOLDER_HEADER,
@@ -58,6 +57,7 @@ from tierserver.server_messages import (
     Hold,
     Launch,
     LaunchEnded,
+    MessageError,
     Release,
     ServerFacts,
 )

@@ -2,11 +2,14 @@
 
 Every value is a total since some start: the difference of two readings is what happened in between. A value that the
 kernel does not report is None.
+
+`python -m tierserver.machine` prints what a tier of this image, on this machine, would run on, as one line of JSON.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import resource
@@ -15,7 +18,7 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from tierserver.messages import CgroupStats, HostStats, MemoryStats, StatsResult
+from tierserver.messages import CgroupStats, HostStats, MemoryStats, StatsResult, TierFacts
 
 # cgroup v2, then the two spellings of v1; in a container each is the tier's own.
 _CPU_STAT = ("/sys/fs/cgroup/cpu.stat", "/sys/fs/cgroup/cpu/cpu.stat", "/sys/fs/cgroup/cpu,cpuacct/cpu.stat")
@@ -199,3 +202,26 @@ def _cpuinfo(field: str) -> str:
         if name.strip() == field:
             return value.strip()
     return ""
+
+
+def read_facts() -> TierFacts:
+    """Read the facts of the machine and of the engine in this process."""
+    # Imported here: a runner reads the machine's counters without loading the engine.
+    from tierserver.engine import VERSION, available_providers
+
+    return TierFacts(
+        cpu_model=cpu_model(),
+        vnni=has_vnni(),
+        boot_id=boot_id(),
+        onnxruntime=VERSION,
+        providers=available_providers(),
+        architecture=platform.machine(),
+        cpus=usable_cpus(),
+        memory_bytes=physical_bytes(),
+        kernel=platform.release(),
+        machine=machine_digest(),
+    )
+
+
+if __name__ == "__main__":
+    print(json.dumps(read_facts().to_json()))

@@ -1,6 +1,6 @@
-"""Every message of a tier's control channel: JSON lines on stdin and stdout.
+"""Every message of a tier's control channel, JSON lines on stdin and stdout, and of a tier server's control port.
 
-The runner imports this module and nothing else of the package, so it needs only the standard library.
+The runner imports this module and little else of the package, so it needs only the standard library.
 Each message is a frozen dataclass; `to_json` gives a JSON object, `from_json` reads one strictly (unknown or
 missing keys and wrong types raise `MessageError`). Fields that are None are left out on the way out.
 """
@@ -273,7 +273,7 @@ class Ready(Message):
 
 @message
 class TierFacts(Message):
-    """What `python -m tierserver.facts` prints: the machine and the kernel under a tier, and the engine inside it.
+    """What `python -m tierserver.machine` prints: the machine and the kernel under a tier, and the engine inside it.
 
     `machine` tells two machines apart without naming them; empty where the system has no identifier.
     """
@@ -588,3 +588,67 @@ def _decode_scalar(hint: Any, where: str, value: Any) -> Any:
         hint.__name__ if isinstance(hint, type) else "a list" if typing.get_origin(hint) is tuple else "an object"
     )
     raise MessageError(f"{where}: expected {expected}, got {type(value).__name__}")
+
+
+# Raised whenever a message, a path of the control port, or the meaning of a sample changes.
+CONTROL_PROTOCOL = 1
+# In every request, so that no web page can make one, and in every answer, so that other servers are recognized.
+PROTOCOL_HEADER = "tierwise-control"
+HOLDER_HEADER = "tierwise-holder"
+DEFAULT_PORT = 8000
+# Each side writes this often, and takes the other for gone after the lease without a word.
+BEAT_S = 5.0
+LEASE_S = 20.0
+
+
+@message
+class ServerFacts(Message):
+    """What a tier server is; `version` is that of its package, `cache_bytes` the most that its files may take."""
+
+    protocol: int
+    version: str
+    data_port: int
+    cache_bytes: int
+    facts: TierFacts
+
+
+@message
+class Hold(Message):
+    """Take or renew the one reservation of a tier server; `who` names its holder to others."""
+
+    holder: str
+    who: str
+
+
+@message
+class Release(Message):
+    """Give the reservation back."""
+
+    holder: str
+
+
+@message
+class FileDigests(Message):
+    """SHA-256 of files: those in question, or in the answer those that the cache does not have."""
+
+    sha256: tuple[str, ...]
+
+
+@message
+class Launch(Message):
+    """Start a fresh tier with these files (name in commands -> SHA-256) and none besides."""
+
+    name: str
+    threads: int
+    memory_bytes: int
+    engine: bool = True
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@message
+class LaunchEnded(Message):
+    """The last line of a launch: how its process ended, and the end of its log."""
+
+    code: int
+    log_tail: str
+    event: str = "ended"

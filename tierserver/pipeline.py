@@ -1,8 +1,12 @@
-"""A part in service: pre-processing, graph, post-processing, and the next tier where there is one, each timed."""
+"""A part in service: pre-processing, graph, post-processing, and the next tier where there is one, each timed.
+
+Which files a command may name: any path where the launcher mounts them, or only those that a launch consists of.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import time
 import zipfile
@@ -11,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +23,6 @@ from numpy.typing import NDArray
 from tierserver import protocol
 from tierserver.encoding import read_tensors
 from tierserver.errors import CommandError, EngineError, NotFound, RequestError, TierError
-from tierserver.files import Files, MountedFiles
 from tierserver.limits import MEMORY
 from tierserver.machine import peak_rss_bytes
 from tierserver.messages import (
@@ -41,6 +44,40 @@ from tierserver.transport import Peer
 
 if TYPE_CHECKING:
     from tierserver.engine import Session
+
+
+class Files(Protocol):
+    """What turns the names in commands into paths."""
+
+    def path(self, name: str) -> Path:
+        """Return the path of a named file; raise CommandError for one that may not be named."""
+        ...
+
+
+class MountedFiles:
+    """Files of a container or of this machine, named by their paths."""
+
+    def path(self, name: str) -> Path:
+        return Path(name)
+
+
+class LaunchFiles:
+    """Exactly the files of one launch: their names are keys of a table, and no name is ever taken for a path."""
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        self._paths = paths
+
+    @classmethod
+    def read(cls, manifest: Path) -> LaunchFiles:
+        """Read the table that the server wrote for this launch."""
+        return cls({name: Path(path) for name, path in json.loads(manifest.read_text()).items()})
+
+    def path(self, name: str) -> Path:
+        try:
+            return self._paths[name]
+        except KeyError:
+            raise CommandError(f"this launch has no file {name[:80]!r}; it has {len(self._paths)} others") from None
+
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from tierserver.asgi import HttpService, listen
 from tierserver.control_app import ControlApp, ControlOptions, Reservation
 from tierserver.errors import TierError
 from tierserver.file_cache import FileCache
-from tierserver.http_service import HttpService, listen
 from tierserver.limits import Limits
-from tierserver.messages import MessageError, TierFacts
-from tierserver.server_messages import CONTROL_PROTOCOL, DEFAULT_PORT, ServerFacts
+from tierserver.messages import CONTROL_PROTOCOL, DEFAULT_PORT, MessageError, ServerFacts, TierFacts
 
 _MIB = 2**20
 _GIB = 2**30
@@ -115,7 +114,7 @@ def _facts() -> TierFacts:
     sources = str(Path(__file__).parents[1])
     path = os.pathsep.join(filter(None, (sources, os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
-        [sys.executable, "-m", "tierserver.facts"],
+        [sys.executable, "-m", "tierserver.machine"],
         capture_output=True,
         text=True,
         timeout=_FACTS_S,

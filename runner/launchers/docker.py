@@ -67,7 +67,7 @@ def read_host(engine: FactsEngine, *, image: str, labels: Mapping[str, str], pla
     """
     reading = ContainerSpec(
         image=image,
-        command=["python", "-m", "tierserver.facts"],
+        command=["python", "-m", "tierserver.machine"],
         name=f"tierwise-facts-{uuid.uuid4().hex[:12]}",
         labels=labels,
     )

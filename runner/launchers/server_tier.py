@@ -26,8 +26,7 @@ from runner.errors import ChangedFilesError, LaunchError
 from runner.launchers.base import EventCallback, Mount, TierLimits, readable
 from runner.launchers.channel import ControlChannel, Obituary
 from runner.workdir import current_sha256
-from tierserver.messages import MessageError, Stats, TierFacts
-from tierserver.server_messages import (
+from tierserver.messages import (
     BEAT_S,
     CONTROL_PROTOCOL,
     DEFAULT_PORT,
@@ -38,8 +37,11 @@ from tierserver.server_messages import (
     Hold,
     Launch,
     LaunchEnded,
+    MessageError,
     Release,
     ServerFacts,
+    Stats,
+    TierFacts,
 )
 
 _START = "python -m tierserver --serve 0.0.0.0:8000 --token-file token"

@@ -25,7 +25,7 @@ from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strat
 from runner.measuring.setups import store_environment
 from runner.measuring.tiers import Scale, check_host, check_hosts, resolve_provider
 from runner.operators.static_ptq import StaticPtq
-from tierserver.facts import read_facts
+from tierserver.machine import read_facts
 from tierserver.messages import TierFacts
 
 CATALOGS = Path(__file__).parents[2] / "catalogs"
