@@ -138,14 +138,14 @@ class Trials:
         self._trials = 0
         self._started = model_interface._trial_answer
 
-    def ask(self, model: Path, encoded: bytes, file: Path) -> dict[str, object]:
+    def ask(self, model: Path, encoded: bytes, file: Path, output: str | None) -> dict[str, object]:
         """As `model_interface._trial_answer`; a process that gave no answer is one that the model brought down."""
         self._trials += 1
         if self._trials % _STARTED_EVERY == 0:
             self.ended["started as the product does"] += 1
-            return self._started(model, encoded, file)
+            return self._started(model, encoded, file, output)
         file.write_bytes(encoded)
-        outcome, code = forked(lambda: attempt(str(model), str(file)))
+        outcome, code = forked(lambda: attempt(str(model), str(file), output))
         if outcome is None:
             self.ended["no answer in time" if code == -signal.SIGPROF else f"brought down (exit {code})"] += 1
             raise SubjectError("brings ONNX Runtime down")
