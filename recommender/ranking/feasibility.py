@@ -662,10 +662,10 @@ def _next_step(judged: Judgement, *, counted: bool, proven: int = 0, all_count: 
 def _latency_bounds(judged: Judgement, step: _NextStep) -> list[Sequence[float | None]]:
     """Return the bounds of all candidates for each budget of latency."""
     table, share = judged.table, judged.family.share
-    levels = [with_share(step.level, share * own) for own in table.error_share]
 
     def bounds(percentile: float) -> Sequence[float | None]:
         bounded = table.latency(percentile).bounded
+        levels = [with_share(step.level, share * own) for own in table.error_share]
         return [upper_bound(own, level, tests=step.tests) for own, level in zip(bounded, levels, strict=True)]
 
     return [

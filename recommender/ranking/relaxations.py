@@ -210,9 +210,12 @@ class _Limit:
         """Return how far an estimate or a bound is beyond the limit."""
         return self.value - value if self.field == "min_accuracy_pct" else value - self.value
 
-    def keeps(self, value: float | None) -> bool:
-        """Return whether an estimate or a bound is within the limit, but for rounding; one that is unknown is not."""
-        return value is not None and self.beyond(value) <= _ROUNDING * max(abs(self.value), 1e-6)
+    def kept(self, values: Sequence[float | None]) -> list[bool]:
+        """Return which estimates or bounds are within the limit, but for rounding; one that is unknown is not."""
+        limit, slack = self.value, _ROUNDING * max(abs(self.value), 1e-6)
+        if self.field == "min_accuracy_pct":
+            return [value is not None and limit - value <= slack for value in values]
+        return [value is not None and value - limit <= slack for value in values]
 
 
 def _limits(budgets: Budgets) -> Iterator[_Limit]:
@@ -240,12 +243,12 @@ class _Standing:
     @cached_property
     def kept(self) -> Sequence[Sequence[bool]]:
         """For each limit and row, whether the evidence shows that the budget holds."""
-        return [list(map(limit.keeps, bounds)) for limit, bounds in zip(self.limits, self.bounds, strict=True)]
+        return [limit.kept(bounds) for limit, bounds in zip(self.limits, self.bounds, strict=True)]
 
     @cached_property
     def within(self) -> Sequence[Sequence[bool]]:
         """For each limit and row, whether the estimate keeps the budget."""
-        return [list(map(limit.keeps, values)) for limit, values in zip(self.limits, self.estimates, strict=True)]
+        return [limit.kept(values) for limit, values in zip(self.limits, self.estimates, strict=True)]
 
 
 @dataclass(frozen=True)
