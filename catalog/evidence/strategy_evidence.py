@@ -30,6 +30,8 @@ from catalog.statistics.input_draw import SampleDesign
 from catalog.statistics.samples import Samples
 from catalog.units import Setting, setting_of
 
+# What an environment of rows from elsewhere has for a launcher.
+ROWS_LAUNCHER = "imported"
 # CPU of the window between warm-up and last sample, over the rounds that recorded it and their inferences alone.
 _USE = f"""
 WITH counted AS (
@@ -193,6 +195,11 @@ class EnvironmentEvidence(EnvironmentRecord, Creation):
     def imported_from(self) -> str | None:
         """Return the name of the file that brought it; None for what was measured here."""
         return None if self.origin is None else self.origin.name
+
+    @property
+    def of_rows(self) -> bool:
+        """Whether rows from elsewhere brought it, so that no fill can measure more of it."""
+        return self.launcher == ROWS_LAUNCHER
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from sqlmodel import Session
 from catalog.errors import ExchangeError
 from catalog.evidence.allowed import utc_text, with_marks
 from catalog.evidence.records import PoolInputRecord, PoolRecord
-from catalog.evidence.strategy_evidence import targets_of_subject
+from catalog.evidence.strategy_evidence import ROWS_LAUNCHER, targets_of_subject
 from catalog.evidence.tables import (
     HERE,
     Accuracy,
@@ -64,7 +64,6 @@ from catalog.exchange.document import (
     ordered_strategies,
 )
 from catalog.exchange.rows import ARTIFACT_COUNTS, ROUNDING, artifact_counts
-from catalog.exchange.rows_to_document import LAUNCHER
 from catalog.exchange.serialization import ids_name, pack_bits, pool_digest, problems_of
 from catalog.exchange.spellings import PART_NAMES, REQUIRED, Kind, default_passes
 from catalog.keys import canonical_json
@@ -362,7 +361,7 @@ def rows_csv(document: Document, kind: Kind) -> str:
 def _place(environment: EnvironmentEntry) -> str:
     """Return a short name: that of a foreign environment, else the start of the key."""
     # `foreign_document` keeps the name of a foreign environment as its host.
-    return environment.host if environment.launcher == LAUNCHER else environment.key.rpartition(":")[2][:16]
+    return environment.host if environment.launcher == ROWS_LAUNCHER else environment.key.rpartition(":")[2][:16]
 
 
 def _latencies(document: Document, names: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -409,7 +408,7 @@ def _import_moments(document: Document) -> dict[str, set[str]]:
     moments = {
         environment.key: files | {environment.created_at}
         for environment in document.environments
-        if environment.launcher == LAUNCHER
+        if environment.launcher == ROWS_LAUNCHER
     }
     for strategy in document.strategies:
         if strategy.environment in moments:

@@ -19,6 +19,7 @@ from catalog.artifact_details import GRAPH_DETAIL as GRAPH
 from catalog.artifact_details import GraphSize
 from catalog.errors import ExchangeError
 from catalog.evidence.records import MeasurementRecord, SampleRecord
+from catalog.evidence.strategy_evidence import ROWS_LAUNCHER
 from catalog.exchange.document import (
     AccuracyEntry,
     ArtifactEntry,
@@ -86,7 +87,6 @@ def _record(strategy: StrategyName, number: int, rows: RoundRows) -> Measurement
     )
 
 
-LAUNCHER = "imported"
 _UNKNOWN = "unknown"
 _TASKS = {"top1": "classification", "miou": "segmentation", "agreement": "any"}
 
@@ -307,7 +307,7 @@ class _DocumentBuilder:
     def _environment(self, name: str) -> EnvironmentEntry:
         return EnvironmentEntry(
             key=environment_key(name),
-            launcher=LAUNCHER,
+            launcher=ROWS_LAUNCHER,
             scale="1",
             host=name,
             cpu_model=_UNKNOWN,

@@ -136,14 +136,11 @@ def _age_out(subject_evidence: SubjectEvidence, on: date) -> AgeOut:
     )
 
 
-# What an environment of rows has for a launcher; rows hold no time, so that theirs is the import's.
-_OF_ROWS = "imported"
-
-
 def _words(subject_evidence: SubjectEvidence, on: date) -> str:
     if subject_evidence.first_measured_at is None:
         return "nothing measured yet"
-    if subject_evidence.environment.launcher == _OF_ROWS:
+    # Rows hold no time, so that theirs is the import's.
+    if subject_evidence.environment.of_rows:
         imported = _ago(_days(subject_evidence.last_measured_at, on))
         return f"imported {imported}; when it was measured is not known"
     oldest, newest = _days(subject_evidence.first_measured_at, on), _days(subject_evidence.last_measured_at, on)

@@ -128,6 +128,9 @@ class Planner:
         # Further rounds bring further inputs only where each draws its own.
         if candidate.design is not None and refusal is not None:
             return self._rounds(candidate, refusal.rounds_needed, f"would bound {percentile_name(percentile)}")
+        if self._environment.of_rows:
+            lower = f"ask for a lower percentile than {percentile_name(percentile)}"
+            return ToDo(f"Import rows of {inputs_needed} or more inputs, or {lower}")
         return ToDo(
             f"Set `experiment.inputs` to {inputs_needed} or more and run `{FILL_COMMAND}`{self._where}, "
             f"or ask for a lower percentile than {percentile_name(percentile)}"
@@ -244,6 +247,9 @@ class Planner:
         # A drop lacks identity's accuracy; any placement of it will do.
         references = [other for other in self._strategies if not other.changed]
         unjudged = references[0] if gap.gap is Gap.DROP_MISSING and references else candidate
+        if self._environment.of_rows:
+            column = " with the column `items`" if gap.gap is Gap.ITEMS_MISSING else ""
+            return ToDo(f"Importing the accuracy of {unjudged.operator}{column} would say how sure that is")
         command = self._command(only=[self._id(unjudged)])
         return ToDo(f"Measuring the accuracy of {unjudged.operator} would say how sure that is: `{command}`", command)
 
@@ -254,6 +260,8 @@ class Planner:
         return _of_rounds.get(candidate, key, lambda: self._measured(candidate, rounds, round_s, effect))
 
     def _measured(self, candidate: Candidate, rounds: int, round_s: float | None, effect: str) -> ToDo:
+        if self._environment.of_rows:
+            return ToDo(f"Rows of {rounds} rounds in all (column `round`) {effect}")
         command = self._command(rounds=rounds, only=[self._id(candidate)])
         seconds = None if round_s is None else round_s * (rounds - candidate.rounds)
         words = f"{{time}} of measuring{self._where} {effect}: `{{command}}`"

@@ -111,7 +111,7 @@ function numbers(best, answer) {
     shown.push(["all budgets hold", howSure(best.status, best.probability), joint]);
   }
   if (latency.predicted) shown.push(["latency known from", "a prediction", latency.predicted_from?.in_words ?? ""]);
-  shown.push(["evidence", `${latency.rounds} rounds × ${latency.inputs} inputs`, accuracy ? `${accuracy.items} validation items` : ""]);
+  shown.push(["evidence", `${latency.rounds} rounds × ${latency.inputs} inputs`, accuracy?.items ? `${accuracy.items} validation items` : ""]);
   shown.push(["size · sent per request", `${bytes(best.size_bytes)} · ${bytes(best.sent_bytes)}`, ""]);
   return html("dl", { class: "numbers" }, ...shown.map(([name, value, more]) =>
     html("div", {}, html("dt", {}, name), html("dd", {}, value, more ? html("small", {}, more) : null))));

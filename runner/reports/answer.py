@@ -317,7 +317,8 @@ def _facts(best: RecommendationOut, budgets: BudgetsOut) -> Iterator[str]:
         yield f"the next start keeps its {name} below {duration(best.next_start_high_s)}, at 95 %"
     if accuracy is not None:
         drop = "" if accuracy.drop_pp is None else f", drop {accuracy.drop_pp:.2f} pp"
-        yield f"{accuracy.metric} {accuracy.accuracy_pct:.2f} %{drop} ({counted(accuracy.items, 'item')})"
+        items = counted(accuracy.items, "item") if accuracy.items else "of an unknown number of items"
+        yield f"{accuracy.metric} {accuracy.accuracy_pct:.2f} %{drop} ({items})"
     if budgets.any_set and best.status == "proven":
         yield f"all budgets hold with joint confidence {confidence(best.joint_confidence)}"
     sent = "" if best.sent_bytes is None else f", sends {size(round(best.sent_bytes))} per inference"

@@ -1,5 +1,6 @@
 """What to measure: a command that works, with the time that it takes."""
 
+import re
 import shlex
 from typing import Any
 
@@ -86,6 +87,15 @@ def test_what_was_imported_is_measured_where_it_came_from(client: Any, writer: A
     assert "on the machine that this evidence comes from" in to_do["words"]
 
 
+def test_rows_from_elsewhere_are_added_to_by_rows(client: Any, writer: Any) -> None:
+    """A fill measures nothing for rows of another study; its command was advised."""
+    noisy(writer, 0.09, 0.1, 0.11, launcher="imported")
+    let_be_imported(writer)
+    to_do = ask(client, max_latency_s=0.112)["to_do"]
+    assert to_do["command"] is None
+    assert re.fullmatch(r"Rows of \d+ rounds in all \(column `round`\) should make sure", to_do["words"])
+
+
 def test_a_question_of_other_links_names_the_rounds_of_the_strategy(client: Any, writer: Any) -> None:
     """Not the question: what it says of the links is predicted, whatever is measured."""
     noisy(writer, 0.09, 0.1, 0.11)
@@ -124,10 +134,17 @@ def test_what_was_not_measured_and_could_change_the_answer_is_named(client: Any,
 
 
 def test_more_inputs_of_what_was_imported_are_measured_where_it_came_from(client: Any, writer: Any) -> None:
+    noisy(writer, 0.1, 0.1, 0.1)
+    let_be_imported(writer)
+    words = ask(client, max_latency_s=0.2, latency_percentile=99)["to_do"]["words"]
+    assert words.startswith("Set `experiment.inputs` to 299 or more and run `runner fill-catalog` on the machine that")
+
+
+def test_more_inputs_of_rows_from_elsewhere_are_imported(client: Any, writer: Any) -> None:
     noisy(writer, 0.1, 0.1, 0.1, launcher="imported")
     let_be_imported(writer)
     answer = ask(client, max_latency_s=0.2, latency_percentile=99)
     words = answer["to_do"]["words"]
-    assert words.startswith("Set `experiment.inputs` to 299 or more and run `runner fill-catalog` on the machine that")
+    assert words == "Import rows of 299 or more inputs, or ask for a lower percentile than p99"
     # Rows hold no time: what is known is when they came.
     assert answer["age"]["words"].startswith("imported ") and "not known" in answer["age"]["words"]

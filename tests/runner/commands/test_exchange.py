@@ -95,3 +95,23 @@ def test_a_file_that_is_not_there_is_named_with_those_that_are(claimed: Command)
     done = claimed("forget", "other.json")
     assert done.code == 1
     assert "no imported file 'other.json'; there are: id 1: piece.json" in done.said
+
+
+def test_an_accuracy_of_rows_without_items_is_not_measured_by_a_fill(command: Command, tmp_path: Path) -> None:
+    rows = [f"net,{name},edge,{item},{seconds}" for name, seconds in (("Identity", 2), ("QE", 1)) for item in range(9)]
+    (tmp_path / "raw.csv").write_text("\n".join(["model,operator,tier,image,latency (s)", *rows]) + "\n")
+    (tmp_path / "accuracies.csv").write_text("model,operator,top1\nnet,Identity,90\nnet,QE,89.5\n")
+    assert command("import", "raw.csv", "accuracies.csv").code == 0
+    answer = command("recommend", "net", "--max-drop", "1")
+    said = " ".join(answer.out.replace("│", " ").split())
+    assert "Importing the accuracy of quantized_early_exit with the column `items` would say how sure that is" in said
+    assert "drop 0.50 pp (of an unknown number of items)" in said
+    assert "fill-catalog" not in answer.out
+
+
+def test_an_option_that_says_nothing_is_refused(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "raw.csv").write_text("model,operator,tier,image,T\nnet,identity,edge,a,5\n")
+    assert command("import", "raw.csv", "--set", "unit").code == 2
+    refused = command("import", "raw.csv", "--column", "latensy_s=T")
+    assert refused.code == 1 and "--column latensy_s=T: no column" in refused.said
+    assert command("import", "raw.csv", "--column", "latency_ms=T").code == 0
