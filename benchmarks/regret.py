@@ -27,6 +27,7 @@ from scipy import stats
 
 from benchmarks.regret_rules import RULES, Rule, knowing, knowing_truths
 from benchmarks.regret_studies import (
+    ASKED_ROUNDS,
     GAIN,
     IDENTITY_HIT,
     MAX_DROPS_PP,
@@ -45,6 +46,7 @@ from catalog.evidence.database import open_database
 from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.strategy_evidence import StrategyEvidence
 from recommender.ranking import Budgets, Status, estimate, recommend
+from recommender.ranking.prospects import table_of
 
 REPOSITORY = Path(__file__).parents[1]
 FIGURE = REPOSITORY / "docs/calibration.svg"
@@ -231,6 +233,29 @@ def print_rules(name: str, studies: Sequence[Study]) -> None:
     sys.stdout.flush()
 
 
+def outside(studies: Sequence[Study], share: float) -> float:
+    """Return how often the judging rounds lie outside this share of the posterior, with their own error added.
+
+    Two rounds vary by half of the variance of one, where the three asked ones vary by a third.
+    """
+    counted = []
+    for study in studies:
+        columns = table_of(study.candidates).latency(PERCENTILE)
+        for own, truth in zip(columns.posterior, study.truths, strict=True):
+            assert own is not None
+            error = (math.log(truth.latency_s) - own.value) / (own.standard_error * math.sqrt(1 + ASKED_ROUNDS / 2))
+            counted.append(abs(2 * stats.t.cdf(error, own.df) - 1) > share)
+    return float(np.mean(counted))
+
+
+def print_errors(by_subject: Mapping[str, Sequence[Study]]) -> None:
+    """Print whether the judging rounds differ from the asked ones by as much as the posteriors say."""
+    print("\nJudging rounds outside the posterior of the asked ones, the judges' own error added\n")
+    print("| subject | outside 50 % | outside 90 % |\n|---|--:|--:|")
+    for name, studies in by_subject.items():
+        print(f"| {name} | {outside(studies, 0.5):.0%} | {outside(studies, 0.9):.0%} |")
+
+
 def harsh(studies: int, *, seed: int) -> tuple[int, int]:
     """Count the studies in which anything is said to be proven, where nothing keeps the budget."""
     drawn = list(harsh_studies(studies, seed=seed))
@@ -391,6 +416,7 @@ def main() -> None:
         print_row("whole pools", outcomes_of(list(pool_studies(pools, options.studies, seed=1))))
         for seed, (name, spread) in enumerate(SPREADS.items(), start=2):
             print_row(f"simulated: {name}", outcomes_of(list(simulated_studies(spread, options.studies, seed=seed))))
+        print_errors(by_subject)
         print_rules("measured", studies)
         print_rules("whole pools", list(pool_studies(pools, options.studies, seed=1)))
         wrong, count = harsh(4 * options.studies, seed=9)
