@@ -55,7 +55,7 @@ def make_pass(name: str, options: Mapping[str, object], *, host: Host | None = N
 _REVISIONS: Mapping[str, Mapping[str, int]] = {
     "states": {"static_ptq": 1, "early_exit": 1, "partition": 1},
     "normalized": {"partition": 1},
-    "converted": {"static_ptq": 1},
+    "prepared": {"static_ptq": 1},
 }
 # What a cut before them parts, that ONNX Runtime computes as one.
 _NORMALIZATIONS = frozenset({"LayerNormalization", "SimplifiedLayerNormalization", "SkipLayerNormalization"})
@@ -104,7 +104,9 @@ def _kinds(model: Path, _sha256: str) -> frozenset[str]:
     kinds = {
         "states": bool(find_states(file.graph)),
         "normalized": any(node.op_type in _NORMALIZATIONS for node in nodes),
-        "converted": opset < _OLD_OPSET or bool(header.functions or file.graph.sparse_initializer),
+        "prepared": opset < _OLD_OPSET
+        or bool(header.functions or file.graph.sparse_initializer)
+        or any(attribute.type == onnx.AttributeProto.GRAPH for node in nodes for attribute in node.attribute),
     }
     return frozenset(kind for kind, is_such in kinds.items() if is_such)
 

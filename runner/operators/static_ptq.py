@@ -17,6 +17,7 @@ from runner.operators.quantizers.preparation import (
     NextPart,
     PreparedModel,
     prepare,
+    restore_order,
     restore_outputs,
 )
 from runner.operators.quantizers.ranges import float_nodes, name_nodes, unusable_scale
@@ -105,6 +106,7 @@ class StaticPtq:
             feeds = _first(prepared, context) if feeds is None else NextPart(parts[index - 1], feeds)
             result, left = self._quantize(prepared, feeds, settings, context)
             restore_outputs(result, part)
+            restore_order(result)
             results.append(result)
             quantized = read_model(result)
             details.append(self._details(prepared, quantized, left))

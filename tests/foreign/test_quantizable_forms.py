@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from catalog.artifact_details import output_distance
+from runner.artifacts.calibration import read_calibration
 from runner.graph.analysis import analyse
 from runner.operators import static_ptq
 from runner.operators.base import PassRefusal
@@ -268,3 +269,21 @@ def test_what_can_be_quantized_is_what_the_library_registers() -> None:
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
     assert {*QDQRegistry, *QLinearOpsRegistry} == QUANTIZABLE
+
+
+def test_nodes_stay_sorted_by_what_bodies_capture(tmp_path: Path) -> None:
+    network = Network()
+    source, is_doubled = network.input("x", [1, 16]), network.input("is_doubled", [1], TensorProto.BOOL)
+    inner = network.add("MatMul", source, network.normal(16, 16))
+    row = helper.make_tensor_value_info("row", TensorProto.FLOAT, [1, 16])
+    bodies = {
+        f"{name}_branch": helper.make_graph([helper.make_node("Add", [inner, other], ["row"])], name, [], [row])
+        for name, other in (("then", inner), ("else", source))
+    }
+    network.add("MatMul", network.add("If", is_doubled, **bodies), network.normal(16, 4), out="y")
+    network.output("y", [1, 4])
+    model = network.save(tmp_path / "body.onnx")
+    np.savez(tmp_path / "data.npz", x=np.ones((8, 16), np.float32), is_doubled=np.array([True]))
+    folder, _ = applied("static_ptq", model, read_calibration(tmp_path / "data.npz", model))
+    feed = {"x": np.ones((1, 16), np.float32), "is_doubled": np.array([False])}
+    assert relative_error(outputs(model, feed)["y"], outputs(folder / "model.onnx", feed)["y"]) < 0.1

@@ -20,7 +20,7 @@ from onnx import inliner
 
 from runner.graph.model_file import ModelFile, complete_model, read_model, tensors_in
 from runner.graph.rewriting import whole
-from runner.graph.runtime import brief
+from runner.graph.runtime import brief, sort_nodes
 from runner.graph.shapes import TensorType
 from runner.graph.structure import Structure, read_structure
 from runner.graph.writing import write_part
@@ -169,6 +169,16 @@ def restore_outputs(quantized: Path, model: Path) -> None:
     del made.graph.output[:]
     made.graph.output.extend(order)
     onnx.save(made, quantized)
+
+
+def restore_order(quantized: Path) -> None:
+    """Sort the nodes of a quantized file with bodies: the tools sort them without looking at what bodies capture."""
+    nodes = read_model(quantized).graph.node
+    if not any(attribute.type == onnx.AttributeProto.GRAPH for node in nodes for attribute in node.attribute):
+        return
+    made = onnx.load(quantized, load_external_data=False)
+    if sort_nodes(made.graph) is not None:
+        onnx.save(made, quantized)
 
 
 def _without_peculiarities(graph: onnx.GraphProto) -> None:
