@@ -2,8 +2,10 @@
 
 Replays stored evidence: a round of a race is every third input, by size, of a stored round. The second and the third
 part of the stored rounds stand for later rounds, so that rounds beyond those that were measured are other inputs in the
-same starts. Compared with the full fill over the grid of `benchmarks.regret`: the choice, the status, samples and time.
+same starts. Compared with the full fill over the grid of `benchmarks.regret`: the choice, the status, samples and time;
+and with it what another full fill would say, whose rounds are drawn from the stored ones.
 
+Then fills simulated strategies twice, and races them (`--studies`): how two fills differ by themselves.
 Then simulates races and extended plans, whose truth is known (`benchmarks.simulated_races`).
 Evidence: `runner import catalogs/embedded-evidence.json.gz -d EVIDENCE.db`.
 """
@@ -23,12 +25,22 @@ from numpy.typing import NDArray
 
 from benchmarks.race_run import FIRST_LOOK, RaceRun, run_race
 from benchmarks.regret import subjects_of
-from benchmarks.regret_studies import LATENCY_FACTORS, MAX_DROPS_PP, PERCENTILE, question
-from benchmarks.simulated_races import extended, simulated
+from benchmarks.regret_studies import (
+    LATENCY_FACTORS,
+    MAX_DROPS_PP,
+    PERCENTILE,
+    SPREADS,
+    Study,
+    question,
+    questions,
+    simulated_studies,
+)
+from benchmarks.simulated_races import extended, race_of, simulated
 from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.statistics.feasibility import LEAVING_LOOKS, LOOKS, look_of
 from recommender.evidence.loading import AccuracyBounds, candidate_of
 from recommender.ranking import Budgets, Candidate, LatencyBudget, RankedAnswer, Status, estimate, recommend
+from recommender.ranking.candidates import on_rounds
 from recommender.ranking.prospects import objective_loss, risk
 from recommender.ranking.racing import RaceQuestion, RaceState
 
@@ -38,6 +50,8 @@ PARTS = 3
 # Without a race, of every strategy: the declared plan, half of what is stored, and all of it. Even the last one answers
 # in another way than the full fill, because its rounds are a third as long: no race can be expected to come closer.
 FIXED_ROUNDS = (FIRST_LOOK, 8, 15)
+# Further full fills that the full fill is compared with: five rounds drawn anew differ much from one draw to the next.
+_FILLS_AGAIN = 12
 # The declared targets of catalogs/embedded.yaml.
 TARGETS = (
     RaceQuestion("interactive", Budgets((LatencyBudget(90, 0.1),), max_accuracy_drop_pp=1.0)),
@@ -124,12 +138,36 @@ class Replay:
         """Return what all stored rounds of a strategy took."""
         return sum(_span_s(one_round.started_at, one_round.finished_at) for one_round in self.rows[place].rounds)
 
+    def filled_again(self, seed: int) -> list[Candidate]:
+        """Return the strategies as another full fill may know them: its rounds are drawn from those that are stored."""
+        stored = sorted({one_round.round for row in self.rows for one_round in row.rounds})
+        # All strategies share the rounds, as they share what moves these.
+        drawn = np.random.default_rng(seed).choice(stored, len(stored)).tolist()
+        return [candidate_of(_with_rounds(row, drawn), self._bounds) for row in self.rows]
+
     def race(self) -> RaceRun:
         """Race the strategies."""
         usual = [self.seconds(place, 1) for place in range(len(self.rows))]
         return run_race(
             self.measured, len(self.rows), TARGETS, most=len(self.sources), seconds=lambda place: usual[place]
         )
+
+
+def _with_rounds(row: StrategyEvidence, numbers: Sequence[int]) -> StrategyEvidence:
+    """Return a strategy with these of its rounds, numbered anew, some of them several times."""
+    chosen = [np.flatnonzero(row.round == number) for number in numbers]
+    places = np.concatenate(chosen)
+    stored = {one_round.round: one_round for one_round in row.rounds}
+    return replace(
+        row,
+        latency_s=row.latency_s[places],
+        round=np.repeat(np.arange(1, len(numbers) + 1), [own.size for own in chosen]),
+        input_index=row.input_index[places],
+        repetition=row.repetition[places],
+        design=None if row.design is None else row.design.of(places),
+        sent_bytes_by_link={link: sent[places] for link, sent in row.sent_bytes_by_link.items()},
+        rounds=tuple(replace(stored[number], round=at) for at, number in enumerate(numbers, 1)),
+    )
 
 
 def _span_s(started: str, finished: str) -> float:
@@ -169,24 +207,68 @@ def loss_of(answer: RankedAnswer, candidate: Candidate) -> float:
     return objective_loss(miss.estimate, answer.budgets.objective) + risk(miss.probability, answer.budgets)
 
 
-def compared(replay: Replay, run: RaceRun) -> Counter[str]:
-    """Ask the grid of questions of both, and count in how many they differ."""
-    fastest_s = min(estimate(candidate, PERCENTILE).percentile_s for candidate in replay.full)
+def compared(whole: Sequence[Candidate], candidates: Sequence[Candidate]) -> Counter[str]:
+    """Ask the grid of questions of a full fill and of a race, and count in how many they differ."""
+    fastest_s = min(estimate(candidate, PERCENTILE).percentile_s for candidate in whole)
     counts: Counter[str] = Counter()
     for factor in LATENCY_FACTORS:
         for drop_pp in MAX_DROPS_PP:
             budgets = question(fastest_s * factor, drop_pp)
-            full, raced = (recommend(members, budgets, relax=False) for members in (replay.full, run.candidates))
-            mine, theirs = chosen_place(raced, run.candidates), chosen_place(full, replay.full)
-            excess = loss_of(full, replay.full[mine]) - loss_of(full, replay.full[theirs])
+            full, raced = (recommend(members, budgets, relax=False) for members in (whole, candidates))
+            mine, theirs = chosen_place(raced, candidates), chosen_place(full, whole)
+            excess = loss_of(full, whole[mine]) - loss_of(full, whole[theirs])
             apart = words_apart(full, raced)
             counts["questions"] += 1
             counts["same choice"] += mine == theirs
             counts["same choice or within 5 %"] += excess <= math.log(1.05)
             counts["another word"] += apart > 0
             counts["more than a word apart"] += apart > 1
-            counts["proven contradicted"] += _contradicted(raced, full, replay.full[mine])
+            counts["proven contradicted"] += _contradicted(raced, full, whole[mine])
             counts[f"words: {word(full)} -> {word(raced)}"] += 1
+    return counts
+
+
+# As many rounds of ten as give the samples of a full fill, five rounds of thirty.
+_WHOLE_ROUNDS = 15
+
+
+def simulated_fills(studies: int) -> None:
+    """Print how two full fills of the same strategies, and a race, differ from each other and from the truth.
+
+    Both fills draw rounds of their own and are as long. The race uses rounds of the first one.
+    """
+    columns = ("same choice", "… or within 5 %", "another word", "far", "contradicted", "within 5 % of the best")
+    print(f"\n| {studies} studies of each kind | {' | '.join(columns)} |\n|---|" + "--:|" * len(columns))
+    pairs = {"another full fill": Counter[str](), "a race": Counter[str]()}
+    for seed, spread in enumerate(SPREADS.values(), start=201):
+        for study in simulated_studies(spread, studies, seed=seed, rounds=2 * _WHOLE_ROUNDS):
+            numbers = range(1, _WHOLE_ROUNDS + 1), range(_WHOLE_ROUNDS + 1, 2 * _WHOLE_ROUNDS + 1)
+            one, other = ([on_rounds(member, own) for member in study.candidates] for own in numbers)
+            raced = race_of(study, _targets_near(one), most=_WHOLE_ROUNDS).candidates
+            for counts, members in zip(pairs.values(), (other, raced), strict=True):
+                counts += compared(one, members)
+                counts += judged(study, members)
+    for name, counts in pairs.items():
+        print_counts(name, counts, last=counts["good"] / counts["feasible"])
+
+
+def _targets_near(candidates: Sequence[Candidate]) -> list[RaceQuestion]:
+    """Return two targets as far from the fastest as those that are declared of the stored evidence."""
+    fastest_s = min(estimate(candidate, PERCENTILE).percentile_s for candidate in candidates)
+    limits = (("interactive", 1.5, 1.0), ("batch", 10.0, 0.5))
+    return [RaceQuestion(name, question(fastest_s * factor, drop_pp)) for name, factor, drop_pp in limits]
+
+
+def judged(study: Study, candidates: Sequence[Candidate]) -> Counter[str]:
+    """Count in how many questions of the grid the choice keeps the budgets and is as fast as the best, within 5 %."""
+    counts: Counter[str] = Counter()
+    for budgets in questions(study):
+        keeping = [truth.latency_s for truth in study.truths if truth.holds(budgets)]
+        if keeping:
+            answer = recommend(candidates, budgets, relax=False)
+            truth = study.truths[chosen_place(answer, candidates)]
+            counts["feasible"] += 1
+            counts["good"] += truth.holds(budgets) and truth.latency_s <= 1.05 * min(keeping)
     return counts
 
 
@@ -203,6 +285,7 @@ def replayed(database: str, races: int, *, verbose: bool) -> None:
     print(f"| subject | {' | '.join(columns)} |\n|---|" + "--:|" * len(columns))
     total: Counter[str] = Counter()
     spent: Counter[str] = Counter()
+    again: Counter[str] = Counter()
     fixed_counts = {rounds: Counter[str]() for rounds in FIXED_ROUNDS}
     fixed_costs = {rounds: Counter[str]() for rounds in FIXED_ROUNDS}
     for subject, rows in subjects_of(database).items():
@@ -211,17 +294,21 @@ def replayed(database: str, races: int, *, verbose: bool) -> None:
         for seed in range(races):
             replay = Replay(rows, seed)
             run = replay.race()
-            counts += compared(replay, run)
+            counts += compared(replay.full, run.candidates)
             costs += cost(replay, run)
+            # The draws are the same whatever the race's rounds are.
+            for draw in range(_FILLS_AGAIN if seed == 0 else 0):
+                again += compared(replay.full, replay.filled_again(draw))
             for rounds in FIXED_ROUNDS:
                 fill = fixed(replay, rounds)
-                fixed_counts[rounds] += compared(replay, fill)
+                fixed_counts[rounds] += compared(replay.full, fill.candidates)
                 fixed_costs[rounds] += cost(replay, fill)
             if verbose:
                 print_run(run)
         _print_replays(subject, counts, costs)
         total, spent = total + counts, spent + costs
     _print_replays("all", total, spent)
+    print_counts("all, another full fill of the stored rounds", again, 1.0, 1.0, 1.0)
     for rounds in FIXED_ROUNDS:
         _print_replays(f"all, without a race: {rounds} rounds of each", fixed_counts[rounds], fixed_costs[rounds])
     for name, count in sorted(total.items()):
@@ -247,10 +334,15 @@ def cost(replay: Replay, run: RaceRun) -> Counter[str]:
 
 def _print_replays(subject: str, counts: Mapping[str, int], costs: Mapping[str, int]) -> None:
     shares = [costs[name] / costs[f"full {name}"] for name in ("rounds", "samples", "ms")]
-    names = ("same choice", "same choice or within 5 %", "another word", "more than a word apart")
-    shares += [counts[name] / counts["questions"] for name in names]
-    cells = " | ".join(f"{share:.1%}" for share in shares)
-    print(f"| {subject} | {cells} | {counts['proven contradicted']} |", flush=True)
+    print_counts(subject, counts, *shares)
+
+
+def print_counts(name: str, counts: Mapping[str, int], *shares: float, last: float | None = None) -> None:
+    """Print one line: some shares, in how many of the questions two answers agree, and a last share."""
+    differing = ("same choice", "same choice or within 5 %", "another word", "more than a word apart")
+    cells = [f"{share:.1%}" for share in (*shares, *(counts[kind] / counts["questions"] for kind in differing))]
+    cells += [str(counts["proven contradicted"]), *([] if last is None else [f"{last:.1%}"])]
+    print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 def fixed(replay: Replay, rounds: int) -> RaceRun:
@@ -339,6 +431,7 @@ def main() -> None:
     parser.add_argument("database", help="with evidence whose rounds drew their inputs")
     parser.add_argument("--replays", type=int, default=5, help="of each subject")
     parser.add_argument("--races", type=int, default=200, help="simulated ones, of each kind")
+    parser.add_argument("--studies", type=int, default=20, help="simulated ones that are filled twice, of each kind")
     parser.add_argument("--most", type=int, default=12, help="rounds of a strategy in simulation")
     parser.add_argument("--verbose", action="store_true", help="print every replayed race, look by look")
     parser.add_argument(
@@ -351,6 +444,8 @@ def main() -> None:
     started = time.process_time()
     if options.replays:
         replayed(options.database, options.replays, verbose=options.verbose)
+    if options.studies:
+        simulated_fills(options.studies)
     if options.races:
         simulated(options.races, most=options.most)
         extended(options.races)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmarks.race_run import FIRST_LOOK, run_race
+from benchmarks.race_run import FIRST_LOOK, RaceRun, run_race
 from benchmarks.regret_studies import MAX_DROPS_PP, SPREADS, Study, harsh_studies, question, simulated_studies
 from catalog.statistics.feasibility import error_share, look_of
 from recommender.ranking import Budgets, Candidate, RankedAnswer, Status, recommend
@@ -36,8 +36,8 @@ class SimulatedRace:
     longest: int
 
 
-def simulated_race(study: Study, budgets: Budgets, *, most: int) -> SimulatedRace:
-    """Race a study whose truth is known; what is said at any look counts as said."""
+def race_of(study: Study, questions: Sequence[RaceQuestion], *, most: int) -> RaceRun:
+    """Race the strategies of a study, which has at least `most` rounds of each."""
     made: dict[tuple[int, int], Candidate] = {}
 
     def measured(place: int, count: int) -> Candidate:
@@ -49,7 +49,12 @@ def simulated_race(study: Study, budgets: Budgets, *, most: int) -> SimulatedRac
             )
         return made[place, count]
 
-    run = run_race(measured, len(study.candidates), [RaceQuestion("asked", budgets)], most=most)
+    return run_race(measured, len(study.candidates), questions, most=most)
+
+
+def simulated_race(study: Study, budgets: Budgets, *, most: int) -> SimulatedRace:
+    """Race a study whose truth is known; what is said at any look counts as said."""
+    run = race_of(study, [RaceQuestion("asked", budgets)], most=most)
     keeping = [truth.latency_s for truth in study.truths if truth.holds(budgets)]
     answers = [state.contests[0].answer for state in run.states]
     holds = {(part.operator, part.placement): truth for part, truth in zip(run.candidates, study.truths, strict=True)}
