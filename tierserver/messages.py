@@ -591,7 +591,7 @@ def _decode_scalar(hint: Any, where: str, value: Any) -> Any:
 
 
 # Raised whenever a message, a path of the control port, or the meaning of a sample changes.
-CONTROL_PROTOCOL = 1
+CONTROL_PROTOCOL = 2
 # In every request, so that no web page can make one, and in every answer, so that other servers are recognized.
 PROTOCOL_HEADER = "tierwise-control"
 HOLDER_HEADER = "tierwise-holder"

@@ -39,7 +39,8 @@ _DOUBLINGS = 3
 # Where every round draws its own inputs: three declared rounds grow to thirty at most.
 _ROUNDS_PER_LOOK = 3
 _LAST_LOOKS = 6
-_CONFIDENCE = 0.95
+# Of a question that names none. Not taken from `recommender.ranking`, whose import costs a fifth of `runner validate`.
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def assess(samples: Samples, experiment: ExperimentSpec, *, looks: Sequence[Look
     """
     assert experiment.precision is not None
     # A fixed seed, so that the same evidence always leads to the same next look.
-    (interval,) = percentile_intervals(samples, [experiment.percentile], confidence_level=_CONFIDENCE, rng=1)
+    (interval,) = percentile_intervals(samples, [experiment.percentile], confidence_level=CONFIDENCE, rng=1)
     half_width = None if interval.high_s is None else interval.high_s / interval.estimate_s - 1
     target = experiment.precision
     open_looks = [look for look in looks if not set(look.rounds) <= set(done)]
@@ -124,11 +125,8 @@ def _inputs_alone(interval: PercentileInterval) -> float:
     """Return the half width that any number of rounds would leave: only more inputs can narrow it."""
     if interval.estimate is None:
         return 0.0
-    return math.exp(replace(interval.estimate, variance_rounds=0.0).margin(_CONFIDENCE)) - 1
+    return math.exp(replace(interval.estimate, variance_rounds=0.0).margin(CONFIDENCE)) - 1
 
-
-# Of a question that names none. Not taken from `recommender.ranking`, whose import costs a fifth of `runner validate`.
-CONFIDENCE = 0.95
 
 # The passes that leave every answer as it is, bit by bit, so that no item has to show it.
 _EXACT_PASSES = frozenset({"partition"})

@@ -25,7 +25,7 @@ from runner.launchers.base import Mount, TierLimits
 from runner.launchers.server_tier import ServerTier, TierServer, connect
 from tests.catalog_of_one import declare
 from tierserver.encoding import write_tensors
-from tierserver.messages import Digest, Load, Measure, PartSpec, Postprocess, Preprocess, StatsResult
+from tierserver.messages import CONTROL_PROTOCOL, Digest, Load, Measure, PartSpec, Postprocess, Preprocess, StatsResult
 
 LIMITS = TierLimits("mobile", 1.0, 256 << 20, 1)
 TOKEN = "a token-of-a-test".replace(" ", "-")
@@ -260,10 +260,14 @@ OTHER = json.dumps({"protocol": 99, "version": "9.9", "new": True}).encode()
         (
             OTHER,
             {"tierwise_control": "99"},
-            "runs tierserver 9.9 with control protocol 99, this runner speaks 1: install",
+            f"runs tierserver 9.9 with control protocol 99, this runner speaks {CONTROL_PROTOCOL}: install",
         ),
-        (b'{"protocol": 1}', {"tierwise_control": "1"}, "does not describe itself as a tier server does"),
-        (b"<html>", {"tierwise_control": "1"}, "broke off its answer"),
+        (
+            b'{"protocol": %d}' % CONTROL_PROTOCOL,
+            {"tierwise_control": str(CONTROL_PROTOCOL)},
+            "does not describe itself as a tier server does",
+        ),
+        (b"<html>", {"tierwise_control": str(CONTROL_PROTOCOL)}, "broke off its answer"),
         (b"<html>", {}, "is not a tier server: it answered 200; is it the control port"),
     ],
 )
