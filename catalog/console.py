@@ -1,7 +1,7 @@
 """The console of every command: it prints foreign text as it is, and nothing that a terminal would obey.
 
 Neither `[red]` nor `:fire:` in a text means anything here, so that no caller has to escape what it prints; words with
-a style are `rich.text.Text`. What may not reach a terminal is left out here and nowhere else (`catalog.printable`).
+a style are `rich.text.Text`. What may not reach a terminal is left out here and nowhere else (`catalog.foreign`).
 """
 
 import os
@@ -14,7 +14,7 @@ from rich.protocol import rich_cast
 from rich.segment import Segment
 from rich.text import Text
 
-from catalog.printable import UNPRINTABLE, printable, substitute
+from catalog.foreign import UNPRINTABLE, printable, substitute
 
 if TYPE_CHECKING:
     from rich.table import Table

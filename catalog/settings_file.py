@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from catalog.errors import SettingsFileError
-from catalog.regular_files import read_regular
+from catalog.foreign import read_regular
 
 logger = logging.getLogger(__name__)
 VARIABLE = "TIERWISE_SETTINGS"

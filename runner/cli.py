@@ -24,7 +24,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
 from catalog.errors import CatalogError
-from catalog.printable import printable
+from catalog.foreign import printable
 from recommender.errors import RecommenderError
 from runner.errors import RunnerError, explain, memory_advice
 

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from catalog.regular_files import open_regular, read_own
+from catalog.foreign import open_regular, read_own
 from runner.errors import RunnerError
 from runner.host import this_host
 

@@ -35,7 +35,7 @@ from catalog.declaration.schema import (
 )
 from catalog.declaration.sweeps import setting_problems, sweep_problems
 from catalog.errors import CatalogFileError, FileProblem
-from catalog.regular_files import read_regular
+from catalog.foreign import read_regular
 from catalog.units import counted
 
 Path_ = tuple[str | int, ...]

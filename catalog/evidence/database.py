@@ -28,7 +28,7 @@ from catalog.errors import (
     NotADatabaseError,
 )
 from catalog.evidence.queries import FileReader, Reader, json_or_text
-from catalog.regular_files import require_regular
+from catalog.foreign import require_regular
 
 if TYPE_CHECKING:
     from alembic.config import Config

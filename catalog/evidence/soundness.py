@@ -29,7 +29,7 @@ import pydantic
 from catalog.evidence.changes import CheckedRows, row_digests
 from catalog.evidence.database import Database, odd_text_allowed
 from catalog.evidence.queries import ConnectionReader
-from catalog.regular_files import read_own
+from catalog.foreign import read_own
 
 if TYPE_CHECKING:
     from sqlmodel import Session

@@ -64,9 +64,8 @@ from catalog.exchange.rows_to_document import (
     rows_digest,
 )
 from catalog.exchange.serialization import problems_of, read_document
+from catalog.foreign import open_regular, printable
 from catalog.keys import content_key
-from catalog.printable import printable
-from catalog.regular_files import open_regular
 from catalog.statistics.families import KNOWN_PASSES
 
 

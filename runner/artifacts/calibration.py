@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.regular_files import require_regular
+from catalog.foreign import require_regular
 from runner.artifacts.model_runs import ModelInputs
 from runner.errors import SubjectError
 from runner.graph.model_file import read_model

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from catalog.regular_files import read_regular
+from catalog.foreign import read_regular
 from runner.artifacts.store import CachedArtifact
 from runner.bundles.run import damaged
 from runner.errors import BundleError

@@ -10,7 +10,7 @@ from catalog.console import labelled, open_table
 from catalog.declaration import load_catalog
 from catalog.evidence.database import open_database
 from catalog.evidence.soundness import sound_database
-from catalog.printable import printable_json
+from catalog.foreign import printable_json
 from catalog.units import size
 from recommender.answer.wording import how_sure
 from recommender.schemas import RecommendRequest

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from catalog.console import Console, stdout_width
 from catalog.errors import UnitError
-from catalog.printable import printable, printable_json
+from catalog.foreign import printable, printable_json
 from catalog.settings_file import FileSettings
 from catalog.units import parse_percentile
 from runner.errors import RunnerError

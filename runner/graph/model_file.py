@@ -21,7 +21,7 @@ import onnx
 from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto, helper
 
-from catalog.regular_files import open_regular
+from catalog.foreign import open_regular
 from runner.errors import ModelFileError, OperatorError, memory_advice
 from runner.graph.runtime import settle_inputs, sort_nodes, unify_domains
 

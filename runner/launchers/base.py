@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from catalog.regular_files import open_regular
+from catalog.foreign import open_regular
 from runner.errors import LaunchError
 from runner.host import Host
 

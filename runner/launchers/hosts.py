@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from catalog.declaration import TestbedSpec, TierPlace
-from catalog.regular_files import read_regular
+from catalog.foreign import read_regular
 from runner.errors import ChangedFilesError, EngineUnavailableError, LaunchError
 from runner.host import Host, environment_host, host_of_server
 from runner.launchers.base import (

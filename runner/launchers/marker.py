@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from catalog.printable import printable
+from catalog.foreign import printable
 from catalog.units import duration
 from runner.errors import EngineUnavailableError, LaunchError, MachineBusyError, NameTakenError
 from runner.launchers.container import OWNER_LABEL

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalog.regular_files import own_directory, read_own
+from catalog.foreign import own_directory, read_own
 from runner.errors import LaunchError, memory_advice
 from runner.host import Host, this_host
 from runner.launchers.base import (

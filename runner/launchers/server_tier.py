@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from catalog.printable import printable
+from catalog.foreign import printable
 from runner.errors import ChangedFilesError, LaunchError
 from runner.launchers.base import EventCallback, Mount, TierLimits, readable
 from runner.launchers.channel import ControlChannel, Obituary

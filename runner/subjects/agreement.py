@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.regular_files import read_regular
+from catalog.foreign import read_regular
 from runner.errors import SubjectError
 from runner.subjects.dataset import OnItem, Truth, unwatched
 from runner.subjects.folders import choose

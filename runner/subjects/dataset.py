@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image
 
-from catalog.regular_files import read_regular
+from catalog.foreign import read_regular
 from runner.errors import SubjectError
 from runner.subjects.embedded.images import Bytes
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
-from catalog.regular_files import read_regular, require_regular
+from catalog.foreign import read_regular, require_regular
 from catalog.units import counted
 from runner.errors import SubjectError
 from runner.subjects.dataset import OnItem, Picture, Truth, unwatched, write_items

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.regular_files import read_regular, require_regular
+from catalog.foreign import read_regular, require_regular
 from runner.errors import SubjectError
 from runner.graph.states import token_input
 from runner.operators.base import listed

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.console import Console, labelled
-from catalog.printable import printable, printable_json
+from catalog.foreign import printable, printable_json
 
 OBEYED = {
     "a colour": "\x1b[31m",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.regular_files import open_regular, own_directory, read_own, read_regular
+from catalog.foreign import open_regular, own_directory, read_own, read_regular
 
 
 def bind_socket(path: Path) -> None:

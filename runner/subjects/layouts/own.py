@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from catalog.regular_files import read_regular, require_regular
+from catalog.foreign import read_regular, require_regular
 from runner.errors import SubjectError
 from runner.subjects.dataset import Truth
 from runner.subjects.folders import images_in, is_image_name
