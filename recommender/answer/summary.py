@@ -331,6 +331,9 @@ def _speed(best: Estimate, other: Estimate) -> str:
 
 
 def _accuracy(best: Candidate, other: Candidate) -> str:
+    if best.operator == other.operator and best.accuracy is None and other.accuracy is None:
+        # One model gives the same answers on another placement: there is nothing to compare.
+        return ""
     if best.accuracy is None or other.accuracy is None:
         return ", whose accuracy cannot be compared"
     difference_pp = other.accuracy.accuracy_pct - best.accuracy.accuracy_pct

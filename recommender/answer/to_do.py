@@ -132,8 +132,8 @@ class Planner:
             lower = f"ask for a lower percentile than {percentile_name(percentile)}"
             return ToDo(f"Import rows of {inputs_needed} or more inputs, or {lower}")
         return ToDo(
-            f"Set `experiment.inputs` to {inputs_needed} or more and run `{FILL_COMMAND}`{self._where}, "
-            f"or ask for a lower percentile than {percentile_name(percentile)}"
+            f"Set `experiment.inputs` to {inputs_needed} or more, with as many inputs in the data, and run "
+            f"`{FILL_COMMAND}`{self._where}, or ask for a lower percentile than {percentile_name(percentile)}"
         )
 
     def _for_miss(self, candidate: Candidate, miss: NearMiss) -> ToDo:

@@ -1,5 +1,6 @@
 """What can be skipped in a model and where it can be cut: one analysis, for the passes and for reports."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -353,6 +354,9 @@ class _Analyst:
         results = {region.end: region.result for region in self._blocks.regions}
         # Counted down, because the paper numbers sub-graphs from the end of the model.
         left = len(branching)
+        # A chain beside a sub-graph of the same scope may share its name; two sub-graphs may not.
+        spans = [span for span in self._spans if span.start in branching]
+        names = dict(zip((span.start for span in spans), self._names(spans), strict=True))
         segments = []
         for span in self._spans:
             number = left if span.start in branching else None
@@ -360,7 +364,7 @@ class _Analyst:
             entry = entries[span.start]
             segments.append(
                 Segment(
-                    name=self._name(span),
+                    name=names.get(span.start) or self._name(span),
                     kind="chain" if number is None else "sub-graph",
                     number=number,
                     nodes=self._labels(span),
@@ -373,15 +377,20 @@ class _Analyst:
         return tuple(segments)
 
     def _run(self, run: RepeatedRun) -> Run:
-        return Run(tuple(self._block(unit) for unit in run.units), self._tensor(run.units[0].entry))
+        # `find_runs` accepts only units with a branching region, after which the block is named.
+        cores = [
+            next(region for region in self._blocks.regions[unit.start : unit.end] if region.branching)
+            for unit in run.units
+        ]
+        names = self._names([range(core.start, core.end) for core in cores])
+        blocks = tuple(self._block(unit, name) for unit, name in zip(run.units, names, strict=True))
+        return Run(blocks, self._tensor(run.units[0].entry))
 
-    def _block(self, unit: Unit) -> Block:
+    def _block(self, unit: Unit, name: str) -> Block:
         regions = self._blocks.regions[unit.start : unit.end]
         span = range(regions[0].start, regions[-1].end)
-        # `find_runs` accepts only units with a branching region, after which the block is named.
-        core = next(region for region in regions if region.branching)
         return Block(
-            name=self._name(range(core.start, core.end)),
+            name=name,
             nodes=self._labels(span),
             entry=unit.entry,
             result=unit.result,
@@ -465,6 +474,20 @@ class _Analyst:
         indices = [self._structure.data[position] for position in span]
         # ONNX does not require names of nodes; names of outputs are unique.
         return tuple(self._structure.nodes[i].name or next(iter(self._structure.writes[i]), "") for i in indices)
+
+    def _names(self, spans: Sequence[range]) -> list[str]:
+        """Name stretches of nodes; where several would have one name, each is called after its first layer."""
+        names = [self._name(span) for span in spans]
+        counts = Counter(names)
+        return [self._first_layer(span) if counts[name] > 1 else name for name, span in zip(names, spans, strict=True)]
+
+    def _first_layer(self, span: range) -> str:
+        """Return the name of the first node that reads weights, or of the first node where none does."""
+        weights = (
+            any(is_weighty(self._structure, name) for name in self._layout.initializers[position]) for position in span
+        )
+        labels = self._labels(span)
+        return next((label for label, reads in zip(labels, weights, strict=True) if reads), labels[0])
 
     def _name(self, span: range) -> str:
         """Name a stretch of nodes after them and their weights."""

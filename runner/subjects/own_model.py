@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from catalog.declaration import PreprocessSpec, SubjectSpec
+from catalog.units import size as size_text
 from runner.errors import SubjectError
 from runner.graph.model_digest import model_sha256
 from runner.graph.model_file import read_model
@@ -483,6 +486,7 @@ def _try_pictures(
 
 def _try_blanks(path: Path, inputs: tuple[ModelInput, ...], kept: Path) -> ModelOutput | None:
     """Return the output for zeros; None if free dimensions leave open whether zeros of size one make sense."""
+    _check_size(path, inputs)
     blanks = [
         model_input.first_value(tokens=1)
         if model_input.can_be_left_out
@@ -495,6 +499,18 @@ def _try_blanks(path: Path, inputs: tuple[ModelInput, ...], kept: Path) -> Model
         if all(None not in model_input.shape for model_input in inputs):
             raise
         return None
+
+
+def _check_size(path: Path, inputs: Sequence[ModelInput]) -> None:
+    """Raise SubjectError where the inputs as declared do not fit into this machine's memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for model_input in inputs:
+        declared = math.prod(length or 1 for length in model_input.shape) * model_input.dtype.itemsize
+        if declared > memory:
+            raise SubjectError(
+                f"{path.name} takes {model_input}: {size_text(declared)} at once; allowed: inputs that fit into this "
+                f"machine's memory ({size_text(memory)}). Export it for smaller inputs"
+            )
 
 
 def _is_map(output: ModelOutput) -> bool:

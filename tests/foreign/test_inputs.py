@@ -288,3 +288,18 @@ def test_a_waveform_is_cut_and_verified_without_data(tmp_path: Path) -> None:
     assert manifest["proof"]["composition"]["inputs"] == 4
     feed = {"audio": _floats(333)}
     assert same_bits(outputs(model, feed), chained(folder, feed))
+
+
+def test_an_input_larger_than_the_memory_is_refused_with_the_models_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = Network()
+    network.add("Relu", network.input("volume", [1 << 20, 512, 512]), out="y")
+    network.output("y", [1 << 20, 512, 512])
+    network.save(tmp_path / "vast.onnx")
+    monkeypatch.chdir(tmp_path)
+    assert run(lambda: app(["init", "--model", "vast.onnx"])) == 1
+    assert (
+        "error: vast.onnx takes volume: float32 [1048576, 512, 512]: 1024 GiB at once; allowed: "
+        in capsys.readouterr().err
+    )

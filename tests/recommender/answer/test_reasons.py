@@ -97,3 +97,15 @@ def test_without_a_budget_nothing_is_proven(client: Any, writer: Any) -> None:
     assert others and {(other["status"], other["probability"]) for other in others} == {("estimated", None)}
     assert Acceptance("proven").strategy(RecommendResponse.model_validate(answer)) is not None
     assert ask(client, max_latency_s=1.0)["status"] == "proven"
+
+
+@pytest.mark.parametrize(("rival", "compared"), [("identity", False), ("quantized", True)])
+def test_one_operator_without_an_accuracy_gives_the_same_answers_on_two_placements(
+    client: Any, writer: Any, rival: str, compared: bool
+) -> None:
+    environment = writer.environment()
+    writer.strategy(environment, "identity", "mobile", 0.1)
+    writer.strategy(environment, rival, "edge", 0.2)
+    why = ask(client, max_latency_s=1)["recommendation"]["why"]
+    assert f"the next best, {rival} on edge" in why
+    assert ("whose accuracy cannot be compared" in why) is compared

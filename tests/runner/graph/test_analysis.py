@@ -35,6 +35,23 @@ def test_the_last_run_is_the_last_and_a_projected_block_does_not_belong_to_it(re
     assert analysis.exits[1].saved_bytes == pytest.approx(2 * analysis.exits[0].saved_bytes, rel=0.01)
 
 
+def test_blocks_whose_weights_share_one_scope_have_names_that_tell_them_apart(network, tmp_path: Path) -> None:
+    build = network()
+    current = build.conv("input", "stem")
+    for number in range(3):
+        current = build.block(current, f"layer{number}")
+    # An exporter of functions scopes the nodes by layer, and weights by the module that holds all layers.
+    names = {tensor.name: "trunk." + tensor.name.replace("/", "_") for tensor in build.initializers}
+    for tensor in build.initializers:
+        tensor.name = names[tensor.name]
+    for node in build.nodes:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.name = node.name.removeprefix("/").replace("/", "_")
+    analysis = analyse(build.save(tmp_path / "m.onnx", build.classifier(current)))
+    assert names_of(analysis) == ["layer0_conv1_Conv", "layer1_conv1_Conv", "layer2_conv1_Conv"]
+    assert [sub_graph.name for sub_graph in analysis.sub_graphs] == names_of(analysis)
+
+
 def test_dilations_are_no_structure_but_kernels_and_widths_are(network, tmp_path: Path) -> None:
     build = network()
     current = build.conv("input", "stem")
