@@ -7,6 +7,7 @@ from catalog.exchange.import_document import ImportOutcome, store_document
 from catalog.exchange.import_files import Imported, RemovalOutcome, forget_file, import_files
 from catalog.exchange.layouts import RowOptions
 from catalog.exchange.lineage import imported_key
+from catalog.exchange.run_files import files_in
 from catalog.exchange.serialization import document_bytes, parse_document
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "collect",
     "decompressed",
     "document_bytes",
+    "files_in",
     "forget_file",
     "import_files",
     "imported_key",

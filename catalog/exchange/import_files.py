@@ -5,6 +5,8 @@ and rests on that file from then on.
 """
 
 import gc
+import hashlib
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -54,7 +56,16 @@ from catalog.exchange.import_document import ImportOutcome, store_document
 from catalog.exchange.layouts import NO_OPTIONS, RowOptions
 from catalog.exchange.lineage import PREFIX, imported_key
 from catalog.exchange.row_collector import gather_rows
-from catalog.exchange.rows import NAME_RULE, artifact_counts, first_character, holds_nested_rows, is_name, read_rows
+from catalog.exchange.rows import (
+    NAME_RULE,
+    Rows,
+    artifact_counts,
+    first_character,
+    holds_nested_rows,
+    is_name,
+    join_rows,
+    read_rows,
+)
 from catalog.exchange.rows_to_document import (
     ForeignRows,
     ImportedStrategy,
@@ -63,6 +74,7 @@ from catalog.exchange.rows_to_document import (
     renamed,
     rows_digest,
 )
+from catalog.exchange.run_files import RunFile, common_name, run_groups
 from catalog.exchange.serialization import problems_of, read_document
 from catalog.foreign import open_regular, printable
 from catalog.keys import content_key
@@ -71,13 +83,22 @@ from catalog.statistics.families import KNOWN_PASSES
 
 @dataclass(frozen=True)
 class Imported:
-    """A file and what importing it changed; `remarks` say what its rows cannot be compared by."""
+    """A file and what importing it changed; `remarks` say what its rows cannot be compared by.
+
+    `others` are files with further runs of the same rows, which were imported with it as one.
+    """
 
     file: Path
     format: str
     sha256: str
     stored: ImportOutcome
     remarks: tuple[str, ...] = ()
+    others: tuple[Path, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return _name_of([str(file) for file in (self.file, *self.others)])
 
 
 def import_files(
@@ -96,9 +117,10 @@ def import_files(
     database : Database
     files : sequence of Path
         Documents of `runner export` (JSON, also gzip), CSV or JSON rows of latencies or accuracies, in this order.
+        Tables that differ in the number of a run in their names are one import.
     environment : str, optional
         Where CSV or JSON rows without a column `environment` were measured; by default the first file's name without
-        its suffixes.
+        its suffixes, or the name of the folder where the others do not begin with that.
     options : RowOptions, optional
         What the columns of CSV or JSON rows are, where their names do not say it.
     now : datetime, optional
@@ -120,11 +142,15 @@ def import_files(
     if environment is not None and not is_name(environment):
         raise ExchangeError("--environment", [f"{environment!r} is no name; {NAME_RULE}"])
     with database.writing_session() as session, _without_cycles():
-        command = _Command(session, environment, _stem(files[0]), at, names, progress, options)
-        imported = tuple(command.import_file(file) for file in files)
+        command = _Command(session, environment, _as_name(common_name(files)), at, names, progress, options)
+        imported = tuple(command.import_group(group) for group in run_groups(files, _first_line))
         imported = tuple(command.remarked(file) for file in imported)
         session.commit()
     return imported
+
+
+# Of the first line of a table, as much as tells it from another one.
+_MOST_HEADER = 2**14
 
 
 @contextmanager
@@ -139,12 +165,57 @@ def _without_cycles() -> Iterator[None]:
             gc.enable()
 
 
-def _stem(file: Path) -> str:
-    """Return a file's name as a name of an environment: without suffixes, other characters replaced."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", file.name.split(".")[0]).strip("-_.")[:63] or "imported"
+def _as_name(text: str) -> str:
+    """Return a text as a name of an environment: other characters replaced."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-_.")[:63] or "imported"
+
+
+def _name_of(files: Sequence[str]) -> str:
+    """Return what files that were imported as one are called."""
+    return files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+
+
+def _first_line(file: Path) -> bytes:
+    """Return a table's first line; nothing of JSON, whose columns are not in its first line, or of no file."""
+    try:
+        with opened(file) as raw:
+            stream = ContentStream(raw, file=str(file))
+            start = bytes(stream.peek())[:_MOST_HEADER]
+            return b"" if first_character(stream) in (b"[", b"{") else start.split(b"\n")[0].strip()
+    except ExchangeError:
+        # Said when it is imported.
+        return b""
 
 
 @dataclass(frozen=True)
+class _Contents:
+    """What rows were read from: one file, or several that are runs of the same, by their names below their folder."""
+
+    names: Sequence[str]
+    streams: list[ContentStream] = field(default_factory=list)
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the file; of several, that of a list of their hashes."""
+        if len(self.streams) == 1:
+            return self.streams[0].sha256
+        return hashlib.sha256("".join(f"{file['sha256']}\n" for file in self.files()).encode()).hexdigest()
+
+    def files(self) -> list[dict[str, str]]:
+        """Return every file's name and hash."""
+        named = zip(self.names, self.streams, strict=False)
+        return [{"name": printable(name), "sha256": stream.sha256} for name, stream in named]
+
+
+@dataclass(frozen=True)
+class _EvidenceBefore:
+    """What rows join: imported strategies by environment key, subject, operator and placement, and the targets."""
+
+    strategies: dict[tuple[str, str, str, str], ImportedStrategy]
+    percentiles: tuple[float, ...]
+
+
+@dataclass
 class _Command:
     """One command's files; `names` maps environments that rows claim to those that the user put them in.
 
@@ -161,6 +232,7 @@ class _Command:
     # Of which subjects each file of rows is, and those of which one of them, or an earlier one, has an identity.
     subjects: dict[Path, set[str]] = field(default_factory=dict)
     identities: set[str] = field(default_factory=set)
+    before: _EvidenceBefore | None = None
 
     def remarked(self, imported: Imported) -> Imported:
         """Return what a file brought with the subjects that nothing is compared with, once all files are there."""
@@ -170,14 +242,38 @@ class _Command:
         text = f"{', '.join(sorted(lacking))}: no operator is called `identity`, with which all others are compared"
         return replace(imported, remarks=(*imported.remarks, text))
 
-    def import_file(self, file: Path) -> Imported:
-        """Import one file into the command's transaction."""
+    def import_group(self, group: Sequence[RunFile]) -> Imported:
+        """Import one file, or several that are runs of the same, into the command's transaction."""
+        files = [member.file for member in group]
+        if len(files) == 1:
+            return self._import_file(files[0])
+        folder = os.path.commonpath([file.parent for file in files])
+        contents = _Contents([os.path.relpath(file, folder) for file in files])
+        rows = join_rows(self._parts(group, contents), contents.names)
+        imported = replace(self._import_rows(files[0], rows, contents), others=tuple(files[1:]))
+        for file in files[1:]:
+            self.progress(file, 1.0)
+        return imported
+
+    def _parts(self, group: Sequence[RunFile], contents: _Contents) -> Iterator[Rows]:
+        """Yield the rows of the files, one of which is open at a time."""
+        for member in group:
+            with opened(member.file) as raw:
+                contents.streams.append(ContentStream(raw, file=str(member.file)))
+                yield self._rows(contents.streams[-1], member)
+
+    def _rows(self, stream: ContentStream, member: RunFile) -> Rows:
+        named, file, placements = member.named, str(member.file), self._placements
+        return read_rows(stream, file=file, options=self.options, placements=placements, named=named, run=member.run)
+
+    def _import_file(self, file: Path) -> Imported:
         with opened(file) as raw:
             stream = ContentStream(raw, file=str(file))
             # A document is an object; rows are CSV, a list, or objects that lead to numbers.
             if first_character(stream) == b"{" and not holds_nested_rows(stream, Document.model_fields):
                 return self._import_document(file, stream)
-            return self._import_rows(file, stream)
+            rows = self._rows(stream, RunFile(file, str(file)))
+            return self._import_rows(file, rows, _Contents([file.name], [stream]))
 
     def _import_document(self, file: Path, stream: ContentStream) -> Imported:
         if self.environment is not None:
@@ -185,19 +281,19 @@ class _Command:
         document = read_document(stream, file=str(file))
         # Of the content, so that an export is the same file whether compressed or not.
         key = content_key({"kind": "imported file", "sha256": stream.content_sha256})
-        record = self._record(file, key, stream, f"{FORMAT} {VERSION}", _chain(document))
+        record = self._record(file.name, key, stream.sha256, f"{FORMAT} {VERSION}", _chain(document))
         stored = store_document(self.session, document, record, progress=partial(self.progress, file))
+        self.before = None
         return Imported(file, record.format, record.sha256, stored)
 
-    def _import_rows(self, file: Path, stream: ContentStream) -> Imported:
-        rows = read_rows(stream, file=str(file), options=self.options, placements=self._placements)
+    def _import_rows(self, file: Path, rows: Rows, contents: _Contents) -> Imported:
         gathered = gather_rows(rows, self.environment or self.default, file=str(file))
         digest = rows_digest(gathered)
         claimed = sorted({strategy.environment for strategy in gathered})
         # Of the rows, not of the file: in another order or spelling they are the same import.
         key = content_key({"kind": "imported rows", "digest": digest})
         # Before, the order of the rows was in the key.
-        former = {"kind": "imported file", "sha256": stream.content_sha256, "environments": claimed}
+        former = {"kind": "imported file", "sha256": contents.streams[0].content_sha256, "environments": claimed}
         present = imported_file(self.session, key) or imported_file(self.session, content_key(former))
         if present is not None:
             # Later files of the command join the environments that this one got when it was imported.
@@ -206,38 +302,48 @@ class _Command:
             return Imported(file, rows.kind, present.sha256, ImportOutcome(known_before=True))
         apart = self._named_apart(claimed, digest)
         try:
-            with sound_rows(self.session):
-                imported = _imported_strategies(self.session)
-                targets = slo_evidence(self.session)
-            percentiles = tuple(percentile for slo in targets for percentile in slo.latency_s)
-            foreign = ForeignRows(renamed(gathered, self.names), digest, self.at, percentiles)
-            document = foreign_document(foreign, imported, file=str(file))
+            before = self._evidence_before()
+            foreign = ForeignRows(renamed(gathered, self.names), digest, self.at, before.percentiles)
+            document = foreign_document(foreign, before.strategies, file=str(file))
         except ValidationError as error:  # what rows may hold by themselves and evidence may not
             raise ExchangeError(str(file), problems_of(error)) from error
         details: dict[str, object] = {"environments": sorted(entry.host for entry in document.environments)}
         if apart:
             details["named"] = {name: self.names[name] for name in claimed}
-        record = self._record(file, key, stream, rows.kind, details)
+        if rows.files:
+            details["files"] = contents.files()
+        record = self._record(_name_of(contents.names), key, contents.sha256, rows.kind, details)
         storing = partial(self.progress, file)
         stored = store_document(self.session, document, record, named_by_user=True, progress=storing)
+        changed = {(entry.subject, entry.operator, entry.placement) for entry in document.strategies}
+        # Rows that were checked as they came: to judge all rows again after every file takes longer than to store it.
+        before.strategies.update(_imported_strategies(self.session, changed))
         remarks = (*rows.remarks, *_remarks(document))
         self.subjects[file] = {strategy.subject for strategy in document.strategies}
-        self.identities.update(subject for _, subject, operator, _ in imported if operator == "identity")
+        self.identities.update(subject for _, subject, operator, _ in before.strategies if operator == "identity")
         self.identities.update(entry.subject for entry in document.strategies if entry.operator == "identity")
         return Imported(file, rows.kind, record.sha256, replace(stored, apart=apart), remarks)
+
+    def _evidence_before(self) -> _EvidenceBefore:
+        """Return what is imported already; read once, until a document is imported."""
+        if self.before is None:
+            with sound_rows(self.session):
+                strategies, targets = _imported_strategies(self.session), slo_evidence(self.session)
+            percentiles = tuple(percentile for slo in targets for percentile in slo.latency_s)
+            self.before = _EvidenceBefore(strategies, percentiles)
+        return self.before
 
     def _placements(self) -> dict[tuple[str, str], list[str]]:
         """Return the placements with latencies, by subject and operator, of the environments that rows may join."""
         joined = {imported_key(environment_key(name)) for name in self.names.values()}
         placements: dict[tuple[str, str], list[str]] = defaultdict(list)
-        with sound_rows(self.session):
-            for (environment, subject, operator, placement), strategy in _imported_strategies(self.session).items():
-                if environment in joined and strategy.rounds:
-                    placements[subject, operator].append(placement)
+        for (environment, subject, operator, placement), strategy in self._evidence_before().strategies.items():
+            if environment in joined and strategy.rounds:
+                placements[subject, operator].append(placement)
         return placements
 
-    def _record(self, file: Path, key: str, stream: ContentStream, kind: str, details: dict[str, object]) -> FileRecord:
-        name, sha256 = printable(file.name), stream.sha256
+    def _record(self, name: str, key: str, sha256: str, kind: str, details: dict[str, object]) -> FileRecord:
+        name = printable(name)
         return FileRecord(key=key, name=name, sha256=sha256, format=kind, imported_at=self.at, details=details)
 
     def _named_apart(self, claimed: Sequence[str], digest: str) -> tuple[str, ...]:
@@ -304,10 +410,19 @@ def _names_given(file: ImportedFile) -> dict[str, str]:
     return named if isinstance(named, dict) else {}
 
 
-def _imported_strategies(session: Session) -> dict[tuple[str, str, str, str], ImportedStrategy]:
-    """Return imported strategies by environment key, subject, operator and placement."""
+def _imported_strategies(
+    session: Session, names: Collection[tuple[str, str, str]] | None = None
+) -> dict[tuple[str, str, str, str], ImportedStrategy]:
+    """Return imported strategies by environment key, subject, operator and placement; all, or those of these names."""
     keys = {row.id: row.key for row in stored_rows(session, Environment) if row.imported_file_id}
-    artifacts = {row.key: artifact_counts(row.size_bytes, row.details) for row in stored_rows(session, Artifact)}
+    subjects: list[dict[str, object]] = [{}]
+    if names is not None:
+        subjects = [{"subject": subject, "operator": operator} for subject, operator in {name[:2] for name in names}]
+    artifacts = {
+        row.key: artifact_counts(row.size_bytes, row.details)
+        for values in subjects
+        for row in stored_rows(session, Artifact, **values)
+    }
     return {
         (keys[row.environment_id], row.subject, row.operator, row.placement): ImportedStrategy(
             row.latency_key,
@@ -318,7 +433,8 @@ def _imported_strategies(session: Session) -> dict[tuple[str, str, str, str], Im
             tuple(str(step.get("name")) for step in row.passes),
             artifacts.get(row.artifact_key, {}),
         )
-        for row in stored_rows(session, Strategy)
+        for values in subjects
+        for row in stored_rows(session, Strategy, **values)
         if row.environment_id in keys
     }
 
@@ -372,7 +488,7 @@ def _file(session: Session, name: str) -> ImportedFile:
     digits = name.lower()
     # In this order: a file that is called `3` is meant before the id 3.
     ways = (
-        [row for row in rows if row.name == name],
+        [row for row in rows if name in (row.name, *_run_names(row))],
         [row for row in rows if str(row.id) == name],
         [row for row in rows if len(digits) >= _FEWEST_DIGITS and str(row.sha256).startswith(digits)],
     )
@@ -387,6 +503,12 @@ def _file(session: Session, name: str) -> ImportedFile:
     if not listed:
         raise ExchangeError("forget", [f"no imported file {name!r}: nothing was imported into this database"])
     raise ExchangeError("forget", [f"no imported file {name!r}; there are: {listed}"])
+
+
+def _run_names(file: ImportedFile) -> list[str]:
+    """Return the names of files that were imported as one; another program may have changed them."""
+    files = file.details.get("files") if isinstance(file.details, dict) else None
+    return [str(entry.get("name")) for entry in files if isinstance(entry, dict)] if isinstance(files, list) else []
 
 
 class _FileRemoval:

@@ -10,6 +10,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -121,12 +122,16 @@ NO_OPTIONS = RowOptions()
 
 @dataclass(frozen=True)
 class Table:
-    """A file's header and its first row, its name, and whether its numbers may have a decimal comma."""
+    """A file's header and its first row, its name, and whether its numbers may have a decimal comma.
+
+    `run` is what the name says of the run, by the word for it, where the file is one of several of a table.
+    """
 
     header: Sequence[str]
     first: Sequence[str]
     file: str
     commas: bool = False
+    run: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -257,11 +262,16 @@ class Layout:
             )
 
 
-def needs_layout(header: Sequence[str], options: RowOptions) -> bool:
-    """Tell whether a header is not one that rows have here already."""
-    if options:
+def needs_layout(header: Sequence[str], options: RowOptions, run: Mapping[str, str]) -> bool:
+    """Tell whether a header is not one that rows have here already, or the file's name adds to it."""
+    if options or not set(map(run_column, run)) <= set(map(spelled_column, header)):
         return True
     return all(not _is_own_header(header, kind) for kind in REQUIRED)
+
+
+def run_column(word: str) -> str:
+    """Return the column that a word for a run means: only a round is said to have begun on freshly started tiers."""
+    return "round" if word == "round" else "repetition"
 
 
 def _is_own_header(header: Sequence[str], kind: Kind) -> bool:
@@ -281,7 +291,7 @@ def _plain(column: str) -> str:
     return other[0] if other else column
 
 
-def lay_out(table: Table, options: RowOptions, placements: Placements) -> Layout:
+def lay_out(table: Table, options: RowOptions, placements: Placements, *, file: str) -> Layout:
     """Find out what a file's columns mean.
 
     Raises
@@ -292,7 +302,7 @@ def lay_out(table: Table, options: RowOptions, placements: Placements) -> Layout
     builder = _LayoutBuilder(table, options, placements)
     layout = builder.layout()
     if builder.problems:
-        raise ExchangeError(table.file, builder.problems)
+        raise ExchangeError(file, builder.problems)
     return layout
 
 
@@ -503,10 +513,19 @@ class _LayoutBuilder:
                 names.setdefault("subject", label.rest)
             if "subject" in names or set(missing) <= set(names):
                 break
-        read = {name: names[name] for name in (*missing, "repetition") if name in names and not self._says(name)}
+        names |= {self._options.columns.get(word, run_column(word)): text for word, text in self._table.run.items()}
+        of_runs = ("repetition", "round")
+        read = {name: names[name] for name in (*missing, *of_runs) if name in names and not self._says(name)}
+        words = [word for word in self._table.run if "repetition" in read and word not in self._options.columns]
+        if words and run_column(words[0]) == "repetition":
+            self._remarks.append(
+                f"{words[0]!r} in the files' names counts repetitions within one round; if each began on freshly "
+                f"started tiers, import with --column round={words[0]}"
+            )
         self._sources |= read
-        if read:
-            self._remarks.append(f"by the file's name: {', '.join(f'{name} {text}' for name, text in read.items())}")
+        said = ", ".join(f"{name} {text}" for name, text in read.items() if not (self._table.run and name in of_runs))
+        if said:
+            self._remarks.append(f"by the file's name: {said}")
 
     def _find_unit(self) -> str:
         """Find the unit of latencies, by header, first cell or the user's word; return the name of their column."""
@@ -629,7 +648,9 @@ def unknown_column(name: str, kind: Kind, *, briefly: bool = False) -> str:
     # A file of others has columns that mean nothing here, such as `comment`, which is no misspelt `placement`.
     allowed = nearest(name, (*REQUIRED[kind], *OPTIONAL[kind]), cutoff=_NEAR)
     text = shlex.quote(name)
-    said = f"say what it is with --column NAME={text}, or leave it out with --ignore {text}"
+    near = get_close_matches(_quantity(name), (*_NAMES, *REQUIRED[kind]), n=1, cutoff=_NEAR)
+    here = _NAMES.get(near[0], near[0]) if near else "NAME"
+    said = f"say what it is with --column {here}={text}, or leave it out with --ignore {text}"
     return f"unknown column {name!r}; {said}" if briefly else f"unknown column {name!r}; {allowed}{links}; {said}"
 
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -304,7 +305,7 @@ class RowCollector:
             former, first = self._first_values.setdefault((column, *artifact), (value, row.number))
             if former != value:
                 shown, before = value or "none", former or "none"
-                yield f"{column} of {named} is {shown}, and {before} on {self._rows.place} {first}; keep one"
+                yield f"{column} of {named} is {shown}, and {before} on {self._rows.at(first)}; keep one"
 
     def _passes(self, row: Row) -> tuple[str, ...] | None:
         """Return the passes that a row names, None where the cell is empty; only identity has none."""
@@ -339,7 +340,7 @@ class RowCollector:
             stated = group.sizes.setdefault(input_id, size)
             if stated.size != size.size:
                 shown, former = ("empty" if value is None else value for value in (size.size, stated.size))
-                where = f"{self._rows.place} {stated.number}"
+                where = self._rows.at(stated.number)
                 self._rows.problem(row, f"input_bytes of {input_id} is {shown}, and {former} on {where}; keep one")
                 return
         if stated.size is not None and input_id not in group.rows.sizes:
@@ -458,7 +459,7 @@ class RowCollector:
             self._rows.problem(row, conflict)
         _, first = self._first_values.setdefault((metric, strategy), (value, row.number))
         if first != row.number:
-            self._rows.problem(row, f"{metric} of {strategy} is on {self._rows.place} {first} already; keep one")
+            self._rows.problem(row, f"{metric} of {strategy} is on {self._rows.at(first)} already; keep one")
         if members.metrics and members.items != items:
             shown, former = (count or "empty" for count in (items, members.items))
             self._rows.problem(row, f"items of {strategy} is {shown}, and {former} before; keep one")
@@ -550,18 +551,24 @@ class RowCollector:
 
     def _duplicates(self) -> Iterator[str]:
         """Sort every round, and yield the rows that say again what another one says."""
-        place = self._rows.place
+        at, help_text = self._rows.at, ""
+        if self._rows.files and "repetition" in self._rows.written:
+            help_text = (
+                "; if every file is a round on freshly started tiers, say --column round=run, if it is a repetition, "
+                "--ignore " + shlex.quote(self._rows.written["repetition"])
+            )
         for members in self._gathered.values():
             for samples in (samples for rounds in members.settings.values() for samples in rounds.values()):
                 for first, second in samples.sort():
-                    yield f"{place} {second}: this input, repetition and round is on {place} {first} already; keep one"
+                    already = f"this input, repetition and round is on {at(first)} already; keep one{help_text}"
+                    yield f"{at(second)}: {already}"
 
     def _size_problems(self) -> Iterator[str]:
         """Yield subjects of which some inputs have a size and others none: a pool takes those of all."""
         for (environment, subject), sizes in self._sizes.items():
             kinds: dict[bool, str] = {}
             for input_id, stated in sizes.items():
-                kinds.setdefault(stated.size is None, f"{input_id} on {self._rows.place} {stated.number}")
+                kinds.setdefault(stated.size is None, f"{input_id} on {self._rows.at(stated.number)}")
             if len(kinds) == 2:
                 with_size, without = kinds[False], kinds[True]
                 contradiction = (

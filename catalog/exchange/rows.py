@@ -13,7 +13,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from itertools import chain, islice, pairwise
 from operator import lt
 from typing import Any, NamedTuple, TextIO
@@ -53,6 +53,8 @@ _MAX_COLUMNS = 1000
 MAX_PROBLEMS = 1000
 # More of them save no time, and make the collector of cycles look at them all.
 ROWS_AT_ONCE = 500
+# More than a file can have.
+ROWS_OF_FILE = 2**40
 _YAML_LINE = re.compile(r"---|[A-Za-z_]+:( |$)|# yaml-language-server:")
 _YAML = (
     "is YAML, as a catalog file is, which declares what to measure and holds no evidence; expected an export, or rows "
@@ -86,6 +88,7 @@ class Batch(NamedTuple):
 class Rows:
     """A file's rows, of one kind, which can be gone through once; `place` is what a row's number counts.
 
+    Of several files, `files` has the names, and a row's number counts `ROWS_OF_FILE` for each file before its own.
     Going through them notes in `problems` what is wrong with single rows. A column of JSON is added to `columns` when
     the first row has it. `units` has the columns whose cells are in another unit than the column's name says,
     `written` how the file calls each column first, and `mixed` the later names of columns in other units, with the
@@ -101,6 +104,7 @@ class Rows:
     batches: Iterator[Batch] = field(default_factory=lambda: iter(()))
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    files: Sequence[str] = ()
 
     @property
     def rows(self) -> Iterator[Row]:
@@ -109,7 +113,12 @@ class Rows:
 
     def problem(self, row: Row, what: str) -> None:
         """Note what is wrong with a row."""
-        self.problems.append(f"{self.place} {row.number}: {what}")
+        self.problems.append(f"{self.at(row.number)}: {what}")
+
+    def at(self, number: int) -> str:
+        """Return where a row is."""
+        position, line = divmod(number, ROWS_OF_FILE)
+        return f"{self.files[position]}, {self.place} {line}" if self.files else f"{self.place} {number}"
 
     def add_column(self, name: str) -> str:
         """Add a column as the file calls it; return what it is called here, the same name where nothing is known."""
@@ -140,14 +149,24 @@ class _RowReader:
     file: str
     options: RowOptions
     placements: Placements
+    # The file's path as far as it says names, and what it says of the run.
+    named: str
+    run: Mapping[str, str]
 
     def layout(self, header: Sequence[str], first: Sequence[str], *, commas: bool = False) -> Layout:
         """Find out what the columns of a file mean."""
-        return lay_out(Table(header, first, self.file, commas), self.options, self.placements)
+        table = Table(header, first, self.named, commas, self.run)
+        return lay_out(table, self.options, self.placements, file=self.file)
 
 
 def read_rows(
-    stream: ContentStream, *, file: str, options: RowOptions = NO_OPTIONS, placements: Placements = dict
+    stream: ContentStream,
+    *,
+    file: str,
+    options: RowOptions = NO_OPTIONS,
+    placements: Placements = dict,
+    named: str | None = None,
+    run: Mapping[str, str] | None = None,
 ) -> Rows:
     """Read CSV or JSON rows.
 
@@ -161,6 +180,10 @@ def read_rows(
         What the user says of its columns.
     placements : callable
         Returns those of accuracies whose rows say none, by subject and operator.
+    named : str, optional
+        The path as far as it may name what the rows do not, in place of the file's.
+    run : mapping, optional
+        What the file's name says of the run, by the word for it.
 
     Returns
     -------
@@ -172,7 +195,7 @@ def read_rows(
         Now or while the rows are read: not text, a column missing, unknown (with what may be said of it) or there
         twice, no rows.
     """
-    reader = _RowReader(file, options, placements)
+    reader = _RowReader(file, options, placements, file if named is None else named, run or {})
     read = {b"[": _json_rows, b"{": _nested_rows}.get(first_character(stream), _csv_rows)
     # Spreadsheets begin with a byte order mark, which would become part of the first column's name. Any line ending
     # counts as one, so that the numbers in messages are those that an editor shows.
@@ -182,6 +205,32 @@ def read_rows(
     source = rows.batches
     rows.batches = _checked(rows, source, stream, reader.file)
     return rows
+
+
+def join_rows(parts: Iterator[Rows], files: Sequence[str]) -> Rows:
+    """Return the rows of files as those of one; a part is read before the next one is opened.
+
+    Raises
+    ------
+    ExchangeError
+        Now or while the rows are read: the files have other columns, or one of them cannot be read.
+    """
+    first = next(parts)
+    joined = replace(first, batches=iter(()), problems=[], remarks=[], files=files)
+
+    def batches() -> Iterator[Batch]:
+        for position, (file, rows) in enumerate(zip(files, chain([first], parts), strict=True)):
+            if (rows.kind, rows.columns, rows.units) != (joined.kind, joined.columns, joined.units):
+                raise ExchangeError(file, [f"has other columns than {files[0]}; import them with the same ones"])
+            for batch in rows.batches:
+                yield Batch([number + position * ROWS_OF_FILE for number in batch.numbers], batch.cells)
+            joined.problems += [f"{file}, {problem}" for problem in rows.problems]
+            joined.remarks += [remark for remark in rows.remarks if remark not in joined.remarks]
+            if joined.too_many_problems:
+                return
+
+    joined.batches = batches()
+    return joined
 
 
 def _laid_out(layout: Layout, source: Iterator[Row], place: str, problems: list[str]) -> Rows:
@@ -284,7 +333,7 @@ def _csv_rows(text: TextIO, reader: _RowReader) -> Rows:
     if len(header) > _MAX_COLUMNS:
         raise ExchangeError(reader.file, [f"has {len(header)} columns; allowed are {_MAX_COLUMNS}"])
     body = _CsvBody(cells, len(header), reader.file, skipped)
-    if mark == "," and not needs_layout(header, reader.options):
+    if mark == "," and not needs_layout(header, reader.options, reader.run):
         return _own_rows(header, body)
     numbers = all(map(_is_number, header))
     below = (row for batch in body.batches() for row in batch.rows())
@@ -411,7 +460,12 @@ def _json_rows(text: TextIO, reader: _RowReader) -> Rows:
     source = _json_values(_json_reader(text), reader.file)
     # The first row says of which kind the file is.
     first = next(source, None)
-    if isinstance(first, dict) and first and len(first) <= _MAX_COLUMNS and needs_layout(list(first), reader.options):
+    if (
+        isinstance(first, dict)
+        and first
+        and len(first) <= _MAX_COLUMNS
+        and needs_layout(list(first), reader.options, {})
+    ):
         return _json_table(chain((first,), source), list(first), reader)
     rows = Rows(_kind(list(first) if isinstance(first, dict) else []), "row", [])
     # So that every row has them, whichever the first one has.

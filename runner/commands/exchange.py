@@ -25,6 +25,7 @@ from catalog.exchange import (
     RowOptions,
     collect,
     document_bytes,
+    files_in,
     forget_file,
     import_files,
     rows_csv,
@@ -62,7 +63,7 @@ FormatOption = Annotated[
     ),
 ]
 FilesArgument = Annotated[
-    list[Path], typer.Argument(metavar="FILE...", help="Exports, or CSV or JSON rows of latencies or accuracies")
+    list[Path], typer.Argument(metavar="FILE...", help="Exports, CSV or JSON rows, or folders of them")
 ]
 FileArgument = Annotated[
     str, typer.Argument(metavar="FILE", help="An imported file: its name, its id, or the start of its SHA-256")
@@ -74,7 +75,8 @@ CatalogOption = Annotated[
 EnvironmentOption = Annotated[
     str | None,
     typer.Option(
-        "--environment", help="Where rows without the column `environment` were measured (default: the file's name)"
+        "--environment",
+        help="Where rows without a column `environment` were measured (default: as file or folder)",
     ),
 ]
 ColumnsOption = Annotated[
@@ -174,6 +176,7 @@ def import_(
     constants = dict(_pairs(constant or (), "--set", "subject=resnet"))
     options = RowOptions(columns, constants, frozenset(ignore or ()), inputs)
     settings = declared_settings(catalog or RunnerSettings().catalog)
+    files = list(files_in(files))
     # A first import may come before any fill.
     with open_database(database or RunnerSettings().database, create=True) as opened:
         with opened.session() as session:
@@ -196,7 +199,7 @@ def import_(
     if as_json:
         print_json(
             [
-                {"file": str(file.file), "format": file.format, "sha256": file.sha256, **asdict(file.stored)}
+                {"file": file.name, "format": file.format, "sha256": file.sha256, **asdict(file.stored)}
                 for file in imported
             ]
         )
@@ -216,7 +219,7 @@ def _pairs(texts: Sequence[str], option: str, sample: str) -> Iterator[tuple[str
 
 
 def _report(imported: Imported) -> None:
-    stored, name = imported.stored, str(imported.file)
+    stored, name = imported.stored, imported.name
     if stored.known_before:
         out.print(f"{name}: imported before, nothing changed", soft_wrap=True)
     else:
@@ -237,7 +240,7 @@ def _report_remarks(imported: Sequence[Imported]) -> None:
         for text in file.remarks:
             files.setdefault(text, []).append(file)
     for text, named in list(files.items())[:_MOST_REMARKS]:
-        name = str(named[0].file) if len(named) == 1 else counted(len(named), "file")
+        name = named[0].name if len(named) == 1 else counted(len(named), "file")
         err.print(f"{name}: {text}", soft_wrap=True)
     if len(files) > _MOST_REMARKS:
         err.print(f"and {counted(len(files) - _MOST_REMARKS, 'more remark')} of this kind")

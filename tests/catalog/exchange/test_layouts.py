@@ -3,15 +3,21 @@
 import csv
 import io
 import json
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from sqlmodel import Session
 
 from catalog.errors import ExchangeError
 from catalog.evidence.database import Database
-from catalog.exchange import RowOptions, import_files
+from catalog.evidence.soundness import sound_rows
+from catalog.evidence.tables import Environment, Measurement, Sample, stored_rows
+from catalog.exchange import RowOptions, files_in, forget_file, import_files
 from catalog.exchange.content import ContentStream
 from catalog.exchange.layouts import NO_OPTIONS
 from catalog.exchange.row_collector import gather_rows
@@ -38,7 +44,7 @@ WORDS = {
 
 
 @dataclass(frozen=True)
-class Sample:
+class Timed:
     subject: str
     operator: str
     placement: str
@@ -47,9 +53,9 @@ class Sample:
     latency_s: float
 
 
-def truth(subjects: Iterable[str] = SUBJECTS, strategies: Sequence[tuple[str, str]] = STRATEGIES) -> list[Sample]:
+def truth(subjects: Iterable[str] = SUBJECTS, strategies: Sequence[tuple[str, str]] = STRATEGIES) -> list[Timed]:
     return [
-        Sample(
+        Timed(
             subject,
             operator,
             placement,
@@ -73,7 +79,7 @@ def table(rows: Iterable[Mapping[str, object]], *, delimiter: str = ",") -> str:
     return text.getvalue()
 
 
-def own_form(samples: Iterable[Sample]) -> str:
+def own_form(samples: Iterable[Timed]) -> str:
     return table(vars(sample) for sample in samples)
 
 
@@ -167,7 +173,7 @@ def with_strategies_in_a_cell() -> str:
     )
 
 
-def wide(header: Callable[[Sample], str], *rest: str) -> Callable[[], str]:
+def wide(header: Callable[[Timed], str], *rest: str) -> Callable[[], str]:
     """Write a column for what a header says, and rows for the other columns."""
 
     def write() -> str:
@@ -427,3 +433,81 @@ def test_what_several_files_lack_is_judged_once_all_are_there(database: Database
         (f"by the file's name: subject net, operator {operator}, placement edge",)
         for operator in ("quantized", "identity")
     ]
+
+
+def stored_names(database: Database) -> tuple[list[str], list[tuple[int, int]]]:
+    """Return the environments, and the samples of every round."""
+    with database.session() as session:
+        environments = [row.host for row in stored_rows(session, Environment)]
+        numbers = {row.id: row.round for row in stored_rows(session, Measurement)}
+        rounds = Counter(numbers[row.measurement_id] for row in stored_rows(session, Sample))
+    return environments, sorted(rounds.items())
+
+
+@pytest.mark.parametrize(
+    ("names", "rounds"),
+    [
+        (("net_identity_mobile_run1.csv", "net_identity_mobile_run2.csv"), [(1, 4)]),
+        (("net_identity_mobile_round1.csv", "net_identity_mobile_round2.csv"), [(1, 2), (2, 2)]),
+        (("run1/net_identity_mobile.csv", "run2/net_identity_mobile.csv"), [(1, 4)]),
+        (("round_1/net_identity_mobile.csv", "round_2/net_identity_mobile.csv"), [(1, 2), (2, 2)]),
+        (("net_identity_mobile_1.csv", "net_identity_mobile_2.csv"), [(1, 4)]),
+        (("1/net_identity_mobile.csv", "2/net_identity_mobile.csv"), [(1, 4)]),
+    ],
+)
+def test_files_of_runs_are_one_table(
+    database: Database, tmp_path: Path, names: Sequence[str], rounds: list[tuple[int, int]]
+) -> None:
+    folder = tmp_path / "lab"
+    for position, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"image,latency_s\na,{1.5 + position}\nb,1.25\n")
+    (imported,) = import_files(database, files_in([folder]))
+    assert stored_names(database) == (["lab"], rounds)
+    assert imported.others == (folder / names[1],)
+    assert [file.stored.known_before for file in import_files(database, files_in([folder]))] == [True]
+    assert forget_file(database, names[1]).measurements == len(rounds)
+
+
+def test_rounds_of_runs_are_said_by_an_option(database: Database, tmp_path: Path) -> None:
+    files = [tmp_path / f"run{number}.csv" for number in (1, 2)]
+    for file in files:
+        file.write_text("subject,operator,placement,input_id,repetition,latency_s\nn,identity,edge,a,0,1.5\n")
+    with pytest.raises(ExchangeError) as refusal:
+        import_files(database, files)
+    said = "run2.csv, line 2: this input, repetition and round is on run1.csv, line 2 already; keep one; if every file"
+    assert refusal.value.problems[0].startswith(said)
+    import_files(database, files, options=RowOptions({"run": "round"}))
+    assert stored_names(database)[1] == [(1, 1), (2, 1)]
+
+
+def test_files_that_have_other_columns_are_no_runs(database: Database, tmp_path: Path) -> None:
+    latencies, accuracies = tmp_path / "net_1.csv", tmp_path / "net_2.csv"
+    latencies.write_text("subject,operator,placement,input_id,repetition,latency_s\nn,identity,edge,a,0,1.5\n")
+    accuracies.write_text("subject,operator,placement,metric,value_pct\nn,identity,edge,top1,93.5\n")
+    assert [file.stored.accuracies for file in import_files(database, [latencies, accuracies])] == [0, 1]
+
+
+def test_an_unknown_column_that_is_nearly_known_is_named_with_what_it_is() -> None:
+    content = "Modell,operator,placement,input_id,repetition,latency_s\nn,identity,edge,a,0,1.5\n"
+    with pytest.raises(ExchangeError, match="--column subject=Modell"):
+        digest(content)
+
+
+def test_rows_are_not_judged_again_for_every_file(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / f"net_{operator}_{tier}.csv" for operator, tier in (*STRATEGIES, ("quantized", "cloud"))]
+    for file in files:
+        file.write_text("image,latency_s\na,1.5\nb,1.25\n")
+    judged: list[Session] = []
+
+    def counted_rows(session: Session) -> AbstractContextManager[None]:
+        judged.append(session)
+        return sound_rows(session)
+
+    # The package has a function of this name as well.
+    monkeypatch.setattr(sys.modules[import_files.__module__], "sound_rows", counted_rows)
+    import_files(database, files)
+    assert len(judged) == 1
+    assert stored_names(database)[0] == [tmp_path.name]
