@@ -165,7 +165,9 @@ def guess_output(path: Path, name: str, width: int) -> OutputGuess:
     Notes
     -----
     Asked in this order: a name of values (`embedding`), an end in Softmax, a name of scores (`logits`), an end in a
-    normalization or an activation, a width as features have it. What none of these decides is taken for scores.
+    normalization or an activation, a free width that an input has too (one number for each token), another output
+    that ends in Softmax (a detector's boxes beside its scores), a width as features have it. What none of these
+    decides is taken for scores.
 
     Examples
     --------
@@ -177,7 +179,8 @@ def guess_output(path: Path, name: str, width: int) -> OutputGuess:
     names_scores = bool(_SCORES.search(name.lower()) or words & _SCORE_WORDS)
     if not names_scores and (_VALUES.search(name.lower()) or words & _VALUE_WORDS):
         return OutputGuess("values", f"its name is {name}")
-    end = _End(read_model(path).graph, name)
+    graph = read_model(path).graph
+    end = _End(graph, name)
     if end.is_softmax:
         return OutputGuess("scores", "it ends in a Softmax")
     if names_scores:
@@ -186,9 +189,26 @@ def guess_output(path: Path, name: str, width: int) -> OutputGuess:
         return OutputGuess("values", "it ends in a division by its length")
     if end.kind in _VALUE_ENDS:
         return OutputGuess("values", f"it ends in {end.kind}")
+    length = _last_free_length(graph, name)
+    if length is not None:
+        return OutputGuess("values", f"it has one number for each {length} of an input")
+    rival = next(
+        (other.name for other in graph.output if other.name != name and _End(graph, other.name).is_softmax), ""
+    )
+    if rival:
+        return OutputGuess("values", f"the output {rival} ends in a Softmax, and it does not")
     if width % _FEATURES == 0:
         return OutputGuess("values", f"features are often {width} wide, and nothing names it scores")
     return OutputGuess("scores", "nothing says otherwise")
+
+
+def _last_free_length(graph: onnx.GraphProto, output: str) -> str | None:
+    """Return the name of an output's last axis where an input has a free axis of that name behind its first."""
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in (*graph.input, *graph.output)}
+    # The first axis is the batch: an output that has it last counts samples.
+    lengths = {axis.dim_param for value in graph.input for axis in shapes[value.name][1:] if axis.dim_param}
+    last = shapes[output][-1].dim_param if shapes.get(output) else ""
+    return last if last in lengths else None
 
 
 class _End:

@@ -17,6 +17,7 @@ from runner.subjects.dataset import Subject
 from runner.subjects.declared import resolve_declared
 from runner.subjects.model_interface import guess_output
 from tests.catalog_of_one import CATALOG
+from tests.foreign.networks import Network
 
 # What computes the output `NAME` from the linear layer's `x`, by kind of model.
 ENDS: dict[str, list[tuple[str, list[str], list[str], dict[str, Any]]]] = {
@@ -84,6 +85,28 @@ def test_the_end_of_a_model_says_what_its_output_is(
 ) -> None:
     guess = guess_output(write_model(tmp_path, end, name, width), name, width)
     assert guess.meaning == meaning and guess.reason
+
+
+def test_one_number_for_each_token_is_no_score_of_a_class(tmp_path: Path) -> None:
+    network = Network()
+    row = network.input("tokens", ["batch", "length"])
+    network.output(network.add("Neg", row, out="presence"), ["batch", "length"])
+    network.output(network.add("Mul", row, network.weight(np.ones((1, 1))), out="copied"), ["batch", "other"])
+    path = network.save(tmp_path / "tokens.onnx")
+    guess = guess_output(path, "presence", 30)
+    assert (guess.meaning, guess.reason) == ("values", "it has one number for each length of an input")
+    assert guess_output(path, "copied", 30).meaning == "scores"
+
+
+def test_boxes_beside_the_scores_of_a_detector_are_no_scores(tmp_path: Path) -> None:
+    network = Network()
+    row = network.input("row", [1, 8])
+    network.output(network.add("MatMul", row, network.normal(8, 4), out="dense_5"), [1, 4])
+    network.output(network.add("Softmax", network.add("MatMul", row, network.normal(8, 2)), out="dense_6"), [1, 2])
+    path = network.save(tmp_path / "boxes.onnx")
+    guess = guess_output(path, "dense_5", 4)
+    assert (guess.meaning, guess.reason) == ("values", "the output dense_6 ends in a Softmax, and it does not")
+    assert guess_output(path, "dense_6", 2).meaning == "scores"
 
 
 def subject(folder: Path, **declared: str) -> Subject:
