@@ -30,7 +30,7 @@ def test_each_combination_of_values_is_a_setting() -> None:
     values = [(own.tiers["edge"].cpus, own.links["mobile-edge"].up_bit_per_s) for own in catalog.settings]
     assert values == [(0.5, 1e6), (0.5, 1e7), (2, 1e6), (2, 1e7)]
     # What is read without settings in mind is at the first values.
-    assert catalog.units == catalog.settings[0].setting and catalog.tiers["edge"].cpus == 0.5
+    assert catalog.setting == catalog.settings[0].setting and catalog.tiers["edge"].cpus == 0.5
 
 
 def test_memory_is_swept_in_bytes() -> None:
@@ -41,7 +41,7 @@ def test_memory_is_swept_in_bytes() -> None:
 
 def test_a_file_without_lists_has_no_setting() -> None:
     catalog = parse_catalog(declared())
-    assert catalog.units is None and catalog.settings == (catalog,)
+    assert catalog.setting is None and catalog.settings == (catalog,)
 
 
 BAD = {
