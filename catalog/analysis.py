@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.analysis_options import AnalysisOptions
 from catalog.declaration import AnalysisSpec, load_catalog
-from catalog.evidence.allowed import utc_now, utc_text
+from catalog.evidence.allowed import AnalysisOptions, utc_now, utc_text
 from catalog.evidence.database import Database
 from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.lookups import analysis_stored

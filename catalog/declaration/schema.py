@@ -29,8 +29,8 @@ from pydantic import (
     model_validator,
 )
 
-from catalog.analysis_options import AnalysisOptions, Percentile, Share
 from catalog.declaration.sweeps import Sweepable, or_list
+from catalog.evidence.allowed import AnalysisOptions, DeclaredShare, Percentile
 from catalog.units import parse_bit_rate, parse_duration, parse_size, parse_wait
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=63)]
@@ -520,7 +520,7 @@ class ExperimentSpec(Declared):
     codec: Literal["raw", "base64-json", "shuffle-zlib"] = "raw"
     # Off in a file that does not say: it means what it meant when its evidence was measured.
     race: Annotated[bool, Field(strict=True)] = False
-    precision: Share | None = None
+    precision: DeclaredShare | None = None
     percentile: Percentile = 90.0
     max_time_s: Wait | None = Field(default=None, alias="max_time")
 

@@ -13,9 +13,18 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
 
-from catalog.analysis_options import Adjustment
+from catalog.units import parse_share, refuse_share
 
 _MAX_COUNT = 2**31 - 1
 _MAX_BIG = 2**63 - 1
@@ -135,6 +144,46 @@ _TEXT_COLUMN, _BIG_COLUMN, _JSON_COLUMN = ColumnKind.TEXT, ColumnKind.BIG, Colum
 # A dataclass's `field(default_factory=dict)` leaves no attribute from which a table or an entry could take its default.
 _OBJECT: Any = Field(default_factory=dict)
 _LIST: Any = Field(default_factory=list)
+
+# As a catalog declares it: a text with a percent sign, which no stored row has.
+DeclaredShare = Annotated[
+    float,
+    BeforeValidator(parse_share),
+    Field(gt=0, le=1),
+    WithJsonSchema({"type": "string", "examples": ["5%"]}),
+]
+
+# A number, not a text: 90 for p90.
+# The validator comes last, so that it runs first and the published schema keeps the limits in JSON Schema's words.
+Percentile = Annotated[float, Field(strict=True, ge=1, lt=100), BeforeValidator(refuse_share)]
+
+Adjustment = Literal[
+    "none",
+    "bonferroni",
+    "sidak",
+    "holm",
+    "holm-sidak",
+    "simes-hochberg",
+    "hommel",
+    "fdr_bh",
+    "fdr_by",
+    "fdr_tsbh",
+    "fdr_tsbky",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisOptions:
+    """What decides between strategies, declared once: for the catalog's file, the settings of an analysis, and its row.
+
+    A percentile to compare by, the margin within which it is equal, and how sure a difference must be.
+    """
+
+    percentile: Percentile = 50.0
+    equivalent_within: DeclaredShare = 0.05
+    confidence_level: Annotated[float, Field(strict=True, gt=0.5, lt=1)] = 0.95
+    adjustment: Adjustment = "holm"
+
 
 # Names are printed in tables and typed on command lines: no blanks, no control characters, no markup.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=255), _TEXT_COLUMN]

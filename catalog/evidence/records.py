@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
-from catalog.analysis_options import AnalysisOptions
 from catalog.evidence.allowed import (
+    AnalysisOptions,
     ArtifactDetails,
     ArtifactFile,
     ArtifactFiles,

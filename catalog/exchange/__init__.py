@@ -1,6 +1,5 @@
 """Evidence that comes and goes as files: documents (`runner export`, `runner import`) and rows from elsewhere."""
 
-from catalog.exchange.content import decompressed
 from catalog.exchange.document import Document
 from catalog.exchange.export_document import collect, rows_csv
 from catalog.exchange.import_document import ImportOutcome, store_document
@@ -8,7 +7,7 @@ from catalog.exchange.import_files import Imported, RemovalOutcome, forget_file,
 from catalog.exchange.layouts import RowOptions
 from catalog.exchange.lineage import imported_key
 from catalog.exchange.run_files import files_in
-from catalog.exchange.serialization import document_bytes, parse_document
+from catalog.exchange.serialization import decompressed, document_bytes, parse_document
 
 __all__ = [
     "Document",

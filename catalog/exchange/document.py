@@ -47,6 +47,8 @@ from catalog.validity import without_names, without_names_in
 
 FORMAT = "tierwise-evidence"
 VERSION = 1
+# A wrong column makes a problem of every row: after so many the rest is not read.
+MAX_PROBLEMS = 1000
 _MAX_CELLS = 100_000_000
 
 

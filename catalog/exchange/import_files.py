@@ -50,7 +50,6 @@ from catalog.evidence.tables import (
     stored_values,
     update_rows,
 )
-from catalog.exchange.content import ContentStream
 from catalog.exchange.document import FORMAT, VERSION, Document
 from catalog.exchange.import_document import ImportOutcome, store_document
 from catalog.exchange.layouts import NO_OPTIONS, RowOptions
@@ -75,7 +74,7 @@ from catalog.exchange.rows_to_document import (
     rows_digest,
 )
 from catalog.exchange.run_files import RunFile, common_name, run_groups
-from catalog.exchange.serialization import problems_of, read_document
+from catalog.exchange.serialization import ContentStream, problems_of, read_document
 from catalog.foreign import open_regular, printable
 from catalog.keys import content_key
 from catalog.statistics.families import KNOWN_PASSES

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TextIO
 
 from catalog.artifact_details import graph_size
 from catalog.errors import ExchangeError
-from catalog.exchange.content import ContentStream, JsonReader, MalformedJson
+from catalog.exchange.document import MAX_PROBLEMS
 from catalog.exchange.layouts import (
     NO_OPTIONS,
     Layout,
@@ -32,6 +32,7 @@ from catalog.exchange.layouts import (
     needs_layout,
     unknown_column,
 )
+from catalog.exchange.serialization import ContentStream, JsonReader, MalformedJson
 from catalog.exchange.spellings import (
     REQUIRED,
     ColumnUnit,
@@ -49,8 +50,6 @@ _LOG_ENTRY = re.compile(r"([A-Za-z][^:=,;|\t]*)[:=]\s*([0-9]+\.?[0-9]*(?:[eE][+-
 _MAX_LINE = 2**20
 # Of columns that nothing declares; a link or a tier has a few.
 _MAX_COLUMNS = 1000
-# A wrong column makes a problem of every row: after so many the rest is not read.
-MAX_PROBLEMS = 1000
 # More of them save no time, and make the collector of cycles look at them all.
 ROWS_AT_ONCE = 500
 # More than a file can have.

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from catalog.analysis_options import Percentile
+from catalog.evidence.allowed import Percentile
 from recommender.ranking import Objective
 from recommender.schemas.base import Bytes, BytesByTier, Name, Names, Percent, Seconds
 from recommender.schemas.links import Links

@@ -10,9 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from catalog.analysis import AnalysisSettings, settings_of
-from catalog.analysis_options import AnalysisOptions
 from catalog.declaration import AnalysisSpec
 from catalog.evidence import records, row_checks, tables
+from catalog.evidence.allowed import AnalysisOptions
 from catalog.evidence.changes import OWNERS
 from catalog.evidence.strategy_evidence import (
     AccuracyEvidence,

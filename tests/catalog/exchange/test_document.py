@@ -295,7 +295,7 @@ def test_damaged_and_exploding_gzip_is_refused(monkeypatch: pytest.MonkeyPatch) 
         decompressed(whole[:-9], file="f")
     with pytest.raises(ExchangeError, match="damaged gzip"):
         decompressed(whole[:12] + b"\xff\xff\xff" + whole[15:], file="f")
-    monkeypatch.setattr("catalog.exchange.content.MAX_BYTES", 4000)
+    monkeypatch.setattr("catalog.exchange.serialization.MAX_BYTES", 4000)
     for content in (whole, b"x" * 5000):
         with pytest.raises(ExchangeError, match="export fewer subjects"):
             decompressed(content, file="f")

@@ -18,11 +18,11 @@ from catalog.evidence.database import Database
 from catalog.evidence.soundness import sound_rows
 from catalog.evidence.tables import Environment, Measurement, Sample, stored_rows
 from catalog.exchange import RowOptions, files_in, forget_file, import_files
-from catalog.exchange.content import ContentStream
 from catalog.exchange.layouts import NO_OPTIONS
 from catalog.exchange.row_collector import gather_rows
 from catalog.exchange.rows import Rows, read_rows
 from catalog.exchange.rows_to_document import rows_digest
+from catalog.exchange.serialization import ContentStream
 
 SUBJECTS = ("resnet", "fcn")
 STRATEGIES = (

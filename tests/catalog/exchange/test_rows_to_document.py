@@ -19,8 +19,8 @@ from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.reading import leaderboard
 from catalog.evidence.strategy_evidence import StrategyEvidence
 from catalog.exchange import collect, import_files, rows_csv
-from catalog.exchange.content import ContentStream
 from catalog.exchange.rows import Rows, read_rows
+from catalog.exchange.serialization import ContentStream
 from catalog.statistics.samples import percentile_over_rounds
 
 pytestmark = pytest.mark.both_databases

@@ -14,11 +14,11 @@ from sqlalchemy import text
 from catalog.errors import ExchangeError
 from catalog.evidence.database import Database
 from catalog.exchange import import_files, parse_document
-from catalog.exchange.content import FREE_BYTES, ContentStream
+from catalog.exchange.document import MAX_PROBLEMS
 from catalog.exchange.row_collector import RowCollector
-from catalog.exchange.rows import MAX_PROBLEMS, read_rows
+from catalog.exchange.rows import read_rows
 from catalog.exchange.rows_to_document import rows_digest
-from catalog.exchange.serialization import read_document
+from catalog.exchange.serialization import FREE_BYTES, ContentStream, read_document
 from catalog.keys import content_key
 from tests.catalog.exchange.test_document import PLACE, ROUND, made, samples
 

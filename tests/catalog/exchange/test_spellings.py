@@ -11,10 +11,10 @@ import pytest
 from catalog.errors import ExchangeError
 from catalog.evidence.database import Database
 from catalog.exchange import import_files
-from catalog.exchange.content import ContentStream
 from catalog.exchange.row_collector import gather_rows
 from catalog.exchange.rows import read_rows
 from catalog.exchange.rows_to_document import rows_digest
+from catalog.exchange.serialization import ContentStream
 
 LATENCIES = """subject,operator,placement,input_id,repetition,latency_s,round,compute_s,mobile-edge_bit_per_s
 net,identity,edge,a.jpg,0,0.0125,1,0.01,2000000
