@@ -6,8 +6,8 @@ from catalog.exchange.import_document import ImportOutcome, store_document
 from catalog.exchange.import_files import Imported, RemovalOutcome, forget_file, import_files
 from catalog.exchange.layouts import RowOptions
 from catalog.exchange.lineage import imported_key
-from catalog.exchange.run_files import files_in
 from catalog.exchange.serialization import decompressed, document_bytes, parse_document
+from catalog.exchange.spellings import files_in
 
 __all__ = [
     "Document",

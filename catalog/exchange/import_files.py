@@ -73,8 +73,8 @@ from catalog.exchange.rows_to_document import (
     renamed,
     rows_digest,
 )
-from catalog.exchange.run_files import RunFile, common_name, run_groups
 from catalog.exchange.serialization import ContentStream, problems_of, read_document
+from catalog.exchange.spellings import RunFile, common_name, run_groups
 from catalog.foreign import open_regular, printable
 from catalog.keys import content_key
 from catalog.statistics.families import KNOWN_PASSES
