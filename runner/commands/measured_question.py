@@ -161,7 +161,8 @@ class _QuestionFill:
         with Progress(err, plan.estimate_s) as progress, StopRequest(progress).listening() as stop:
             launcher, environment_id = self._selection.launcher, self._environment_id
             filler = Filler(setups, self._database, launcher, environment_id, progress, ensure=self._ensure)
-            filler.build(plan, stop)
+            filler.build(plan, stop, ends=ends)
+            built_in_time = time.monotonic() < ends
             # Building shows which operators do not apply and which parts need an accuracy of their own.
             plan = self._planned = update_plan(plan, self._context, sound_database(self._database))
             self._declare(plan)
@@ -172,6 +173,11 @@ class _QuestionFill:
             filler.judge(reference, stop)
             Race(filler, questions=[self._question], max_time_s=ends - time.monotonic()).run(plan, stop)
         _report(filler.outcome, time.monotonic() - begun)
+        if not (built_in_time or stop.requested):
+            err.print(
+                "The time was over before a round began: the operators' models take long to build. Those that are "
+                "built are kept; give the same command again, with a longer --measure"
+            )
         # After a stop, the next fill computes them.
         if not stop.requested:
             store_results(self._database, settings_of(self._context.catalog.analysis))

@@ -173,11 +173,11 @@ class Filler:
     testbed: str | None = None
     ensure: Callable[[], None] = lambda: None
 
-    def build(self, plan: Plan, stop: StopRequest) -> None:
+    def build(self, plan: Plan, stop: StopRequest, *, ends: float = math.inf) -> None:
         """Build what the missing evidence needs, each artifact once, and store the outcome.
 
         An operator may turn out inapplicable, and parts that do not equal the model they were cut from are judged on
-        their own: update the plan afterwards.
+        their own: update the plan afterwards. At `ends`, on the monotonic clock, what is not built yet is left out.
         """
         required = [artifact for keyed in plan.declared for artifact in _required_artifacts(keyed)]
         # Sorted so that the last one of a key, which stays, has the name of a declared operator.
@@ -188,7 +188,7 @@ class Filler:
             if stop.requested:
                 break
             cached = self._find(artifact)
-            if cached is None and artifact.key in needed:
+            if cached is None and artifact.key in needed and time.monotonic() < ends:
                 cached = self._build(artifact)
             if cached is not None:
                 self._store_artifact(artifact, cached, cached.reason)

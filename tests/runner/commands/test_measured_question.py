@@ -4,6 +4,7 @@ The way through real tiers is gone once; elsewhere rounds are scripted, while pl
 """
 
 import json
+import math
 import os
 import shlex
 import shutil
@@ -55,7 +56,7 @@ def track(monkeypatch: pytest.MonkeyPatch) -> Iterator[Track]:
     recorded = Track()
 
     class ScriptedFiller(Filler):
-        def build(self, plan: Plan, stop: StopRequest) -> None:
+        def build(self, plan: Plan, stop: StopRequest, *, ends: float = math.inf) -> None:
             """Build nothing."""
 
         def _usable(self, keyed: object, key: str) -> bool:
@@ -222,6 +223,14 @@ def test_a_model_file_is_enough(asking: Callable[..., Done], track: Track, tmp_p
     written = (tmp_path / "strategies.yaml").read_text()
     assert "Nothing had to be measured." in asking("table.onnx", "--data", "table.npz", "--max-latency", "1s").err
     assert (tmp_path / "strategies.yaml").read_text() == written
+
+
+def test_models_that_take_longer_to_build_than_may_be_measured_are_said(command: Command, tmp_path: Path) -> None:
+    declare(tmp_path)
+    question = ("recommend", "table.onnx", "--max-latency", "10s", "--launcher", "process")
+    done = command(*question, "--measure", "1ms")
+    assert done.code == 1 and "measured 0 rounds" in done.said and " · build " not in done.err
+    assert "The time was over before a round began" in done.said and "with a longer --measure" in done.said
 
 
 def test_the_next_command_asks_again_with_the_same_files(
