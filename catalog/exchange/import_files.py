@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -314,9 +314,8 @@ class _Command:
         record = self._record(_name_of(contents.names), key, contents.sha256, rows.kind, details)
         storing = partial(self.progress, file)
         stored = store_document(self.session, document, record, named_by_user=True, progress=storing)
-        changed = {(entry.subject, entry.operator, entry.placement) for entry in document.strategies}
-        # Rows that were checked as they came: to judge all rows again after every file takes longer than to store it.
-        before.strategies.update(_imported_strategies(self.session, changed))
+        # To read and judge all rows again after every file takes longer than to store it.
+        before.strategies.update(_strategies_of(document, before.strategies))
         remarks = (*rows.remarks, *_remarks(document))
         self.subjects[file] = {strategy.subject for strategy in document.strategies}
         self.identities.update(subject for _, subject, operator, _ in before.strategies if operator == "identity")
@@ -409,19 +408,32 @@ def _names_given(file: ImportedFile) -> dict[str, str]:
     return named if isinstance(named, dict) else {}
 
 
-def _imported_strategies(
-    session: Session, names: Collection[tuple[str, str, str]] | None = None
-) -> dict[tuple[str, str, str, str], ImportedStrategy]:
-    """Return imported strategies by environment key, subject, operator and placement; all, or those of these names."""
+def _strategies_of(
+    document: Document, before: Mapping[tuple[str, str, str, str], ImportedStrategy]
+) -> Iterator[tuple[tuple[str, str, str, str], ImportedStrategy]]:
+    """Yield the strategies of rows as they are stored once their document is."""
+    artifacts = {entry.key: artifact_counts(entry.size_bytes, entry.details) for entry in document.artifacts}
+    for entry in document.strategies:
+        place = (imported_key(entry.environment), entry.subject, entry.operator, entry.placement)
+        former = before[place].counts if place in before else {}
+        yield (
+            place,
+            ImportedStrategy(
+                imported_key(entry.latency_key),
+                imported_key(entry.accuracy_key),
+                entry.task,
+                entry.rounds,
+                imported_key(entry.artifact_key),
+                tuple(str(step["name"]) for step in entry.passes),
+                artifacts.get(entry.artifact_key, former),
+            ),
+        )
+
+
+def _imported_strategies(session: Session) -> dict[tuple[str, str, str, str], ImportedStrategy]:
+    """Return imported strategies by environment key, subject, operator and placement."""
     keys = {row.id: row.key for row in stored_rows(session, Environment) if row.imported_file_id}
-    subjects: list[dict[str, object]] = [{}]
-    if names is not None:
-        subjects = [{"subject": subject, "operator": operator} for subject, operator in {name[:2] for name in names}]
-    artifacts = {
-        row.key: artifact_counts(row.size_bytes, row.details)
-        for values in subjects
-        for row in stored_rows(session, Artifact, **values)
-    }
+    artifacts = {row.key: artifact_counts(row.size_bytes, row.details) for row in stored_rows(session, Artifact)}
     return {
         (keys[row.environment_id], row.subject, row.operator, row.placement): ImportedStrategy(
             row.latency_key,
@@ -432,8 +444,7 @@ def _imported_strategies(
             tuple(str(step.get("name")) for step in row.passes),
             artifacts.get(row.artifact_key, {}),
         )
-        for values in subjects
-        for row in stored_rows(session, Strategy, **values)
+        for row in stored_rows(session, Strategy)
         if row.environment_id in keys
     }
 
