@@ -283,7 +283,8 @@ def read_structure(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -
     for name in outputs:
         if name not in producer and name not in sources and name not in inputs:
             raise ModelFileError(file.path, f"nothing computes its output {name!r}")
-    states = find_states(graph)
+    # A model with states takes and gives something else as well, so that one with a single input or output has none.
+    states = find_states(graph) if min(len(graph.input), len(outputs)) > 1 else ()
     roles = _roles(nodes, reads, producer, inputs, states)
     live = _live(reads, producer, outputs)
     consumers: dict[str, list[int]] = {}
