@@ -380,7 +380,8 @@ def _of_evidence(
             [strategies[candidate] for candidate in candidates],
             here=subject_evidence.environment.imported_from is None,
         )
-        return (*output_warnings(candidates), *_remarks(candidates), *_rounds(candidates), *doubtful)
+        rounds = _rounds(candidates, of_rows=subject_evidence.environment.of_rows)
+        return (*output_warnings(candidates), *_remarks(candidates), *rounds, *doubtful)
 
     # Weak references, so that the key does not keep candidates of an older snapshot alive.
     return _evidence_cautions.get(subject_evidence, tuple(map(ref, candidates)), made) if candidates else ()
@@ -420,22 +421,24 @@ def _doubts(best: Candidate) -> Iterator[str]:
         yield f"{strategy_name(best)}: {len(best.doubts)} of its {best.rounds} rounds are marked doubtful"
 
 
-def _rounds(considered: Sequence[Candidate]) -> Iterator[str]:
+def _rounds(considered: Sequence[Candidate], *, of_rows: bool) -> Iterator[str]:
     total = len(considered)
     # A race stops measuring a strategy once it cannot change an answer.
     candidates = [candidate for candidate in considered if candidate.error_share == 1]
     once = [candidate for candidate in candidates if candidate.rounds == 1]
     if once:
-        yield (
-            f"{_count(once, total)} measured in one round alone: one round describes and does not "
-            "decide; measure at least three (`experiment.rounds`)"
+        more = (
+            "import rows of at least three (column `round`)"
+            if of_rows
+            else "measure at least three (`experiment.rounds`)"
         )
+        yield f"{_count(once, total)} measured in one round alone: one round describes and does not decide; {more}"
     partial = [
         candidate
         for candidate in candidates
         if candidate.rounds_declared and candidate.rounds < candidate.rounds_declared
     ]
-    if partial:
+    if partial and not of_rows:
         yield f"{_count(partial, total)} measured in fewer rounds than declared; `{FILL_COMMAND}` measures the rest"
 
 
@@ -561,7 +564,8 @@ def _environment(chosen: EnvironmentChoice) -> Iterator[str]:
     if environment.imported_from is not None:
         files = [origin.name for origin in subject_evidence.files] or [environment.imported_from]
         yield f"imported from {' and '.join(files)}, not measured here"
-    if not subject_evidence.complete:
+    # No fill adds to rows of another study.
+    if not subject_evidence.complete and not environment.of_rows:
         yield f"the evidence of this environment is not complete; `{FILL_COMMAND}` continues it"
     if chosen.others:
         yield (

@@ -247,6 +247,9 @@ class Planner:
         # A drop lacks identity's accuracy; any placement of it will do.
         references = [other for other in self._strategies if not other.changed]
         unjudged = references[0] if gap.gap is Gap.DROP_MISSING and references else candidate
+        accuracy = candidate.accuracy
+        if self._environment.of_rows and gap.gap is Gap.ITEMS_MISSING and accuracy and accuracy.metric != "top1":
+            return ToDo(f"Ask without an accuracy budget: rows bound no {accuracy.metric}, an export has its images")
         if self._environment.of_rows:
             column = " with the column `items`" if gap.gap is Gap.ITEMS_MISSING else ""
             return ToDo(f"Importing the accuracy of {unjudged.operator}{column} would say how sure that is")

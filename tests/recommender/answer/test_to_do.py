@@ -96,6 +96,15 @@ def test_rows_from_elsewhere_are_added_to_by_rows(client: Any, writer: Any) -> N
     assert re.fullmatch(r"Rows of \d+ rounds in all \(column `round`\) should make sure", to_do["words"])
 
 
+def test_cautions_about_rows_advise_no_fill(client: Any, writer: Any) -> None:
+    noisy(writer, 0.1, launcher="imported")
+    writer.declare(1, "identity", "edge")
+    let_be_imported(writer)
+    cautions = " ".join(ask(client, max_latency_s=0.112)["warnings"])
+    assert "import rows of at least three (column `round`)" in cautions
+    assert "fill-catalog" not in cautions and "experiment.rounds" not in cautions
+
+
 def test_a_question_of_other_links_names_the_rounds_of_the_strategy(client: Any, writer: Any) -> None:
     """Not the question: what it says of the links is predicted, whatever is measured."""
     noisy(writer, 0.09, 0.1, 0.11)

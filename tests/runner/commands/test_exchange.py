@@ -109,6 +109,18 @@ def test_an_accuracy_of_rows_without_items_is_not_measured_by_a_fill(command: Co
     assert "fill-catalog" not in answer.out
 
 
+def test_an_accuracy_that_no_row_bounds_advises_no_column_of_items(command: Command, tmp_path: Path) -> None:
+    """The column was there already: a number of items bounds a top-1 alone."""
+    rows = [f"net,{name},edge,{item},{seconds}" for name, seconds in (("Identity", 2), ("QE", 1)) for item in range(9)]
+    (tmp_path / "raw.csv").write_text("\n".join(["model,operator,tier,image,latency (s)", *rows]) + "\n")
+    accuracies = "subject,operator,placement,metric,value_pct,items\nnet,identity,edge,miou,66.7,500\n"
+    (tmp_path / "accuracies.csv").write_text(f"{accuracies}net,quantized_early_exit,edge,miou,66.4,500\n")
+    assert command("import", "raw.csv", "accuracies.csv").code == 0
+    said = " ".join(command("recommend", "net", "--max-drop", "1").out.replace("│", " ").split())
+    assert "Ask without an accuracy budget: rows bound no miou, an export has its images" in said
+    assert "column `items`" not in said
+
+
 def test_an_option_that_says_nothing_is_refused(command: Command, tmp_path: Path) -> None:
     (tmp_path / "raw.csv").write_text("model,operator,tier,image,T\nnet,identity,edge,a,5\n")
     assert command("import", "raw.csv", "--set", "unit").code == 2
