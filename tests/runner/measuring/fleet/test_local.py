@@ -1,12 +1,21 @@
 """Testbeds that one process drives: blocks go whole to one of them, and what a testbed leaves goes to another."""
 
+import gc
+import shutil
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
+import yaml
+from sqlalchemy import text
 
+from benchmarks.crash_engine import PrivateEngine
 from catalog.evidence.database import open_database
+from runner.cli import app
+from runner.cli import run as run_command
 from runner.errors import FleetError
 from runner.launchers.process import ProcessLauncher
 from runner.launchers.select import Selection
@@ -26,6 +35,7 @@ from runner.measuring.fleet.worker import (
     event_from_json,
 )
 from runner.measuring.keyed_strategy import RunContext
+from tests.catalog_of_one import CATALOG, declare
 
 
 def block(number: int, tasks: int = 3) -> TaskBlock:
@@ -146,3 +156,54 @@ def test_a_worker_of_another_database_measures_nothing(database_url: str) -> Non
         result = worker.measure(stored, report=lambda event: None, is_due=lambda task: True)
     assert result.results == () and "belongs to another database" in str(result.fault)
     assert not worker.busy
+
+
+@pytest.fixture
+def second_engine(tmp_path: Path) -> Iterator[PrivateEngine]:
+    """Start a Docker engine beside the machine's, in namespaces of its own."""
+    if shutil.which("dockerd") is None or shutil.which("nsenter") is None:
+        pytest.skip("needs dockerd and nsenter")
+    directory = tmp_path / "engine"
+    directory.mkdir()
+    engine = PrivateEngine(directory)
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.stop()
+
+
+# The library leaks the file of a socket that it could not connect.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.docker
+def test_a_fill_over_two_engines_outlives_one_of_them(
+    second_engine: PrivateEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare(tmp_path)
+    engines = {"here": "local", "there": second_engine.url}
+    testbeds = {name: {"engine": engine, "replicas": "boards"} for name, engine in engines.items()}
+    strategies = [{"operators": ["identity"], "placements": ["edge"]}]
+    experiment = {"inputs": 2, "rounds": 2, "warmup": 1}
+    declared = CATALOG | {"testbeds": testbeds, "strategies": strategies, "experiment": experiment}
+    (tmp_path / "strategies.yaml").write_text(yaml.safe_dump(declared, sort_keys=False))
+    monkeypatch.chdir(tmp_path)
+    ended = threading.Event()
+
+    def kill_in_a_round() -> None:
+        while not ended.wait(0.02):
+            if second_engine.running_tiers():
+                second_engine.kill()
+                return
+
+    killer = threading.Thread(target=kill_in_a_round)
+    killer.start()
+    try:
+        assert run_command(lambda: app(["fill-catalog", "--on", "here,there"])) == 0
+    finally:
+        ended.set()
+        killer.join()
+    assert "testbed there: it measures nothing more: " in capsys.readouterr().err
+    with open_database(tmp_path / "tierwise.db", readonly=True) as database, database.session() as session:
+        query = "SELECT round, testbed FROM measurement WHERE status = 'complete' ORDER BY round"
+        assert [tuple(row) for row in session.execute(text(query))] == [(1, "here"), (2, "here")]
+    gc.collect()
