@@ -534,7 +534,7 @@ def _problem(document: YamlDocument, path: Path_, message: str, *, key: bool = F
 
 def check_names(declared: CatalogFile, topology: Topology, document: YamlDocument) -> None:
     """Check what the parts of a file say of one another; raises CatalogFileError with all problems."""
-    problems = list(_link_problems(topology, document))
+    problems = [*_tier_problems(topology, document), *_link_problems(topology, document)]
     # Routes follow the links: a wrong link would be reported again for every placement.
     if not problems:
         problems = [*_operator_problems(declared, document), *_strategy_problems(declared, topology, document)]
@@ -556,6 +556,16 @@ def _used(declared: CatalogFile, topology: Topology) -> dict[str, set[str]]:
         "tiers": {tier for route in routes for tier in route},
         "links": {link for route in routes for link in topology.links(route)},
     }
+
+
+def _tier_problems(topology: Topology, document: YamlDocument) -> Iterator[FileProblem]:
+    """Yield names of tiers that differ in capitals alone: a reader would take two tiers for one."""
+    names: dict[str, str] = {}
+    for name in topology.tiers:
+        other = names.setdefault(name.casefold(), name)
+        if other != name:
+            message = f"tier {name!r} differs from tier {other!r} in capitals alone; give one of them another name"
+            yield _problem(document, ("tiers", name), message, key=True)
 
 
 def _link_problems(topology: Topology, document: YamlDocument) -> Iterator[FileProblem]:

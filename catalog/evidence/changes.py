@@ -3,8 +3,7 @@
 What is below a measurement, an accuracy, a pool or an analysis is stored with it and never changed: what is measured or
 imported again comes with another row above it. So a row above that is as it was says the same of all that is below, of
 which there is a hundred times as much. Other programs may do anything to a file: of what is below its rows, numbers and
-sums are compared as well, but for the ids of inputs and what single samples sent. A server computes sums in no fixed
-order of its rows and does without.
+sums are compared as well. A server computes sums in no fixed order of its rows and does without.
 
 A PostgreSQL server announces changes (LISTEN, NOTIFY), which a thread of its own hears (`ChangeFeed`). Triggers of the
 schema (`migrations/notifications.py`) announce every commit to the evidence: of fills, of imports and of statements
@@ -53,7 +52,13 @@ RowDigests = dict[str, dict[Any, int]]
 _BELOW = (
     (
         "measurement",
-        "SELECT measurement_id, COUNT(*), TOTAL(latency_s), TOTAL(latency_s * seq) FROM sample GROUP BY measurement_id",
+        "SELECT measurement_id, COUNT(*), TOTAL(latency_s), TOTAL(latency_s * seq), GROUP_CONCAT(input_id), "
+        "GROUP_CONCAT(stratum) FROM sample GROUP BY measurement_id",
+    ),
+    (
+        "measurement",
+        "SELECT measurement_id, COUNT(*), TOTAL(sent_bytes), TOTAL(received_bytes), TOTAL(sent_bytes * sample_id), "
+        "TOTAL(received_bytes * sample_id) FROM sample JOIN sample_link ON sample_id = id GROUP BY measurement_id",
     ),
     (
         "measurement",

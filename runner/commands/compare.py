@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from catalog.console import open_table
-from catalog.errors import DatabaseMissingError
+from catalog.errors import DatabaseMissingError, NotADatabaseError
 from catalog.evidence.database import open_database
 from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.soundness import sound_database
@@ -20,6 +20,7 @@ from runner.reports.ranking import folded
 
 # The default that a question has as well.
 _MARGIN = 0.05
+_ADVICE = "name a database that `runner fill-catalog` or `runner import` has filled: runner compare A B"
 # With this, all columns fit 100 characters.
 _NAME_WIDTH = 22
 
@@ -47,12 +48,11 @@ def _evidence(database: str, subject: str | None) -> tuple[StrategyEvidence, ...
     try:
         with open_database(database) as opened, sound_database(opened).reading() as reader:
             return strategy_evidence(reader, subject=subject)
+    # The error's own advice is for commands that have one database, named by an option.
     except DatabaseMissingError as error:
-        # The error's own advice is for commands that have one database, named by an option.
-        raise RunnerError(
-            f"{error.location}: there is no evidence; name a database that `runner fill-catalog` or `runner import` "
-            "has filled: runner compare A B"
-        ) from error
+        raise RunnerError(f"{error.location}: there is no evidence; {_ADVICE}") from error
+    except NotADatabaseError as error:
+        raise RunnerError(f"{error.location}: this is no database of evidence; {_ADVICE}") from error
 
 
 def _print(pairing: Pairing) -> None:

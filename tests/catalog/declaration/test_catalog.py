@@ -164,6 +164,7 @@ WRONG = [
     ("  edge-cloud: {", "  edge-clod: {", "edge-clod", "did you mean 'edge-cloud'?"),
     ("  edge-cloud: {", "  edge-edge: {", "edge-edge", "joins a tier with itself"),
     ("  edge-cloud: {", "  edge-mobile: {", "edge-mobile", "in the other direction"),
+    ("  edge: {cpus", "  Mobile: {cpus", "Mobile", "tier 'Mobile' differs from tier 'mobile' in capitals alone"),
 ]
 
 

@@ -171,11 +171,16 @@ BELOW_ROWS = (
     "INSERT INTO pool_input (pool_id, input_id, size) VALUES (1, 'a', 10), (1, 'b', 20)",
     "UPDATE measurement SET pool_key = 'pool' WHERE id = 1",
     "UPDATE sample SET latency_s = 0.1 * seq WHERE measurement_id = 1",
+    "INSERT OR REPLACE INTO sample_link (sample_id, link, sent_bytes, received_bytes) "
+    "SELECT id, 'mobile-edge', 10 * seq, 7 FROM sample WHERE measurement_id = 1",
     "INSERT INTO accuracy_class_item (accuracy_id, item_id, class_id, intersection_px, union_px) "
     "VALUES (1, 'a', 0, 5, 9)",
 )
 CHANGED_IN_PLACE = {
     "latencies exchanged": "UPDATE sample SET latency_s = 0.1 * (6 - seq) WHERE measurement_id = 1 AND seq IN (2, 4)",
+    "id of an input": "UPDATE sample SET input_id = 'another' WHERE measurement_id = 1 AND seq = 3",
+    "sent bytes exchanged": "UPDATE sample_link SET sent_bytes = 60 - sent_bytes WHERE sent_bytes IN (20, 40)",
+    "received bytes": "UPDATE sample_link SET received_bytes = 8 WHERE sent_bytes = 20",
     "hits exchanged": "UPDATE accuracy_item SET top1 = NOT top1 WHERE rowid IN "
     "(SELECT MIN(rowid) FROM accuracy_item WHERE accuracy_id = 1 GROUP BY top1)",
     "pixels": "UPDATE accuracy_class_item SET intersection_px = 4",

@@ -217,6 +217,16 @@ def test_compare_tells_what_changed_and_what_did_not(lab: Runner, tmp_path: Path
     assert pairing["strategies"][0]["latency"][1]["ratio"] == 1.0
 
 
+@pytest.mark.parametrize("content", ["net,quantized\n", "", None])
+def test_compare_of_what_is_no_database_names_its_own_arguments(
+    lab: Runner, tmp_path: Path, content: str | None
+) -> None:
+    if content is not None:
+        (tmp_path / "other").write_text(content)
+    done = lab("compare", "lab.db", "other")
+    assert done.code == 1 and "runner compare A B" in done.err and "--database" not in done.err
+
+
 @pytest.mark.parametrize("command", ["export", "import", "sql", "compare"])
 def test_help_has_an_example(runner: Runner, command: str) -> None:
     done = runner(command, "--help")
