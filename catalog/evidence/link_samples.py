@@ -473,6 +473,9 @@ class _Reading:
         fit = None
         if settings and np.isfinite(ups).all():
             fit = fit_links(ups, np.array([setting.latency_s.mean() for setting in settings]))
+        if fit is None and len(settings) == 1 and np.isfinite(ups).all():
+            # What uses none of the links that are asked for is measured, and `refusal` names those of one rate.
+            return LinkedStrategy(*name, hops, tuple(replace(setting, inferred=True) for setting in settings))
         if fit is None:
             lacking = "the bytes on its links were not recorded with the samples, and no link was measured at two rates"
             return LinkedStrategy(*name, hops, (), lacking)

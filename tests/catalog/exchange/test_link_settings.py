@@ -140,7 +140,20 @@ def test_one_setting_without_bytes_says_what_is_missing(database: Database, tmp_
     strategies = linked(database, tmp_path, rows([{"edge-cloud": 1e6}]))
     result = what_if(list(strategies.values()), {"edge-cloud": LinkRate(2e6, 2e6)})
     assert [strategy.placement for strategy in result.unpredictable] == ["cloud"]
-    assert "no link was measured at two rates" in result.unpredictable[0].reason
+    assert (
+        result.unpredictable[0].reason == "edge-cloud was measured at one rate alone, and its bytes were not recorded"
+    )
+
+
+def test_one_setting_without_bytes_is_as_measured_where_another_link_is_asked_about(
+    database: Database, tmp_path: Path
+) -> None:
+    """Strategies of another link were refused for their own link's bytes, and left out of the fastest."""
+    columns = ("mobile-edge", "edge-cloud")
+    cloud = linked(database, tmp_path, rows([{"mobile-edge": 4e6}], columns=columns))["cloud"]
+    assert cloud.links == ("mobile-edge",)
+    assert predicted(cloud, edge_cloud=2e6) == pytest.approx(true_percentile({"mobile-edge": 4e6}), rel=1e-9)
+    assert refusal(cloud, {"mobile-edge": LinkRate(2e6, 2e6)}) is not None
 
 
 def test_bytes_make_one_setting_enough(database: Database, tmp_path: Path) -> None:
