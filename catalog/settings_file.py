@@ -7,35 +7,44 @@ it, and options before both.
 import logging
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
-
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from catalog.errors import SettingsFileError
 from catalog.foreign import read_regular
 
 logger = logging.getLogger(__name__)
 VARIABLE = "TIERWISE_SETTINGS"
+PREFIX = "TIERWISE_"
 
 
-class FileSettings(BaseSettings):
-    """Settings of a command: `TIERWISE_<NAME>` in the environment, or in the file that TIERWISE_SETTINGS names."""
+def named_settings() -> dict[str, str]:
+    """Return the settings that the environment or the file names, by their names in lower case and without prefix.
 
-    # An error repeats no value: it may be a key.
-    model_config = SettingsConfigDict(env_prefix="TIERWISE_", frozen=True, extra="ignore", hide_input_in_errors=True)
+    The environment comes before the file.
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Look for a value in the options, then in the environment, then in the file."""
-        file = settings_file()
-        return init_settings, env_settings, *(() if file is None else (DotEnvSettingsSource(settings_cls, file),))
+    Raises
+    ------
+    SettingsFileError
+        When the file cannot be read as text.
+    """
+    file = settings_file()
+    return ({} if file is None else _with_prefix(_in_file(file))) | _with_prefix(os.environ)
+
+
+def _in_file(file: Path) -> Mapping[str, str | None]:
+    # Imported here: few commands have such a file.
+    from dotenv import dotenv_values
+
+    return dotenv_values(file)
+
+
+def _with_prefix(values: Mapping[str, str | None]) -> dict[str, str]:
+    return {
+        name.upper().removeprefix(PREFIX).lower(): value
+        for name, value in values.items()
+        if name.upper().startswith(PREFIX) and value is not None
+    }
 
 
 def settings_file() -> Path | None:

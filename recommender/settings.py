@@ -4,8 +4,9 @@ import ipaddress
 import re
 
 from pydantic import Field, IPvAnyNetwork, SecretStr, field_validator
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from catalog.settings_file import FileSettings
+from catalog.settings_file import PREFIX, settings_file
 from recommender.errors import Unprotected
 
 
@@ -32,8 +33,11 @@ _LONGEST_S = 86400.0
 _SHORTEST_S = 0.01
 
 
-class RecommenderSettings(FileSettings):
+class RecommenderSettings(BaseSettings):
     """Settings of the service: on loopback by default; elsewhere an API key is required unless `without_key` is set."""
+
+    # An error repeats no value: it may be a key.
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
 
     database: str = Field(
         default="tierwise.db",
@@ -94,6 +98,19 @@ class RecommenderSettings(FileSettings):
     trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
         default=(), description='Proxies whose X-Forwarded-For names the client, as JSON: ["10.0.0.0/24"]; none'
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Look for a value in the options, then in the environment, then in the file."""
+        file = settings_file()
+        return init_settings, env_settings, *(() if file is None else (DotEnvSettingsSource(settings_cls, file),))
 
     @field_validator("api_key")
     @classmethod

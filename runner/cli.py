@@ -25,6 +25,7 @@ from typer.main import get_group
 
 from catalog.errors import CatalogError
 from catalog.foreign import printable
+from catalog.settings_file import VARIABLE
 from recommender.errors import RecommenderError
 from runner.errors import RunnerError, explain, memory_advice
 
@@ -176,9 +177,6 @@ def settings(
 ) -> None:
     """Take the settings from a file, so that no password stands on the command line."""
     if file is not None:
-        # Imported here: pydantic-settings costs more than the whole of `runner --help`.
-        from catalog.settings_file import VARIABLE
-
         os.environ[VARIABLE] = str(file)
 
 

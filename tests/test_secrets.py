@@ -191,6 +191,21 @@ def test_a_settings_file_comes_after_the_environment_and_before_the_default(
     assert "cannot be read (No such file or directory)" in " ".join(capsys.readouterr().err.split())
 
 
+def test_commands_take_settings_in_the_same_order_as_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "")
+    assert RunnerSettings().workdir == Path(".tierwise")
+    file = tmp_path / "settings"
+    file.write_text("TIERWISE_DATABASE='a b.db'\ntierwise_workdir=in-file\nTIERWISE_BASE_IMAGE\nTIERWISE_OTHER=1\n")
+    file.chmod(0o600)
+    monkeypatch.setenv(VARIABLE, str(file))
+    monkeypatch.setenv("Tierwise_Workdir", "in-environment")
+    settings = RunnerSettings()
+    assert (settings.database, settings.workdir) == ("a b.db", Path("in-environment"))
+    assert settings.base_image is None and RecommenderSettings().database == "a b.db"
+
+
 def test_settings_are_printed_without_the_databases_url(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIERWISE_DATABASE", f"postgresql://me:{quote(SECRET, safe='')}@host/name")
     monkeypatch.setenv("TIERWISE_API_KEY", KEY)

@@ -64,10 +64,12 @@ class Strategy:
 class Catalog:
     """A declaration that has passed every check.
 
-    Where links or tiers list values, it is at the first setting of them; `settings` has all.
+    Where links or tiers list values, it is at the first setting of them; `settings` has all. `sha256` is of the file's
+    bytes.
     """
 
     file: Path
+    sha256: str
     declared: CatalogFile
     topology: Topology
     setting: Setting | None = None
@@ -198,4 +200,4 @@ def _checked(document: YamlDocument) -> Catalog:
     # The order in the file counts: the first tier is the client's.
     topology = Topology(tuple(declared.tiers), tuple(declared.links))
     check_names(declared, topology, document)
-    return Catalog(document.file, with_variants(declared), topology).settings[0]
+    return Catalog(document.file, document.sha256, with_variants(declared), topology).settings[0]

@@ -6,6 +6,7 @@ and values that YAML converts silently are caught where they stand.
 """
 
 import difflib
+import hashlib
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,8 @@ class YamlDocument:
     Attributes
     ----------
     file : Path
+    sha256 : str
+        Of the text in UTF-8.
     data : object
         Dictionaries with text keys, lists and scalars.
     values, keys : mapping of path to Position
@@ -70,6 +73,7 @@ class YamlDocument:
     """
 
     file: Path
+    sha256: str
     data: object
     values: Mapping[Path_, Position]
     keys: Mapping[Path_, Position]
@@ -139,7 +143,9 @@ def parse_yaml(text: str, file: Path) -> YamlDocument:
         raise CatalogFileError(file, [FileProblem(1, 1, "nested too deeply for a catalog")]) from error
     if building.problems:
         raise CatalogFileError(file, building.problems)
-    return YamlDocument(file, data, building.values, building.keys)
+    # Of the bytes as they were read: text keeps what UTF-8 decodes.
+    sha256 = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return YamlDocument(file, sha256, data, building.values, building.keys)
 
 
 def _line_and_column(text: str, offset: int) -> tuple[int, int]:

@@ -24,18 +24,18 @@ from recommender.ranking.model import declared_breaches
 from recommender.ranking.racing import RaceQuestion
 from recommender.schemas import RecommendRequest, RecommendResponse
 from runner.artifacts.store import ArtifactStore
-from runner.commands.plan import run_context
-from runner.commands.prepared_question import (
-    CatalogSubject,
+from runner.commands.kept_plan import (
+    DeclaredSubject,
     KeptPlan,
     PlanMemory,
     PreparedQuestion,
     StrategyKeys,
     environment_evidence,
-    measurable_request,
     needs_accuracies,
     proven_answer,
 )
+from runner.commands.plan import run_context
+from runner.commands.prepared_question import CatalogSubject, measurable_request
 from runner.commands.progress import Progress, doubtful_summary
 from runner.commands.question import QuestionOptions
 from runner.commands.terminal import RunnerSettings, err
@@ -82,10 +82,11 @@ def measure_for(
     ):
         question = _QuestionFill(context, opened, selection, request, ensure)
         # Before any file is read for a key: one that changes meanwhile is noticed.
-        state = memory.state()
+        declared = subject.declared
+        state = memory.state(declared)
         try:
             answer = question.run(wait_s)
-            question.keep_keys(memory, state)
+            question.keep_keys(memory, declared, state)
         except KeyboardInterrupt:
             err.print("stopped; the answer is from what was measured so far")
             answer = None
@@ -220,7 +221,7 @@ class _QuestionFill:
             for keyed in plan.declared
         )
 
-    def keep_keys(self, memory: PlanMemory, state: str | None) -> None:
+    def keep_keys(self, memory: PlanMemory, declared: DeclaredSubject, state: str | None) -> None:
         """Keep the keys of the strategies, as far as they are sure to be the same for the next question."""
         model = self._context.subjects[self._subject].model
         try:
@@ -230,7 +231,7 @@ class _QuestionFill:
             weights = ()
         with sound_database(self._database).reading() as reading:
             unequal = tuple(sorted(unequal_compositions(reading)))
-        kept = KeptPlan(self._context.environment_key, self._keys(self._planned), unequal)
+        kept = KeptPlan(self._context.environment_key, self._keys(self._planned), unequal, declared)
         memory.keep(kept, state=state, weights=weights, launcher=self._selection.launcher.name)
 
     def _raced(self, plan: Plan) -> Plan:

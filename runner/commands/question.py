@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -246,6 +246,13 @@ class QuestionOptions:
         except ValidationError as error:
             raise _usage(error) from error
 
+    def measurable(self, subject: str) -> RecommendRequest:
+        """Return the request of a question that is measured.
+
+        `--launcher` and `--scale` say how to measure, not which evidence is meant.
+        """
+        return replace(self, launcher=None, scale=None).request(subject)
+
     def _values(self) -> Iterator[tuple[str, Any]]:
         for field in fields(self):
             value = getattr(self, field.name)
@@ -416,11 +423,15 @@ def recommend(
     target = database or RunnerSettings().database
     if measure is not None or data or labels or task or subject.lower().endswith(".onnx"):
         # Imported here: it imports the options from here.
-        from runner.commands.prepared_question import OwnData, prepared_question
+        from runner.commands.kept_plan import OwnData, kept_question
 
-        question = prepared_question(
-            subject, options, OwnData(data, labels, task), wait_s=measure, catalog=catalog, database=target
-        )
+        own = OwnData(data, labels, task)
+        question = None if measure is None else kept_question(subject, options, own, catalog=catalog, database=target)
+        if question is None:
+            # Imported here: a question whose keys were kept needs no catalog.
+            from runner.commands.prepared_question import prepared_question
+
+            question = prepared_question(subject, options, own, wait_s=measure, catalog=catalog, database=target)
         answer = question.answer or ask(target, question.request, environment=question.environment)
     else:
         answer = ask(target, options.request(subject))

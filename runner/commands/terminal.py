@@ -5,16 +5,16 @@ import io
 import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import Field
 
 from catalog.console import Console, stdout_width
 from catalog.errors import UnitError
 from catalog.foreign import printable, printable_json
-from catalog.settings_file import FileSettings
+from catalog.settings_file import named_settings
 from catalog.units import parse_percentile
 from runner.errors import RunnerError
 
@@ -84,15 +84,29 @@ def print_lacks(lacks: Mapping[str, Sequence[str]]) -> None:
             out.print(f"  - {reason}", soft_wrap=True, highlight=False)
 
 
-class RunnerSettings(FileSettings):
-    """Defaults of the command line; every one can be set as `TIERWISE_<NAME>` or by an option."""
+@dataclass(frozen=True)
+class RunnerSettings:
+    """Defaults of the command line; every one can be set as `TIERWISE_<NAME>` or by an option.
+
+    They are texts and paths, which need no check; the library that checks the settings of the service takes longer to
+    import than many commands take.
+    """
 
     catalog: Path = Path("strategies.yaml")
     # A URL may hold a password, and settings are printed in logs and tracebacks.
-    database: str = Field(default="tierwise.db", repr=False)
+    database: str = field(default="tierwise.db", repr=False)
     workdir: Path = Path(".tierwise")
     # Of the machine, not of the user: a runner of another user must not measure at the same time.
     locks: Path = Path("/tmp/tierwise-locks")
     base_image: str | None = None
     # A secret, and settings are printed in logs and tracebacks.
-    tier_token: str = Field(default="", repr=False)
+    tier_token: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        """Put what is set in the place of the defaults."""
+        named = named_settings()
+        for setting in fields(self):
+            if setting.name in named:
+                value = named[setting.name]
+                # The dataclass is frozen for its users alone.
+                object.__setattr__(self, setting.name, Path(value) if isinstance(setting.default, Path) else value)

@@ -23,7 +23,7 @@ import yaml
 
 from catalog.evidence.fill_lock import fill_lock
 from catalog.evidence.writing import record_measurement
-from runner.commands import measured_question, prepared_question
+from runner.commands import kept_plan, measured_question, prepared_question
 from runner.measuring.fill import Filler, StopRequest
 from runner.measuring.plan import MissingAccuracy, MissingRound, Plan
 from tests.catalog_of_one import CATALOG, declare
@@ -320,13 +320,14 @@ def test_the_wait_is_a_time(command: Command) -> None:
 @pytest.fixture
 def again(asking: Callable[..., Done], track: Track, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
     """Ask a question whose answer was measured, without the libraries that measure where `prompt`."""
-    monkeypatch.setattr(prepared_question, "_SETTLED_NS", 0)
+    monkeypatch.setattr(kept_plan, "_SETTLED_NS", 0)
     assert asking("table", "--max-latency", "150ms").code == 0
 
     def asking_again(*arguments: str, prompt: bool) -> Done:
         with monkeypatch.context() as patched:
             if prompt:
                 patched.setattr(measured_question, "measure_for", lambda *_, **__: pytest.fail("keys were computed"))
+                patched.setattr(prepared_question, "load_catalog", lambda *_: pytest.fail("the catalog was read"))
             return asking("table", *(arguments or ("--max-latency", "150ms")), "--json")
 
     return asking_again
@@ -375,3 +376,33 @@ def test_evidence_of_something_else_answers_nothing(again: Callable[..., Done], 
         assert len(track.rounds) > before, f"{change.__name__} was not noticed"
     # What was measured then is kept in its turn.
     assert best(again(prompt=True)) == "identity@edge"
+
+
+def test_a_kept_plan_hides_no_error_of_the_question(again: Callable[..., Done], asking: Callable[..., Done]) -> None:
+    for arguments, says in (
+        (("--forbid-tier", "moon"), "declares no tier 'moon'"),
+        (("--slo", "slow"), "declares no SLO 'slow'; declared: fast"),
+        (("--link", "mobile-edge=10mbit"), "an answer for other links is predicted"),
+        (("--data", "table.npz"), "--data goes with a model file such as my.onnx, got 'table'"),
+    ):
+        done = asking("table", *arguments)
+        assert done.code in (1, 2) and says in done.said and not done.out
+    assert best(again(prompt=True)) == "identity@edge"
+
+
+def test_the_next_question_about_a_model_file_reads_no_catalog(
+    asking: Callable[..., Done], track: Track, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_plan, "_SETTLED_NS", 0)
+    question = ("table.onnx", "--data", "table.npz", "--max-latency", "1s")
+    assert asking(*question).code == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(prepared_question, "load_catalog", lambda *_: pytest.fail("the catalog was read"))
+        assert "Nothing had to be measured." in asking(*question).err
+        assert "Nothing had to be measured." in asking("table.onnx", "--task", "any", "--max-latency", "1s").err
+    for other, says in (
+        (("--data", "other.npz"), "declares this model with table.npz, got --data other.npz"),
+        (("--labels", "l.csv"), "declares this model with none, got --labels l.csv"),
+        (("--task", "classification"), "declares this model with any, got --task classification"),
+    ):
+        assert says in asking("table.onnx", *other).said
