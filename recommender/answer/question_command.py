@@ -1,11 +1,13 @@
-"""A question as a command line: the options of `runner recommend` and the words that ask the same question again."""
+"""A question as a command line: the words that ask it again, and those that measure for it where its evidence is."""
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 
 from catalog.errors import UnitError
+from catalog.evidence.strategy_evidence import EnvironmentEvidence
 from catalog.units import parse_duration, parse_percentile, parse_share, parse_size
+from recommender.errors import FILL_COMMAND
 from recommender.schemas import RecommendRequest
 
 # The option of each field of a question; `version` and `detail` say how much is sent, which is a matter of HTTP.
@@ -33,6 +35,18 @@ FLAGS: Mapping[str, str] = {
     "scale": "--scale",
     "launcher": "--launcher",
 }
+
+
+def fill_command(environment: EnvironmentEvidence, *more: str) -> str:
+    """Return `runner fill-catalog` with more options, and with those that make it measure in this environment."""
+    return shlex.join([*FILL_COMMAND.split(), *more, *conditions_of(environment)])
+
+
+def conditions_of(environment: EnvironmentEvidence, *, launcher: bool = True, scale: bool = True) -> list[str]:
+    """Return the options, or one of the two, without which a fill would measure in another environment."""
+    # With `auto` a Docker engine would be taken where one answers.
+    words = ["--launcher", environment.launcher] if launcher and environment.launcher == "process" else []
+    return [*words, *(["--scale", environment.scale] if scale and environment.scale != "1" else [])]
 
 
 def recommend_command(request: RecommendRequest, *more: str) -> str | None:

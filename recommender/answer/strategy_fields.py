@@ -14,8 +14,9 @@ from pydantic_core import to_json
 from catalog.artifact_details import OutputDistance
 from catalog.evidence.records import EnvironmentSummary, FileSummary, values_of
 from catalog.units import parse_bit_rate
+from recommender.answer.question_command import fill_command
 from recommender.answer.wording import breach_words, cannot_show
-from recommender.errors import FILL_COMMAND, UnknownStrategy
+from recommender.errors import UnknownStrategy
 from recommender.evidence.model import DeclaredStrategy, Evidence, SubjectEvidence, latency_budgets
 from recommender.ranking import (
     AccuracyMeasurement,
@@ -415,7 +416,7 @@ def _coverage(subject: str, subject_evidence: SubjectEvidence) -> CoverageRow:
         rounds=sum(strategy.candidate.rounds for strategy in applicable if strategy.candidate is not None),
         rounds_declared=sum(strategy.rounds_declared for strategy in applicable),
         to_measure=[strategy_id(subject, strategy.operator, strategy.placement) for strategy in unfinished],
-        command=FILL_COMMAND if unfinished else None,
+        command=fill_command(subject_evidence.environment) if unfinished else None,
     )
 
 
@@ -471,6 +472,7 @@ def not_considered(
     A bound on its latency from parts measured elsewhere is not used: another tier, another load, no sound bound.
     """
     accuracies = _operator_accuracies(subject_evidence)
+    command = fill_command(subject_evidence.environment)
     for strategy in subject_evidence.strategies:
         if strategy.candidate is None:
             accuracy = strategy.accuracy or accuracies.get(strategy.operator)
@@ -480,7 +482,7 @@ def not_considered(
                 placement=strategy.placement,
                 reason=strategy.reason
                 or ("not measured yet" if strategy.applicable else "the operator cannot apply here"),
-                command=FILL_COMMAND if strategy.applicable else None,
+                command=command if strategy.applicable else None,
                 could_change_answer=excuse is None,
                 because=excuse or _NO_BOUND,
             )

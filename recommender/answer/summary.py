@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from weakref import ref
 
+from catalog.evidence.strategy_evidence import EnvironmentEvidence
 from catalog.statistics.intervals import inputs_needed
 from catalog.units import counted, duration, size
+from recommender.answer.question_command import fill_command
 from recommender.answer.to_do import ToDo
 from recommender.answer.wording import (
     chance,
@@ -378,9 +380,9 @@ def _of_evidence(
     def made() -> tuple[str, ...]:
         doubtful = _doubtful(
             [strategies[candidate] for candidate in candidates],
-            here=subject_evidence.environment.imported_from is None,
+            subject_evidence.environment,
         )
-        rounds = _rounds(candidates, of_rows=subject_evidence.environment.of_rows)
+        rounds = _rounds(candidates, subject_evidence.environment)
         return (*output_warnings(candidates), *_remarks(candidates), *rounds, *doubtful)
 
     # Weak references, so that the key does not keep candidates of an older snapshot alive.
@@ -421,7 +423,7 @@ def _doubts(best: Candidate) -> Iterator[str]:
         yield f"{strategy_name(best)}: {len(best.doubts)} of its {best.rounds} rounds are marked doubtful"
 
 
-def _rounds(considered: Sequence[Candidate], *, of_rows: bool) -> Iterator[str]:
+def _rounds(considered: Sequence[Candidate], environment: EnvironmentEvidence) -> Iterator[str]:
     total = len(considered)
     # A race stops measuring a strategy once it cannot change an answer.
     candidates = [candidate for candidate in considered if candidate.error_share == 1]
@@ -429,7 +431,7 @@ def _rounds(considered: Sequence[Candidate], *, of_rows: bool) -> Iterator[str]:
     if once:
         more = (
             "import rows of at least three (column `round`)"
-            if of_rows
+            if environment.of_rows
             else "measure at least three (`experiment.rounds`)"
         )
         yield f"{_count(once, total)} measured in one round alone: one round describes and does not decide; {more}"
@@ -438,11 +440,12 @@ def _rounds(considered: Sequence[Candidate], *, of_rows: bool) -> Iterator[str]:
         for candidate in candidates
         if candidate.rounds_declared and candidate.rounds < candidate.rounds_declared
     ]
-    if partial and not of_rows:
-        yield f"{_count(partial, total)} measured in fewer rounds than declared; `{FILL_COMMAND}` measures the rest"
+    if partial and not environment.of_rows:
+        rest = f"`{fill_command(environment)}` measures the rest"
+        yield f"{_count(partial, total)} measured in fewer rounds than declared; {rest}"
 
 
-def _doubtful(considered: list[DeclaredStrategy], *, here: bool) -> Iterator[str]:
+def _doubtful(considered: list[DeclaredStrategy], environment: EnvironmentEvidence) -> Iterator[str]:
     """Yield one line about all doubtful rounds, with the rule that most of them failed."""
     rules = Counter(rule for strategy in considered for rule in strategy.doubts)
     if rules:
@@ -452,7 +455,8 @@ def _doubtful(considered: list[DeclaredStrategy], *, here: bool) -> Iterator[str
         mostly = f"mostly for {rule} ({most})" if 2 * most > rules.total() else f"for {', '.join(sorted(rules))}"
         mostly = f"for {rule}" if len(rules) == 1 else mostly
         # What was measured elsewhere cannot be measured again from here.
-        again = f"; `{FILL_COMMAND} --redo doubtful` measures them again" if here else ""
+        here, command = environment.imported_from is None, fill_command(environment, "--redo", "doubtful")
+        again = f"; `{command}` measures them again" if here else ""
         verb = "is" if rules.total() == 1 else "are"
         yield f"{rules.total()} of the {rounds} rounds of the considered strategies {verb} DOUBTFUL, {mostly}{again}"
 
@@ -566,7 +570,7 @@ def _environment(chosen: EnvironmentChoice) -> Iterator[str]:
         yield f"imported from {' and '.join(files)}, not measured here"
     # No fill adds to rows of another study.
     if not subject_evidence.complete and not environment.of_rows:
-        yield f"the evidence of this environment is not complete; `{FILL_COMMAND}` continues it"
+        yield f"the evidence of this environment is not complete; `{fill_command(environment)}` continues it"
     if chosen.others:
         yield (
             f"{counted(chosen.others, 'other environment')} with evidence {'was' if chosen.others == 1 else 'were'} "

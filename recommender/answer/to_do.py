@@ -1,17 +1,15 @@
 """What to measure so that an answer becomes sure: a command that works, and how long it takes."""
 
 import math
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from catalog.evidence.strategy_evidence import EnvironmentEvidence
 from catalog.statistics.feasibility import BudgetCheck, error_share, with_share
 from catalog.statistics.intervals import PercentileInterval
 from catalog.statistics.log_estimate import LogEstimate
 from catalog.statistics.posterior import MACHINES_MAX, ROUNDS_MAX, machines_needed, rounds_needed
-from recommender.answer.question_command import recommend_command
+from recommender.answer.question_command import conditions_of, fill_command, recommend_command
 from recommender.answer.strategy_fields import strategy_id
 from recommender.answer.wording import percentile_name
 from recommender.errors import FILL_COMMAND
@@ -86,7 +84,7 @@ class Planner:
         seconds = None if to_do.seconds is None else _RACING * to_do.seconds
         minutes = _UNKNOWN_MINUTES if seconds is None else max(1, math.ceil(seconds / 60))
         # Those that the question names are among its own options.
-        conditions = _conditions(environment, launcher=request.launcher is None, scale=request.scale is None)
+        conditions = conditions_of(environment, launcher=request.launcher is None, scale=request.scale is None)
         command = recommend_command(request, *conditions, "--measure", f"{minutes}m")
         if command is None:
             return to_do
@@ -133,7 +131,7 @@ class Planner:
             return ToDo(f"Import rows of {inputs_needed} or more inputs, or {lower}")
         return ToDo(
             f"Set `experiment.inputs` to {inputs_needed} or more, with as many inputs in the data, and run "
-            f"`{FILL_COMMAND}`{self._where}, or ask for a lower percentile than {percentile_name(percentile)}"
+            f"`{self._command()}`{self._where}, or ask for a lower percentile than {percentile_name(percentile)}"
         )
 
     def _for_miss(self, candidate: Candidate, miss: NearMiss) -> ToDo:
@@ -163,7 +161,7 @@ class Planner:
         if needed is None and self._rounds_needed(gap, new_inputs=True) is not None:
             return ToDo(
                 f"More rounds alone would not prove it, because they send the same {candidate.inputs} inputs: raise "
-                f"`experiment.inputs` and run `{FILL_COMMAND}`{self._where}, or ask at a lower `confidence`"
+                f"`experiment.inputs` and run `{self._command()}`{self._where}, or ask at a lower `confidence`"
             )
         if needed is None and self._by_machines(
             candidate, [budget.percentile for budget in self._answer.budgets.latency]
@@ -279,22 +277,14 @@ class Planner:
         return strategy_id(self._subject, candidate.operator, candidate.placement)
 
     def _command(self, *, rounds: int | None = None, only: Sequence[str] = ()) -> str:
-        words = FILL_COMMAND.split()
-        words += [] if rounds is None else ["--rounds", str(rounds)]
+        words = [] if rounds is None else ["--rounds", str(rounds)]
         words += [word for name in only for word in ("--only", name)]
-        return shlex.join([*words, *_conditions(self._environment)])
+        return fill_command(self._environment, *words)
 
 
 def _on_links(foresight: Foresight) -> ToDo:
     links = " and ".join(foresight.links)
     return ToDo(f"Declare {links} as asked and measure it there (`{FILL_COMMAND}`), or ask at a lower `confidence`")
-
-
-def _conditions(environment: EnvironmentEvidence, *, launcher: bool = True, scale: bool = True) -> list[str]:
-    """Return the options, or one of the two, without which a fill would measure in another environment."""
-    # With `auto` a Docker engine would be taken where one answers.
-    words = ["--launcher", environment.launcher] if launcher and environment.launcher == "process" else []
-    return [*words, *(["--scale", environment.scale] if scale and environment.scale != "1" else [])]
 
 
 def _tests(confidence: float, level: float) -> int:

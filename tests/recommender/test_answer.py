@@ -267,7 +267,7 @@ def test_warnings_name_doubts_drift_largest_inputs_and_slow_int8(client: Any, wr
     said = ask(client)["warnings"]
     assert (
         "6 of the 6 rounds of the considered strategies are DOUBTFUL, mostly for host load (4); "
-        "`runner fill-catalog --redo doubtful` measures them again"
+        "`runner fill-catalog --redo doubtful --scale 1/8` measures them again"
     ) in said
     assert "identity on edge: p90 drifts between rounds, from 100 ms to 120 ms (20 %)" in said
     assert "int8 is slower than float here: int8 on edge takes 1.50 times the p90 of identity on edge" in said

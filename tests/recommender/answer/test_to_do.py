@@ -160,3 +160,21 @@ def test_more_inputs_of_rows_from_elsewhere_are_imported(client: Any, writer: An
     assert words == "Import rows of 299 or more inputs, or ask for a lower percentile than p99"
     # Rows hold no time: what is known is when they came.
     assert answer["age"]["words"].startswith("imported ") and "not known" in answer["age"]["words"]
+
+
+def test_every_command_of_an_answer_measures_in_its_environment(client: Any, writer: Any) -> None:
+    """With `auto` a Docker engine would be taken, whose rounds are no evidence of this environment."""
+    environment = writer.environment(launcher="process")
+    writer.declare(environment, "identity", "mobile")
+    for number in range(2):
+        doubt = {"verdict": "DOUBTFUL", "reason": "host load: 50 %, limit 40 %"}
+        writer.measure(environment, "identity", "mobile", 0.1, number=number, **doubt)
+    writer.declare(environment, "early_exit", "mobile")
+    answer = ask(client, max_latency_s=1, launcher="process")
+    commands = set(re.findall(r"`(runner fill-catalog[^`]*)`", str(answer["warnings"])))
+    assert commands == {
+        "runner fill-catalog --launcher process",
+        "runner fill-catalog --redo doubtful --launcher process",
+    }
+    (missing,) = answer["not_considered"]
+    assert missing["command"] == "runner fill-catalog --launcher process"
