@@ -80,7 +80,7 @@ def pass_versions(passes: Sequence[Pass], model: Path) -> dict[str, object]:
 
     Examples
     --------
-    >>> from runner.subjects.embedded.registry import BUILTIN
+    >>> from runner.subjects.embedded.datasets import BUILTIN
     >>> pass_versions([make_pass("partition", {})], BUILTIN / "fashion-resnet.onnx")
     {'partition': 1}
     """
