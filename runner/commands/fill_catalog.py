@@ -1,5 +1,6 @@
 """The commands `fill-catalog`, which measures what is missing, and `clean`, which removes what a killed run left."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -102,9 +103,17 @@ def fill_catalog(
     scope = fill_scope(declared, rounds, only, redo, race=race, max_time=max_time)
     target = database or RunnerSettings().database
     testbeds = [name.strip() for names in on or () for name in names.split(",") if name.strip()]
-    where = "".join(f" --on {','.join(testbeds)}" if testbeds else "") + (
-        f" --scheduler {scheduler}" if scheduler else ""
-    )
+    # Without these, the command that a message advises would measure elsewhere or in another environment.
+    options = {
+        "--on": ",".join(testbeds),
+        "--scheduler": scheduler,
+        "--launcher": None if launcher == "auto" else launcher,
+        "--scale": None if scale == "1" else scale,
+        "--catalog": catalog,
+        # A URL may hold a password.
+        "--database": None if database is None or "://" in database else database,
+    }
+    where = "".join(f" {name} {shlex.quote(str(value))}" for name, value in options.items() if value)
     arguments = f"{scope.arguments}{where}"
     try:
         if testbeds or scheduler is not None:
@@ -122,7 +131,7 @@ def fill_catalog(
         outcome.include(one.outcome)
     if as_json:
         print_json(_outcome_json(outcome) | races_json(filled))
-    _report(outcome, arguments)
+    _report(outcome, arguments, where)
     raise typer.Exit(0 if outcome.complete else 1)
 
 
@@ -189,14 +198,15 @@ def _edited(declared: Catalog) -> bool:
         return True
 
 
-def _report(outcome: FillOutcome, arguments: str) -> None:
+def _report(outcome: FillOutcome, arguments: str, where: str) -> None:
+    """Print what a fill did; `arguments` ask for the rest of it, and `where` for more in the same place."""
     err.print(f"measured {counted(outcome.measured, 'round')}, {counted(outcome.accuracies, 'accuracy')}")
     for line in outcome.failures:
         err.print(labelled("failed", "red", line))
     for line in outcome.precision:
         err.print(line)
     if outcome.doubtful:
-        redo = "; measure them again with: runner fill-catalog --redo doubtful"
+        redo = f"; measure them again with: runner fill-catalog --redo doubtful{where}"
         advice = f"runner verify says why and what to do{redo}"
         err.print(labelled("doubtful", "yellow", f"{doubtful_summary(outcome.doubtful)}; {advice}"))
     for line in outcome.invalid:
