@@ -117,7 +117,9 @@ def test_one_ctrl_c_finishes_the_measurement_in_flight(directory: Path) -> None:
     said = running.wait(60)
     assert running.exit_code == 1
     assert "press Ctrl-C again to stop now" in said
-    assert "stopped; everything measured so far is stored. Continue with: runner fill-catalog --launcher process" in said
+    assert (
+        "stopped; everything measured so far is stored. Continue with: runner fill-catalog --launcher process" in said
+    )
     assert "Traceback" not in said
     done = _measured(directory)
     assert 1 <= done < 200
