@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -39,7 +40,10 @@ _HOLDER = "awk '$2 ~ /docker/ {print $2}' /proc/self/mounts | xargs -r umount -l
 
 
 class PrivateEngine:
-    """dockerd with everything it owns below one directory."""
+    """dockerd with everything it owns below one directory.
+
+    The directory's path is short: the paths of sockets in it, 44 characters longer, may have 107.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -209,7 +213,10 @@ class PrivateEngine:
 
     def _answers(self) -> bool:
         try:
+            # The library leaks the file of a socket that it cannot connect.
+            with socket.socket(socket.AF_UNIX) as local:
+                local.connect(str(self._socket))
             with self._client() as client:
                 return bool(client.ping())
-        except (DockerException, requests.exceptions.RequestException):
+        except (OSError, DockerException, requests.exceptions.RequestException):
             return False

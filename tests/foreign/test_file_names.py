@@ -31,9 +31,9 @@ def test_the_catalog_that_init_writes_names_the_model_it_was_written_for(
     # One model under all names: its process is started once.
     answers: dict[bytes, ModelOutput] = {}
 
-    def try_once(model: Path, encoded: bytes, kept: Path) -> ModelOutput:
+    def try_once(model: Path, encoded: bytes, kept: Path, *, output: str | None) -> ModelOutput:
         if encoded not in answers:
-            answers[encoded] = try_out(model, encoded, kept)
+            answers[encoded] = try_out(model, encoded, kept, output=output)
         return answers[encoded]
 
     monkeypatch.setattr("runner.subjects.own_model.try_out", try_once)

@@ -45,6 +45,7 @@ def runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "phone.csv").write_text(PHONE)
     (tmp_path / "accuracies.csv").write_text(ACCURACIES)
+    (tmp_path / "empty").mkdir()
 
     def running(*arguments: str) -> Done:
         code = run(lambda: app(list(arguments)))
@@ -99,7 +100,8 @@ def test_an_accuracy_without_items_promises_no_budget_and_says_what_to_do(lab: R
     best = content["recommendation"]
     assert (done.code, content["status"], best["id"]) == (1, "estimated", "net:quantized:mobile")
     assert "without its items no bound can be given" in best["reason"]
-    assert content["to_do"]["command"] == "runner fill-catalog --only net:quantized:mobile"
+    # No fill adds to rows of another study.
+    assert content["to_do"]["command"] is None and content["to_do"]["words"].startswith("Importing the accuracy of q")
 
 
 def test_an_import_is_analysed_and_stored(lab: Runner) -> None:
@@ -172,7 +174,7 @@ def test_a_rejected_file_is_told_by_line_and_leaves_no_trace(lab: Runner, tmp_pa
         (["export", "-d", "lab.db", "-o", "."], 1, "cannot be written"),
         (["export", "--format", "xml"], 2, "'xml' is not one of"),
         (["import"], 2, "Missing argument"),
-        (["import", ".", "-d", "new.db"], 1, "is a directory"),
+        (["import", "empty", "-d", "new.db"], 1, "holds no file of evidence"),
         (["import", "phone.csv", "-d", "new.db", "--environment", "a b"], 1, "is no name"),
         (["sql", "SELECT 1", "-d", "none.db"], 1, "there is no database"),
         (["sql", "DROP TABLE sample", "-d", "lab.db"], 1, "only reading is allowed"),

@@ -2,6 +2,7 @@
 
 import gc
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -159,18 +160,19 @@ def test_a_worker_of_another_database_measures_nothing(database_url: str) -> Non
 
 
 @pytest.fixture
-def second_engine(tmp_path: Path) -> Iterator[PrivateEngine]:
+def second_engine() -> Iterator[PrivateEngine]:
     """Start a Docker engine beside the machine's, in namespaces of its own."""
     if shutil.which("dockerd") is None or shutil.which("nsenter") is None:
         pytest.skip("needs dockerd and nsenter")
-    directory = tmp_path / "engine"
-    directory.mkdir()
-    engine = PrivateEngine(directory)
-    try:
-        engine.start()
-        yield engine
-    finally:
-        engine.stop()
+    with tempfile.TemporaryDirectory(prefix="tierwise-", dir="/tmp") as parent:
+        directory = Path(parent) / "engine"
+        directory.mkdir()
+        engine = PrivateEngine(directory)
+        try:
+            engine.start()
+            yield engine
+        finally:
+            engine.stop()
 
 
 # The library leaks the file of a socket that it could not connect.
