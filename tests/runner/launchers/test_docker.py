@@ -18,7 +18,7 @@ import docker
 import pytest
 
 from runner.errors import ChangedFilesError, EngineUnavailableError, LaunchError, TierCallError
-from runner.launchers.base import Deployment, LinkLimits, Mount, TierLimits
+from runner.launchers.base import Deployment, LinkLimits, Mount, RunningTier, TierLimits
 from runner.launchers.container import remove_volumes, volume_name
 from runner.launchers.docker import DockerDeployment, DockerLauncher
 from runner.launchers.engine import Engine
@@ -215,6 +215,15 @@ def test_both_ends_of_each_link_are_shaped(deployment: DockerDeployment) -> None
         assert ("rate 209116Kbit" if link == "mobile-edge" else "rate 10455Kbit") in qdisc
 
 
+def rates(tier: RunningTier, command: dict[str, Any]) -> dict[str, float]:
+    """Return the bits per second of each direction, the most of three looks.
+
+    A link cannot carry more than its rate; less than that in one look may be a core that another machine took.
+    """
+    looks = [tier.call(command, deadline_s=60) for _ in range(3)]
+    return {direction: max(look[direction]["rate_bit_per_s"] for look in looks) for direction in ("up", "down")}
+
+
 @pytest.mark.alone
 @pytest.mark.parametrize("index", [0, 1])
 def test_links_carry_payload_at_the_declared_rate(
@@ -222,9 +231,8 @@ def test_links_carry_payload_at_the_declared_rate(
 ) -> None:
     link = links[index]
     command = probe(link, deployment.url(link.upstream, link.downstream), seconds=0.4)
-    result = deployment.tiers[link.upstream].call(command, deadline_s=60)
-    for direction in ("up", "down"):
-        assert result[direction]["rate_bit_per_s"] == pytest.approx(link.up_bit_per_s, rel=0.05)
+    for rate in rates(deployment.tiers[link.upstream], command).values():
+        assert rate == pytest.approx(link.up_bit_per_s, rel=0.05)
 
 
 @pytest.mark.alone
@@ -232,10 +240,8 @@ def test_each_direction_has_its_own_rate(launcher: DockerLauncher, probe: Callab
     link = LinkLimits("mobile-edge", "mobile", "edge", 5_000_000, 40_000_000)
     tiers = [TierLimits("mobile", 0.5, 256 << 20, 1), TierLimits("edge", 1, 256 << 20, 1)]
     with launcher.launch(tiers, [link], {}) as running:
-        command = probe(link, running.url("mobile", "edge"), seconds=0.4)
-        result = running.tiers["mobile"].call(command, deadline_s=60)
-    assert result["up"]["rate_bit_per_s"] == pytest.approx(5_000_000, rel=0.05)
-    assert result["down"]["rate_bit_per_s"] == pytest.approx(40_000_000, rel=0.05)
+        measured = rates(running.tiers["mobile"], probe(link, running.url("mobile", "edge"), seconds=0.4))
+    assert measured == pytest.approx({"up": 5_000_000, "down": 40_000_000}, rel=0.05)
 
 
 def test_files_are_copied_once_and_read_only(
