@@ -35,6 +35,8 @@ _UNSEEN = 2.0
 _FEWEST_DF = 4.0
 # A single strategy may be noisier than the others are together: tails as heavy as with so many.
 _MOST_DF = 4.0
+# A strategy was mostly measured alone if the others took part in at most one of so many of its rounds.
+_MOSTLY_ALONE = 4
 # What rounding leaves of equal latencies, as a variance of logarithms.
 _ROUNDING = 1e-24
 
@@ -195,11 +197,14 @@ def moderated(estimates: Sequence[LogEstimate]) -> tuple[LogEstimate, ...]:
     -------
     tuple of LogEstimate
         With variance_rounds (d0 s0**2 + d s**2) / (d0 + d) for an own variance s**2, df_rounds d0 + d for d, and the
-        variance of what all share as variance_shared; the same as given for three strategies or fewer.
+        variance of what all share as variance_shared; the same as given for three strategies or fewer, and for one that
+        was mostly measured alone, as a race's last ones are.
 
     Notes
     -----
-    As `strategy_variances`. docs/statistics.md has the simulation.
+    As `strategy_variances`. docs/statistics.md has the simulation. The many rounds that a strategy has alone show all
+    that it varies by, what is shared included; the few that all have would know their part by a degree of freedom or
+    two, whose quantile at a race's late looks is beyond any budget. Only numbers of rounds decide which is taken.
 
     Examples
     --------
@@ -227,6 +232,9 @@ def moderated(estimates: Sequence[LogEstimate]) -> tuple[LogEstimate, ...]:
 def _steadied(estimate: LogEstimate, variances: StrategyVariances, position: int) -> LogEstimate:
     # Without a shared part the own one is the estimate's, to the last bit.
     if variances.shared > 0:
+        common = sum(number in variances.effects for number, _ in estimate.by_round)
+        if _MOSTLY_ALONE * common <= len(estimate.by_round):
+            return estimate
         rounds = estimate.df_rounds + 1
         estimate = replace(
             estimate,

@@ -255,3 +255,22 @@ def test_equal_strategies_of_one_round_are_hardly_ever_told_apart() -> None:
         ranking = rank_strategies(study, Question(50, n_resamples=50), rng=1)
         wrong += any(comparison.verdict is ComparisonOutcome.DIFFERENT for comparison in ranking.comparisons)
     assert wrong <= 4
+
+
+def in_rounds(numbers: range, generator: np.random.Generator, place: float) -> LogEstimate:
+    values = place + generator.normal(0.0, 0.15, len(numbers))
+    variance = float(np.var(values, ddof=1)) / len(numbers)
+    by_round = tuple(zip(numbers, values.tolist(), strict=True))
+    return LogEstimate(float(values.mean()), variance, 0.0, len(numbers) - 1, 9, by_round=by_round)
+
+
+def test_many_rounds_alone_are_not_held_up_by_two_rounds_of_all() -> None:
+    generator = np.random.default_rng(4)
+    others = [in_rounds(range(1, 3), generator, -3.0 - place) for place in range(5)]
+    last = in_rounds(range(1, 56), generator, -8.0)
+    steadied = moderated([*others, last])
+    assert all(estimate.variance_shared > 0 for estimate in steadied[:-1])
+    assert steadied[-1] == last
+    # Twenty standard errors: the late look of a race asks for one error in four thousand.
+    limit = last.value + 20 * math.sqrt(last.variance_rounds)
+    assert steadied[-1].confidence_below(limit, tests=4) > 1 - 1e-9
