@@ -50,7 +50,7 @@ PARTS = 3
 # Without a race, of every strategy: the declared plan, half of what is stored, and all of it. Even the last one answers
 # in another way than the full fill, because its rounds are a third as long: no race can be expected to come closer.
 FIXED_ROUNDS = (FIRST_LOOK, 8, 15)
-# Further full fills that the full fill is compared with: five rounds drawn anew differ much from one draw to the next.
+# Further full fills that the full fill is compared with: draws of five rounds differ much from one another.
 _FILLS_AGAIN = 12
 # The declared targets of catalogs/embedded.yaml.
 TARGETS = (
@@ -154,7 +154,7 @@ class Replay:
 
 
 def _with_rounds(row: StrategyEvidence, numbers: Sequence[int]) -> StrategyEvidence:
-    """Return a strategy with these of its rounds, numbered anew, some of them several times."""
+    """Return a strategy with these of its rounds, some of them several times, under new numbers."""
     chosen = [np.flatnonzero(row.round == number) for number in numbers]
     places = np.concatenate(chosen)
     stored = {one_round.round: one_round for one_round in row.rounds}

@@ -149,7 +149,7 @@ class TierServer:
     @contextmanager
     def launch(self, limits: TierLimits, mounts: Sequence[Mount]) -> "Iterator[ServerTier]":
         """Yield a fresh tier over there, ready to be called; raise LaunchError."""
-        # Anew for each launch: the server may have been restarted, and be of another version now.
+        # For each launch: the server may have been restarted, and be of another version now.
         self.__dict__.pop("_about", None)
         self.facts()
         self.hold()

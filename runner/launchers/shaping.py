@@ -173,7 +173,7 @@ class HeldNetworks:
         return "none" if holder is None else f"container:{holder.container}"
 
     def shape(self) -> list[ShapedDevice]:
-        """Set every end of every link anew, with all of its credit, and return them as the kernel has them."""
+        """Set every end of every link once more, with all of its credit, and return them as the kernel has them."""
         return self._command(
             lambda tier, link: shaping_of(
                 link.up_bit_per_s if tier == link.upstream else link.down_bit_per_s, link.delay_s

@@ -164,7 +164,7 @@ def test_without_a_budget_half_of_the_accuracy_is_no_rival() -> None:
         rival = contender("pruned", "mobile", 0.0425, noise=0.1, lost=lost)
         state = race_state([leader, rival], [])
         assert (rival in state.next) is is_rival
-        # Whoever declares a latency alone wants the fastest.
+        # A declared latency alone asks for the fastest.
         declared = race_state([leader, rival], [slo("any", 0.06, None)])
         assert rival in declared.contests[0].undecided
 

@@ -58,7 +58,7 @@ def test_a_round_is_announced_and_nothing_is_read_again_without_a_change(
     writer.measure(1, "identity", "mobile", 0.2, number=1)
     assert until(lambda: opened.unchanged() is None)
     assert opened.current().select("net").candidates[0].rounds == 2
-    # Whoever writes, and whatever is written.
+    # Any writer and any table.
     for statement in ("UPDATE sample SET latency_s = 0.5", "UPDATE measurement SET verdict = 'DOUBTFUL'"):
         newest = opened.current()
         assert until(lambda newest=newest: opened.unchanged() is newest)  # type: ignore[misc]
