@@ -538,8 +538,10 @@ class _LayoutBuilder:
         cells = _UNITS.get(of_cell[2].lower(), "") if of_cell else ""
         unit = min(of_headers) or self._options.constants.get(UNIT) or cells
         if unit not in SECONDS or len(of_headers) > 1:
-            name = self._table.header[at]
-            self.problems.append(f"nothing says the unit of {name!r}; say it: --set {UNIT}=s (or ms, us)")
+            name, stated = self._table.header[at], self._options.constants.get(UNIT)
+            wrong = stated is not None and stated not in SECONDS
+            problem = f"--set {UNIT}={stated} is no unit" if wrong else "nothing says the unit"
+            self.problems.append(f"{problem} of {name!r}; say it: --set {UNIT}=s (or ms, us)")
             unit = "s"
         if latency is not None:
             self._sources[f"latency_{unit}"] = _Cell(at, partial(_number_in, cells))

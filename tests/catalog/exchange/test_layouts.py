@@ -398,6 +398,12 @@ def test_a_refusal_says_the_option_that_helps(column: str, message: str) -> None
         digest(table({**vars(sample), column: 12} for sample in truth()))
 
 
+def test_a_unit_that_is_none_is_named() -> None:
+    content = "subject,operator,placement,input_id,repetition,latency\nresnet,identity,mobile,a,0,5\n"
+    with pytest.raises(ExchangeError, match="--set unit=hours is no unit of 'latency'; say it: --set unit=s"):
+        digest(content, options=RowOptions(constants={"unit": "hours"}))
+
+
 def test_rows_of_which_nothing_says_the_input_need_their_number() -> None:
     samples = truth(["n"], STRATEGIES[:1])
     content = table({"operator": "identity", "latency_s": sample.latency_s} for sample in samples)
