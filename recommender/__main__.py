@@ -38,23 +38,31 @@ cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @cli.command(epilog="[dim]Example:[/] recommender --port 8080 --database tierwise.db")
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on (default 127.0.0.1)")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="TCP port, 0 for any (default 8080)")] = None,
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Where to listen (default 127.0.0.1)")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, metavar="PORT", help="TCP port, 0 for any (default 8080)")
+    ] = None,
     database: Annotated[
-        str | None, typer.Option("--database", "-d", help="SQLite file or database URL (default tierwise.db)")
+        str | None,
+        typer.Option("--database", "-d", metavar="TEXT", help="SQLite file or database URL (default tierwise.db)"),
     ] = None,
     settings_file: Annotated[
-        Path | None, typer.Option("--settings", help="File of TIERWISE_<NAME>=value lines, readable by its owner only")
+        Path | None,
+        typer.Option(
+            "--settings", metavar="PATH", help="File of TIERWISE_<NAME>=value lines, readable by its owner only"
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, max=64, help="Processes that answer on this port (default 1)")
+        int | None, typer.Option(min=1, max=64, metavar="NUMBER", help="Processes that answer on this port (default 1)")
     ] = None,
     without_key: Annotated[
-        bool | None, typer.Option("--without-key", help="Listen beyond loopback without TIERWISE_API_KEY")
+        bool | None, typer.Option("--without-key", metavar="", help="Listen beyond loopback without TIERWISE_API_KEY")
     ] = None,
     access_log: Annotated[
         bool | None,
-        typer.Option("--access-log/--no-access-log", help="One line on stderr for each request (default on)"),
+        typer.Option(
+            "--access-log/--no-access-log", metavar="", help="One line on stderr for each request (default on)"
+        ),
     ] = None,
 ) -> None:
     """Answer questions about the measured evidence over HTTP and on a web page.
