@@ -32,6 +32,9 @@ strategies:
 experiment: {inputs: 6, rounds: 2, warmup: 1}
 """
 
+# On a busy machine a round may be INVALID: it stays stored beside the one that was measured in its place.
+COUNTED = "status = 'complete' AND verdict <> 'INVALID'"
+
 
 def printed(*arguments: str, cwd: Path, expect: int = 0) -> str:
     """Return what a command prints, run inside this process: starting another one takes longer than reading."""
@@ -85,10 +88,11 @@ def _count(cwd: Path) -> int:
 
 def test_every_round_is_there_once_after_a_kill_and_a_continuation(filled: tuple[Path, str]) -> None:
     cwd, _ = filled
-    rows = query(cwd, "SELECT latency_key, round, COUNT(*) FROM measurement WHERE status = 'complete' GROUP BY 1, 2")
+    rows = query(cwd, f"SELECT latency_key, round, COUNT(*) FROM measurement WHERE {COUNTED} GROUP BY 1, 2")
     assert len(rows) == 8
     assert {count for *_, count in rows} == {1}
-    assert query(cwd, "SELECT COUNT(*) FROM sample") == [(48,)]
+    of_counted = f"SELECT COUNT(*) FROM sample s JOIN measurement m ON m.id = s.measurement_id WHERE {COUNTED}"
+    assert query(cwd, of_counted) == [(48,)]
     assert query(cwd, "PRAGMA integrity_check") == [("ok",)]
 
 
@@ -132,7 +136,7 @@ def test_parts_and_transmission_add_up_to_the_latency(filled: tuple[Path, str]) 
         "SELECT s.latency_s, s.transmission_s, SUM(p.preprocess_s + p.compute_s + p.postprocess_s + p.serialise_s) "
         "FROM sample s JOIN sample_part p ON p.sample_id = s.id GROUP BY s.id",
     )
-    assert len(rows) == 48
+    assert len(rows) >= 48
     for latency_s, transmission_s, busy_s in rows:
         assert latency_s == pytest.approx(transmission_s + busy_s, rel=1e-6)
 
