@@ -47,8 +47,7 @@ def main() -> int:
     fastest_s = _fastest_s(database, _SUBJECT)
     command = _question(_FACTOR * fastest_s)
     out.print(labelled("\nA question, one that can be met:", "bold", f"runner {shlex.join(command)}"), soft_wrap=True)
-    # Its exit code says how sure the answer is; whether the demo worked is another matter.
-    run(lambda: app(command))
+    answered = run(lambda: app(command))
     with _recommender(database) as url:
         hopeless = {"max_latency_s": round(fastest_s / 100, 6), "max_accuracy_drop_pp": 0.0}
         _show("one that cannot", *_ask(url, _SUBJECT, hopeless))
@@ -60,7 +59,8 @@ def main() -> int:
         f"  sqlite3 {shown_location(database)} '{sql}'",
     ):
         out.print(line, soft_wrap=True, highlight=False)
-    return filled
+    # On a busy machine single rounds stay INVALID, which the fill says; with an answer the demo worked all the same.
+    return 0 if filled == 1 and answered == 0 else filled
 
 
 def _fastest_s(database: str, subject: str) -> float:

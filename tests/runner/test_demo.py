@@ -28,18 +28,45 @@ def test_one_question_is_met_and_fits_the_evidence(tmp_path: Path, monkeypatch: 
         assert refused.status == "infeasible" and refused.recommendation is None and refused.near_misses
 
 
+class Script:
+    """The demo's commands, recorded instead of run; what `codes` does not name ends well."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, codes: dict[str, int]) -> None:
+        self.ran: list[list[str]] = []
+        self.hopeless: list[dict[str, float]] = []
+        monkeypatch.setattr(demo, "app", self.ran.append)
+        monkeypatch.setattr(demo, "run", lambda command: command() or codes.get(self.ran[-1][0], 0))
+        monkeypatch.setattr(demo, "_fastest_s", lambda database, subject: 0.014)
+        monkeypatch.setattr(demo, "_recommender", lambda database: contextlib.nullcontext("http://127.0.0.1:1"))
+        monkeypatch.setattr(demo, "_ask", lambda url, subject, budgets: self.hopeless.append(budgets) or ({}, None))
+        monkeypatch.setattr(demo, "_show", lambda kind, question, answer: None)
+
+
+@pytest.mark.parametrize(
+    ("codes", "ends_with"),
+    [
+        ({}, 0),
+        ({"fill-catalog": 1}, 0),
+        ({"recommend": 1}, 0),
+        ({"fill-catalog": 1, "recommend": 1}, 1),
+        ({"fill-catalog": 130}, 130),
+        ({"leaderboard": 1}, 1),
+    ],
+    ids=str,
+)
+def test_rounds_that_stay_invalid_fail_the_demo_only_without_an_answer(
+    codes: dict[str, int], ends_with: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Script(monkeypatch, codes)
+    assert demo.main() == ends_with
+
+
 def test_the_first_question_is_a_command_that_measures_what_it_lacks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ran: list[list[str]] = []
-    hopeless: list[dict[str, float]] = []
-    monkeypatch.setattr(demo, "app", ran.append)
-    monkeypatch.setattr(demo, "run", lambda command: command() or 0)
-    monkeypatch.setattr(demo, "_fastest_s", lambda database, subject: 0.014)
-    monkeypatch.setattr(demo, "_recommender", lambda database: contextlib.nullcontext("http://127.0.0.1:1"))
-    monkeypatch.setattr(demo, "_ask", lambda url, subject, budgets: hopeless.append(budgets) or ({}, None))
-    monkeypatch.setattr(demo, "_show", lambda kind, question, answer: None)
+    script = Script(monkeypatch, {})
     assert demo.main() == 0
+    ran, hopeless = script.ran, script.hopeless
     *_, question = ran
     assert [command[0] for command in ran] == ["fill-catalog", "leaderboard", "recommend"]
     assert question[2:] == ["--max-latency", "21ms", "--percentile", "90", "--max-drop", "1", "--measure", "1m"]
