@@ -141,16 +141,21 @@ def load_command(entry: CommandEntry) -> Any:
 _VALUES = {"str": "TEXT", "int": "INTEGER", "float": "NUMBER", "Path": "PATH", "bool": ""}
 
 
-def _name_values(options: Iterable[Any]) -> None:
-    """Name the values of options as command lines do; those that are named or listed stay."""
-    for option in options:
-        described = getattr(option, "type_descriptor", None)
+def _name_values(parameters: Iterable[Any]) -> None:
+    """Name the values of options and arguments as command lines do; those that are named or listed stay."""
+    for parameter in parameters:
+        described = getattr(parameter, "type_descriptor", None)
         # Typer before 0.29 has other names for types, which need no change.
-        if described is None or option.metavar is not None or option.param_type_name != "option":
+        if described is None or described.is_choice:
             continue
-        name = re.sub(r"^list\[(\w+)\]$", r"\1", option.bare_type().rpartition(".")[2])
-        if not described.is_choice and name in _VALUES:
-            option.metavar = _VALUES[name]
+        name = _VALUES.get(re.sub(r"^list\[(\w+)\]$", r"\1", parameter.bare_type().rpartition(".")[2]))
+        if name is None:
+            continue
+        if parameter.param_type_name == "option":
+            parameter.metavar = name if parameter.metavar is None else parameter.metavar
+        else:
+            # Its metavar is its own name, so that the type beside it has to be printed otherwise.
+            parameter.display_type_rich = lambda ctx, name=name: name
 
 
 # Within a paragraph.

@@ -49,8 +49,8 @@ def test_help_names_values_as_command_lines_do_and_a_switch_has_none(entry: Comm
     loaded = load_command(entry)
     for command in (loaded, *getattr(loaded, "commands", {}).values()):
         context = typer.Context(command)
-        options = [option for option in command.get_params(context) if option.param_type_name == "option"]
-        printed = {option.opts[0]: option.display_type_rich(context) for option in options}
+        parameters = command.get_params(context)
+        printed = {parameter.opts[0]: parameter.display_type_rich(context) for parameter in parameters}
         assert printed.pop("--help") == ""
         # Typer prints the types of Python.
         assert not {name: text for name, text in printed.items() if re.search(r"list|str|int\b|bool|float|path", text)}
