@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import takewhile
 from pathlib import Path
@@ -15,7 +15,7 @@ from runner.graph.model_file import read_model
 from runner.graph.repeated_blocks import RepeatedRun, Unit, divide_hidden, find_runs
 from runner.graph.shapes import Dimension
 from runner.graph.states import State
-from runner.graph.structure import RegionLayout, Structure, is_weighty, lay_out, read_structure
+from runner.graph.structure import RegionLayout, Structure, is_weighty, lay_out, read_structure, with_late_branches
 
 # Beyond this the other part holds less than a fifth, and one tier carries the model nearly alone.
 LARGEST_SHARE = 4 / 5
@@ -283,7 +283,16 @@ def analyse(path: Path, *, sizes: Mapping[str, int] | None = None) -> GraphAnaly
 
 def analyse_structure(structure: Structure) -> GraphAnalysis:
     """Analyse a graph that has been read already."""
-    return _Analyst(structure).analysis()
+    analyst = _Analyst(structure)
+    analysis = analyst.analysis()
+    # What the skipped blocks make of states is known in the order of the file alone.
+    if analyst.runs or structure.states or not analysis.sub_graphs:
+        return analysis
+    late = _Analyst(with_late_branches(structure))
+    if not late.runs:
+        return analysis
+    # Cuts stay those of the file's order, on which artifacts that were measured depend.
+    return replace(late.analysis(), cuts=tuple(late.placed(cut) for cut in analysis.cuts))
 
 
 class _Analyst:
@@ -293,10 +302,10 @@ class _Analyst:
         self._structure = structure
         self._layout: RegionLayout = lay_out(structure)
         # A cut carries what passes by the blocks too, and so keeps to the regions of the whole graph.
-        self._runs = find_runs(structure, self._layout)
-        self._blocks = self._layout if self._runs else divide_hidden(structure, self._layout)
+        self.runs = find_runs(structure, self._layout)
+        self._blocks = self._layout if self.runs else divide_hidden(structure, self._layout)
         if self._blocks is not self._layout:
-            self._runs = find_runs(structure, self._blocks)
+            self.runs = find_runs(structure, self._blocks)
         self._sides = Sides(structure)
         self._position = {index: position for position, index in enumerate(structure.data)}
         self._first_used: list[list[tuple[int, int]]] = [[] for _ in structure.data]
@@ -313,7 +322,7 @@ class _Analyst:
 
     def analysis(self) -> GraphAnalysis:
         structure, file = self._structure, self._structure.file
-        runs = tuple(self._run(run) for run in self._runs)
+        runs = tuple(self._run(run) for run in self.runs)
         largest = max(structure.tensor_bytes, key=structure.tensor_bytes.__getitem__, default=None)
         return GraphAnalysis(
             path=file.path,
@@ -323,7 +332,7 @@ class _Analyst:
             outputs=tuple(self._tensor(name) for name in structure.outputs),
             skeleton=self.skeleton,
             runs=runs,
-            exits=tuple(exit_ for pair in zip(runs, self._runs, strict=True) for exit_ in self._exits(*pair)),
+            exits=tuple(exit_ for pair in zip(runs, self.runs, strict=True) for exit_ in self._exits(*pair)),
             cuts=tuple(self._cut(place) for place in find_cuts(structure, self._layout, self._borders())),
             control_flow=structure.control_flow,
             states=structure.states,
@@ -331,6 +340,15 @@ class _Analyst:
             largest_initializer_bytes=structure.tensor_bytes[largest] if largest else 0,
             unknown_tensors=len(structure.unknown),
         )
+
+    def placed(self, cut: Cut) -> Cut:
+        """Return a cut that was found in another order of the nodes, with its place in this skeleton."""
+        made = [
+            self._structure.producer[tensor.name] for tensor in cut.tensors if tensor.name in self._structure.producer
+        ]
+        last = max((self._structure.positions[index] for index in made), default=0)
+        segment = self._segment_of[last]
+        return replace(cut, segment=segment, inside_segment=last != self._spans[segment].stop - 1)
 
     def _borders(self) -> list[int]:
         """Return the positions between blocks that tensors pass by; none where nothing does."""

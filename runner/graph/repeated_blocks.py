@@ -11,7 +11,6 @@ whichever blocks are skipped. The division counts where it shows repeated blocks
 """
 
 import hashlib
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -207,7 +206,7 @@ def _divided(
         candidate = replace(layout, regions=(*layout.regions[:place], *inner, *layout.regions[place + 1 :]))
         # A run may go on behind the last reader of a mask, where the blocks were no longer hidden.
         runs = [run for run in find_runs(structure, candidate) if _touches(run, candidate, region)]
-        if runs and all(_is_passed_by(run, candidate, passing, lives) for run in runs):
+        if runs and all(_is_passed_by(structure, run, candidate, passing, lives) for run in runs):
             return candidate
     return layout
 
@@ -249,7 +248,7 @@ def _reads(structure: Structure, position: int, names: list[str]) -> bool:
 def _first_uses_end(structure: Structure, name: str, last: int) -> int:
     """Return the position of the last use of a tensor before the longest time without one."""
     users = structure.consumers.get(name, ())
-    uses = [position for user in users if (position := bisect_left(structure.data, user)) <= last]
+    uses = [position for user in users if (position := structure.positions[user]) <= last]
     # An output, or what is read beyond this stretch, is in use up to its end.
     uses += [last] if last not in uses else []
     gaps = [following - use for use, following in pairwise(uses)]
@@ -273,8 +272,15 @@ def _touches(run: RepeatedRun, layout: RegionLayout, region: Region) -> bool:
 
 
 def _is_passed_by(
-    run: RepeatedRun, layout: RegionLayout, passing: frozenset[str], lives: Mapping[str, tuple[int, int]]
+    structure: Structure,
+    run: RepeatedRun,
+    layout: RegionLayout,
+    passing: frozenset[str],
+    lives: Mapping[str, tuple[int, int]],
 ) -> bool:
     """Return whether no passing tensor is made within the blocks of a run: what is skipped gives one tensor alone."""
     span = _span(run, layout)
-    return not any(lives[name][0] in span for name in passing)
+    # That one may pass by what follows, as an encoder's result does. In the order of the file it may not, because the
+    # cuts of models whose parts were measured depend on which blocks are found there.
+    results = {run.units[-1].result} if structure.order is not None else set()
+    return not any(lives[name][0] in span for name in passing - results)

@@ -113,6 +113,7 @@ class Structure:
 
     `inputs` are those that are not initializers; `reads[i]` are the tensors node i needs, captured ones included.
     `states` are inputs and outputs beside what is computed: they hide no borders, and cross every cut that parts them.
+    `order` is another order in which the live nodes may run than that of the file.
     """
 
     file: ModelFile
@@ -129,11 +130,21 @@ class Structure:
     tensor_bytes: Mapping[str, int]
     states: tuple[State, ...] = ()
     early_runs: tuple[TrialRun, ...] | None = None
+    order: tuple[int, ...] | None = None
 
     @cached_property
     def data(self) -> tuple[int, ...]:
         """The data nodes, in the order they run."""
-        return tuple(index for index in self.live if self.roles[index] is Role.DATA)
+        return tuple(index for index in self.order or self.live if self.roles[index] is Role.DATA)
+
+    @cached_property
+    def positions(self) -> Mapping[int, int]:
+        """The number of data nodes that run before each live node."""
+        positions, count = {}, 0
+        for index in self.order or self.live:
+            positions[index] = count
+            count += self.roles[index] is Role.DATA
+        return positions
 
     @cached_property
     def state_inputs(self) -> frozenset[str]:
@@ -311,6 +322,36 @@ def read_structure(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -
         producer=producer, consumers={name: tuple(users) for name, users in consumers.items()},
         types=types, tensor_bytes=sizes_on_disk, states=states, early_runs=runs,
     )  # fmt: skip
+
+
+def with_late_branches(structure: Structure) -> Structure:
+    """Return the structure with each side branch directly before the node that joins it to the longest path.
+
+    Tools such as ONNX Runtime's quantizer sort nodes by their distance from the inputs. What every block of a decoder
+    computes from the encoder's output then runs before the first block, and is alive across all of them.
+    """
+    depth: dict[int, int] = {}
+    for index in structure.live:
+        made_by = [structure.producer[name] for name in structure.reads[index] if name in structure.producer]
+        depth[index] = 1 + max((depth[source] for source in made_by), default=0)
+    order: list[int] = []
+    done: set[int] = set()
+    # A list instead of recursion: networks are thousands of nodes deep.
+    waiting = [structure.producer[name] for name in reversed(structure.outputs) if name in structure.producer]
+    while waiting:
+        index = waiting[-1]
+        if index in done:
+            waiting.pop()
+            continue
+        made_by = [structure.producer[name] for name in structure.reads[index] if name in structure.producer]
+        missing = [source for source in made_by if source not in done]
+        if missing:
+            # The last is visited first, which is the deepest: the stream itself.
+            waiting.extend(sorted(missing, key=depth.__getitem__))
+        else:
+            order.append(waiting.pop())
+            done.add(index)
+    return replace(structure, order=tuple(order))
 
 
 def _callee(node: onnx.NodeProto) -> tuple[str, str]:

@@ -112,25 +112,25 @@ def choose_exit(analysis: GraphAnalysis, blocks: int) -> Exit:
 def _alternatives(analysis: GraphAnalysis) -> str:
     """Describe the structure of a model that has no run."""
     count = len(analysis.sub_graphs)
-    others = analysis.stream_inputs
-    if len(others) > 1:
-        names = listed(tensor.name for tensor in others)
-        inputs = f"; the model has {len(others)} inputs ({names}), which may hide the borders of sub-graphs"
-    else:
-        inputs = ""
+    beside = [
+        f"{len(tensors)} {kind} ({listed(tensor.name for tensor in tensors)})"
+        for kind, tensors in (("inputs", analysis.stream_inputs), ("outputs", analysis.results))
+        if len(tensors) > 1
+    ]
+    hidden = f"; the model has {' and '.join(beside)}, which may hide the borders of sub-graphs" if beside else ""
     if not count:
         nodes = sum(len(segment.nodes) for segment in analysis.skeleton)
-        return f"the model is a chain of {counted(nodes, 'node')}{inputs}"
+        return f"the model is a chain of {counted(nodes, 'node')}{hidden}"
     if analysis.unknown_tensors:
         tensors = counted(analysis.unknown_tensors, "inner tensor")
         return (
             f"{counted(count, 'branching sub-graph')} cannot be compared, because the types or shapes of {tensors} are "
-            f"unknown: ONNX does not infer them, and runs on made-up inputs do not show them{inputs}"
+            f"unknown: ONNX does not infer them, and runs on made-up inputs do not show them{hidden}"
         )
     if count == 1:
-        return f"found one branching sub-graph ({analysis.sub_graphs[0].name}), and none like it{inputs}"
+        return f"found one branching sub-graph ({analysis.sub_graphs[0].name}), and none like it{hidden}"
     last = ", ".join(sub_graph.name for sub_graph in analysis.sub_graphs[-4:])
-    return f"found {counted(count, 'branching sub-graph')} (the last: {last}), each unlike the one before it{inputs}"
+    return f"found {counted(count, 'branching sub-graph')} (the last: {last}), each unlike the one before it{hidden}"
 
 
 def _shortened(structure: Structure, chosen: Exit) -> Part:

@@ -193,3 +193,53 @@ def test_blocks_that_give_more_than_one_tensor_are_no_run(tmp_path: Path) -> Non
     network.output("y", [1, WIDTH])
     with pytest.raises(PassRefusal, match="no two consecutive identical branching sub-graphs"):
         choose_exit(analyse(network.save(tmp_path / "model.onnx")), 2)
+
+
+def _sorted_by_distance(model: Path) -> Path:
+    """Write the nodes in the order of their distance from the inputs, as quantizers do."""
+    sorted_model = onnx.load(model)
+    distance: dict[str, int] = {}
+    nodes = list(sorted_model.graph.node)
+    for node in nodes:
+        own = 1 + max((distance.get(name, 0) for name in node.input), default=0)
+        distance |= dict.fromkeys(node.output, own)
+    del sorted_model.graph.node[:]
+    sorted_model.graph.node.extend(sorted(nodes, key=lambda node: distance[node.output[0]]))
+    onnx.save(sorted_model, model.with_name("sorted.onnx"))
+    return model.with_name("sorted.onnx")
+
+
+def test_layers_repeat_in_whatever_order_a_tool_writes_what_they_read_of_the_encoder(tmp_path: Path) -> None:
+    in_order = encoder_decoder().save(tmp_path / "model.onnx")
+    model = _sorted_by_distance(in_order)
+    exit_ = choose_exit(analyse(model), 2)
+    assert exit_.result == choose_exit(analyse(in_order), 2).result
+    folder, _ = applied("early_exit", model, Calibration())
+    feed = _feed(model)
+    rewired = outputs(_rewired(model, exit_.entry.name, exit_.result.name), feed)
+    assert relative_error(rewired["scores"], outputs(folder / "model.onnx", feed)["scores"]) < 1e-5
+
+
+def test_a_quantized_decoder_that_reads_an_encoder_exits_and_is_cut_as_its_floats_are(tmp_path: Path) -> None:
+    model = encoder_decoder().save(tmp_path / "model.onnx")
+    feeds = [_feed(model) for _ in range(8)]
+    calibration = Calibration([tuple(feed.values()) for feed in feeds])
+    shortened, manifest = applied("early_exit", model, Calibration())
+    operator = "static_ptq, early_exit, partition: {cut: any}"
+    parts, quantized = applied(operator, model.rename(tmp_path / "int8.onnx"), calibration)
+    assert len(quantized["did"][1]["skipped"]) == len(manifest["did"][0]["skipped"]) == 2
+    assert quantized["proof"]["composition"]["bit_identical"]
+    exact = outputs(shortened / "model.onnx", feeds[0])["scores"]
+    assert relative_error(exact, chained(parts, feeds[0])["scores"]) < 0.2
+
+
+def test_a_refused_exit_names_the_outputs_that_leave_between_blocks(tmp_path: Path) -> None:
+    network = Network()
+    current = network.input("x", [1, 8, 12, 12])
+    for number in range(3):
+        inner = network.conv(network.add("Relu", network.conv(current, 8)), 8)
+        current = network.add("Relu", network.add("Add", inner, current))
+        network.add("GlobalAveragePool", current, out=f"exit{number}")
+        network.output(f"exit{number}", [1, 8, 1, 1])
+    with pytest.raises(PassRefusal, match=r"the model has 3 outputs \(exit0, exit1, exit2\), which may hide"):
+        choose_exit(analyse(network.save(tmp_path / "model.onnx")), 2)
