@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
 from catalog.artifact_details import output_distance
-from runner.artifacts.calibration import read_calibration
+from runner.artifacts.calibration import Calibration, read_calibration
 from runner.graph.analysis import analyse
 from runner.operators import static_ptq
 from runner.operators.base import PassRefusal
@@ -263,6 +264,31 @@ def test_a_model_without_the_domain_of_onnx_has_nothing_to_quantize(tmp_path: Pa
     assert look_ahead(analyse(model)).quantization_refusal == said
     with pytest.raises(PassRefusal, match=said):
         applied("static_ptq", model, samples(1, 4))
+
+
+def test_a_model_in_the_layout_of_one_cpu_is_refused_before_the_tool_fails_on_it(tmp_path: Path) -> None:
+    network = Network()
+    network.output(network.residual(network.input("x", [1, 16, 8, 8]), 16, 2), [1, 16, 8, 8])
+    model, saved = network.save(tmp_path / "model.onnx"), tmp_path / "saved.onnx"
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(saved)
+    onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    if "com.microsoft.nchwc" not in {node.domain for node in onnx.load(saved).graph.node}:
+        pytest.skip("the engine has no blocked layout for this CPU")
+    said = look_ahead(analyse(saved)).refusals["static_ptq"]
+    assert "of com.microsoft.nchwc), which no quantizer reads; take the model from before that" in said
+    with pytest.raises(PassRefusal, match="no quantizer reads"):
+        applied("static_ptq", saved, samples(1, 16, 8, 8))
+
+
+def test_a_model_of_whole_numbers_is_refused_by_the_analysis_as_by_the_pass(tmp_path: Path) -> None:
+    network = Network()
+    added = network.add("Add", network.input("x", [1, 8], TensorProto.INT32), network.weight(np.ones(8, np.int32)))
+    network.output(network.add("Add", added, added, out="y"), [1, 8], TensorProto.INT32)
+    model = network.save(tmp_path / "model.onnx")
+    assert "neither inputs nor weights of this model are such" in look_ahead(analyse(model)).refusals["static_ptq"]
+    with pytest.raises(PassRefusal, match="quantizes real numbers"):
+        applied("static_ptq", model, Calibration([np.ones((1, 8), np.int32)]))
 
 
 def test_what_can_be_quantized_is_what_the_library_registers() -> None:

@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
+from catalog.units import counted
 from runner.graph.model_file import tensors_in
 from runner.graph.structure import is_weight_node
 from runner.operators.base import PassRefusal, QuantizationSettings
@@ -35,6 +36,11 @@ QUANTIZABLE = frozenset(
     | {"Where"}
 )
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
+# Nodes of the blocked layout that ONNX Runtime writes into models which it optimized for its own use.
+_BLOCKED_DOMAIN = "com.microsoft.nchwc"
+_REAL = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+# They may give real numbers where none go in; a Constant may hold them outside of tensors.
+_MAKE_REAL = frozenset({"Cast", "Constant", "ConstantOfShape"})
 _CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 
 
@@ -58,17 +64,31 @@ def refuse_unquantizable(model: onnx.ModelProto) -> None:
             "static_ptq quantizes numbers of 32 and 16 bits, and the weights of this model are float64; "
             "export it in float32"
         )
+    blocked = sum(node.domain == _BLOCKED_DOMAIN for node in _nodes(model))
+    if blocked:
+        raise PassRefusal(
+            f"static_ptq: ONNX Runtime laid this model out for one CPU when it saved it ({counted(blocked, 'node')} of "
+            f"{_BLOCKED_DOMAIN}), which no quantizer reads; take the model from before that optimization"
+        )
     # Functions are inlined before the tool runs; into bodies of control flow it does not look.
     outside = (*model.graph.node, *(node for function in model.functions for node in function.node))
     if not any(map(_is_quantizable, outside)):
         raise PassRefusal(nothing_to_quantize(model))
+    if not _has_real_numbers(model):
+        raise PassRefusal("static_ptq quantizes real numbers, and neither inputs nor weights of this model are such")
 
 
 def _computes_in_doubles(model: onnx.ModelProto) -> bool:
     """Return whether all matrices and kernels of real numbers have 64 bits."""
     kinds = {tensor.data_type for tensor in tensors_in(model) if len(tensor.dims) > 1}
-    floats = kinds & {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
-    return floats == {TensorProto.DOUBLE}
+    return kinds & _REAL == {TensorProto.DOUBLE}
+
+
+def _has_real_numbers(model: onnx.ModelProto) -> bool:
+    """Return whether real numbers go in ."""
+    kinds = {value.type.tensor_type.elem_type for value in model.graph.input}
+    kinds |= {tensor.data_type for tensor in tensors_in(model)}
+    return not kinds.isdisjoint(_REAL) or any(node.op_type in _MAKE_REAL for node in _nodes(model))
 
 
 def nothing_to_quantize(model: onnx.ModelProto, tool: str = "onnxruntime") -> str:
