@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 DISTANCE_DETAIL = "distance"
+# What refused an operator: a digest of the passes' own code, under an artifact that is inapplicable.
+REFUSED_BY_DETAIL = "refused_by"
 # Rounding of int8 costs a few percent of the outputs' root mean square; beyond a quarter the outputs are other outputs.
 LARGE_RELATIVE_ERROR = 0.25
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, TypeVar
 
-from catalog.artifact_details import output_distance
+from catalog.artifact_details import REFUSED_BY_DETAIL, output_distance
 from catalog.evidence.queries import (
     ACCURACY_COUNTS,
     MEASUREMENT_COUNTS,
@@ -165,10 +165,20 @@ def accuracy_done(reader: Reader, accuracy_key: str) -> bool:
     return fetch_value(reader, query, key=accuracy_key) is not None
 
 
-def inapplicable_artifacts(reader: Reader) -> dict[str, str]:
-    """Return the reason by artifact key, of the operators that the model does not allow."""
-    query = "SELECT key, reason FROM artifact WHERE status = 'inapplicable'"
-    return {key: reason or "" for key, reason in fetch(reader, query)}
+def inapplicable_artifacts(reader: Reader, *, refused_by: str | None = None) -> dict[str, str]:
+    """Return the reason by artifact key, of the operators that the model does not allow.
+
+    With `refused_by`, a refusal that names other code of the passes does not count: that code may do it now. One that
+    names none counts, as those of earlier versions and of other tools.
+    """
+    rows = fetch_stored(reader, "artifact", "WHERE status = 'inapplicable'", columns=("key", "reason", "details"))
+    return {
+        row.key: row.reason or ""
+        for row in rows
+        if refused_by is None
+        or not isinstance(row.details, dict)
+        or row.details.get(REFUSED_BY_DETAIL, refused_by) == refused_by
+    }
 
 
 def distance_warnings(reader: Reader) -> dict[str, str]:

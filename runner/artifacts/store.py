@@ -26,7 +26,7 @@ from typing import Any
 import onnx
 import onnxruntime
 
-from catalog.artifact_details import DISTANCE_DETAIL, GraphSize
+from catalog.artifact_details import DISTANCE_DETAIL, REFUSED_BY_DETAIL, GraphSize
 from catalog.artifact_details import GRAPH_DETAIL as GRAPH
 from runner.artifacts.calibration import CalibrationSource
 from runner.artifacts.model_runs import (
@@ -53,7 +53,7 @@ from runner.graph.rewriting import whole
 from runner.graph.structure import read_structure
 from runner.graph.writing import data_file, write_part
 from runner.model_process import end_with, ending
-from runner.operators.base import Context, Pass, PassRefusal
+from runner.operators.base import Context, Pass, PassRefusal, passes_code
 from runner.workdir import SealedContent, file_sha256, remove, scratch, seal, settle, unseal
 from tierserver.errors import TierError
 
@@ -114,7 +114,10 @@ class ArtifactStore:
         self._root = root
 
     def find(self, key: str) -> CachedArtifact | None:
-        """Find the artifact with this key; one that was changed counts as absent, is removed and logged."""
+        """Find the artifact with this key; one that was changed counts as absent, is removed and logged.
+
+        A refusal by other code of the passes counts as absent, too: this code may do it.
+        """
         directory = self._root / key
         sealed = unseal(directory, key)
         if sealed is None:
@@ -122,6 +125,8 @@ class ArtifactStore:
         artifact = (
             None if sealed.content.get("version") != _MANIFEST_VERSION else _sealed_artifact(directory, key, sealed)
         )
+        if artifact is not None and artifact.inapplicable and artifact.details.get(REFUSED_BY_DETAIL) != passes_code():
+            artifact = None
         if artifact is None:
             remove(directory)
         return artifact
@@ -179,7 +184,7 @@ class ArtifactStore:
                 details = _as_stored({"passes": made.details, "proof": proof, **distance, **size})
                 files = _collect(made.parts, target)
             except PassRefusal as refusal:
-                reason = str(refusal)
+                reason, details = str(refusal), {REFUSED_BY_DETAIL: passes_code()}
             parts = [file.part for file in files]
             content = {"version": _MANIFEST_VERSION, "reason": reason, "parts": parts, "details": details}
             # Sealed before it is moved: a directory under a key's name is always complete.

@@ -39,6 +39,7 @@ from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strat
 from runner.measuring.round_inputs import FixedInputs
 from runner.measuring.stopping import Narrowness, assess, planned_looks
 from runner.measuring.tiers import route_links
+from runner.operators.base import passes_code
 from runner.subjects.dataset import Subject
 from runner.subjects.folders import FolderDataset
 
@@ -305,7 +306,7 @@ def update_plan(plan: Plan, context: RunContext, database: Database) -> Plan:
     accuracy of their own. Only those strategies are keyed and looked up again; the others keep their tasks.
     """
     with database.reading() as reading:
-        unequal, inapplicable = unequal_compositions(reading), inapplicable_artifacts(reading)
+        unequal, inapplicable = unequal_compositions(reading), inapplicable_artifacts(reading, refused_by=passes_code())
         declared = tuple(_keyed_by_proof(keyed, context, unequal) for keyed in plan.declared)
         # By name: a strategy whose accuracy is judged in another way has another accuracy key, but stays the same task.
         usable = {keyed.strategy.name: keyed for keyed in _covered(declared, plan.scope, inapplicable)}
@@ -323,7 +324,7 @@ def update_plan(plan: Plan, context: RunContext, database: Database) -> Plan:
 
 
 def _look_up(context: RunContext, plan: Plan, reading: Reader) -> Plan:
-    inapplicable = inapplicable_artifacts(reading)
+    inapplicable = inapplicable_artifacts(reading, refused_by=passes_code())
     usable = _covered(plan.declared, plan.scope, inapplicable)
     accuracies = _missing_accuracies(context, _with_metric(context, usable), reading)
     rounds = _missing_rounds(context, usable, reading, plan.scope)

@@ -5,9 +5,11 @@ checked without the libraries that the passes need.
 """
 
 import difflib
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -38,6 +40,24 @@ class PassRefusal(OperatorError):
 
     def __init__(self, text: str) -> None:
         super().__init__(_LONG_WORD.sub(lambda word: f"{word[0][:30]}…{word[0][-29:]}", text))
+
+
+# The packages whose code decides whether a model allows a pass.
+_DECIDING = ("artifacts", "graph", "operators")
+
+
+@cache
+def passes_code() -> str:
+    """Return a digest of the code that decides whether a model allows a pass.
+
+    A refusal is no measurement: a version of Tierwise that can do more tries again what an earlier one refused, though
+    the versions of the passes, which stand for what they make, are the same.
+    """
+    digest = hashlib.sha256()
+    root = Path(__file__).parent.parent
+    for file in sorted(file for package in _DECIDING for file in (root / package).rglob("*.py")):
+        digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def listed(names: Iterable[str]) -> str:

@@ -86,7 +86,8 @@ def choose_exit(analysis: GraphAnalysis, blocks: int) -> Exit:
     """
     if analysis.control_flow:
         raise PassRefusal(
-            f"early_exit does not follow control flow, and the model has {', '.join(analysis.control_flow)}"
+            f"early_exit does not follow control flow, and the model has {', '.join(analysis.control_flow)}; "
+            "export it without, such as one branch of an If alone"
         )
     if not analysis.runs:
         raise PassRefusal(f"no two consecutive identical branching sub-graphs: {_alternatives(analysis)}")

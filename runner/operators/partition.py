@@ -108,7 +108,8 @@ def choose_cut(analysis: GraphAnalysis, *, paper: bool = True) -> Cut:
     """
     if analysis.control_flow:
         raise PassRefusal(
-            f"partition does not cut models with control flow, and the model has {', '.join(analysis.control_flow)}"
+            f"partition does not cut models with control flow, and the model has {', '.join(analysis.control_flow)}; "
+            "export it without, such as one branch of an If alone"
         )
     cut = analysis.best_cut(paper=paper)
     if cut is None:

@@ -93,7 +93,9 @@ def test_a_file_that_is_not_onnx_is_refused_in_one_line(tmp_path: Path) -> None:
     assert not list((tmp_path / "store").iterdir())
 
 
-def test_a_refusal_is_stored_with_its_reason(tmp_path: Path) -> None:
+def test_a_refusal_is_stored_with_its_reason_for_the_code_that_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Refusing:
         name, version, calibration_samples = "refusing", 1, 0
 
@@ -109,6 +111,9 @@ def test_a_refusal_is_stored_with_its_reason(tmp_path: Path) -> None:
     cached = store.find("key")
     assert cached is not None
     assert cached.reason == "no repeated blocks"
+    # Code of the passes that may do more tries again; the versions of the passes are the same.
+    monkeypatch.setattr("runner.artifacts.store.passes_code", lambda: "later")
+    assert store.find("key") is None
 
 
 def test_unknown_pass_and_option_say_what_is_allowed() -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import FillScope, Plan, make_plan, remaining, update_plan
 from runner.measuring.round_inputs import FixedInputs
 from runner.measuring.tiers import Scale
+from runner.operators.base import passes_code
 from runner.subjects.embedded.datasets import BUILTIN, FashionDataset
 
 # `evidence.db` is a migrated copy: to make one takes longer than most of these tests.
@@ -54,11 +56,14 @@ def context(tmp_path: Path) -> RunContext:
     return context
 
 
-def store_halves(database: Database, plan: Plan, *, identical: bool = True, refusal: str | None = None) -> None:
-    """Store what building the parts showed."""
+def store_halves(
+    database: Database, plan: Plan, *, identical: bool = True, refusal: str | None = None, by: str | None = None
+) -> None:
+    """Store what building the parts showed, and the code of the passes that refused."""
     keyed = next(keyed for keyed in plan.declared if keyed.strategy.operator == HALVES)
     files = tuple(CachedFile(part, f"{part}.onnx", "0" * 64, 1) for part in ("head", "tail"))
-    details = {"proof": {"composition": {"bit_identical": identical}}}
+    details: dict[str, Any] = {"proof": {"composition": {"bit_identical": identical}}}
+    details |= {"refused_by": by} if by else {}
     cached = CachedArtifact(keyed.artifact_key, Path(), files, refusal, details)
     with database.session() as writing:
         upsert_artifact(
@@ -86,6 +91,18 @@ def test_an_updated_plan_is_the_one_that_would_be_made(
         assert updated == make_plan(context, database) == remaining(updated, context, database)
         store_halves(database, plan)
         assert update_plan(updated, context, database).accuracies == make_plan(context, database).accuracies
+
+
+@pytest.mark.parametrize(("by", "is_tried"), [(None, False), (passes_code(), False), ("an earlier version", True)])
+def test_a_refusal_by_other_code_of_the_passes_is_tried_again(
+    context: RunContext, tmp_path: Path, by: str | None, is_tried: bool
+) -> None:
+    with open_database(tmp_path / "evidence.db", create=True) as database:
+        declared = make_plan(context, database)
+        store_halves(database, declared, refusal="there is nothing to cut", by=by)
+        plan = make_plan(context, database)
+    assert {task.keyed.strategy.operator for task in declared.rounds} >= {HALVES}
+    assert (HALVES in {task.keyed.strategy.operator for task in plan.rounds}) == is_tried
 
 
 def test_an_accuracy_stays_planned_when_the_strategy_that_stood_for_it_is_refused(
