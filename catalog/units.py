@@ -225,7 +225,8 @@ def refuse_share(value: object) -> object:
     except ValueError:
         return value
     if 0 < number < 1 and not isinstance(value, bool):
-        raise ValueError(f"a percentile is from 1 to below 100: write {100 * number:g} for p{100 * number:g}")
+        hint = f": write {100 * number:g} for p{100 * number:g}" if 1 <= 100 * number < 100 else ", such as 90 for p90"
+        raise ValueError(f"a percentile is from 1 to below 100{hint}")
     return value
 
 

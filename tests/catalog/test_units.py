@@ -265,6 +265,11 @@ def test_what_is_no_percentile_is_refused_with_the_spellings(text: str) -> None:
         parse_percentile(text)
 
 
+def test_a_share_that_stands_for_no_percentile_is_not_told_to_be_written_so() -> None:
+    with pytest.raises(ValueError, match=r"^a percentile is from 1 to below 100, such as 90 for p90$"):
+        refuse_share(1e-300)
+
+
 def test_a_share_where_percentiles_are_numbers_is_refused_with_what_to_write() -> None:
     with pytest.raises(ValueError, match="write 90 for p90"):
         refuse_share(0.9)
