@@ -13,6 +13,7 @@ running interpreter and its standard library, of the distributions that a tier n
 import hashlib
 import io
 import logging
+import os
 import platform
 import py_compile
 import re
@@ -180,13 +181,19 @@ class _Tree:
 
 def _stdlib_files() -> Iterable[tuple[Path, PurePosixPath]]:
     root = Path(sysconfig.get_path("stdlib"))
-    for path in sorted(root.rglob("*")):
-        relative = path.relative_to(root)
-        top = relative.parts[0]
-        if top in _UNWANTED_STDLIB or top.startswith("config-") or _is_unwanted(path):
-            continue
-        if path.is_file() and "__pycache__" not in relative.parts and "tests" not in relative.parts[:-1]:
-            yield path, _STDLIB / relative.as_posix()
+    for name, folders, files in os.walk(root):
+        folder = Path(name)
+        relative = folder.relative_to(root)
+        # What is not wanted is not entered: site-packages alone may hold many times as many files as the rest.
+        folders[:] = sorted(child for child in folders if _is_wanted_folder(relative / child))
+        for path in map(folder.joinpath, sorted(files)):
+            if not _is_unwanted(path) and path.is_file():
+                yield path, _STDLIB / (relative / path.name).as_posix()
+
+
+def _is_wanted_folder(relative: Path) -> bool:
+    top = relative.parts[0]
+    return not (top in _UNWANTED_STDLIB or top.startswith("config-") or relative.name in ("__pycache__", "tests"))
 
 
 def _distributions() -> list[Distribution]:
