@@ -220,7 +220,10 @@ class Distribution:
 
 @dataclass(frozen=True, eq=False)
 class SizedSamples:
-    """Samples in ascending order of size, with what a curve is made of at them and over the pool."""
+    """Samples in ascending order of size, with what a curve is made of at them and over the pool.
+
+    Sizes above `tail_from` are in the tail of the pool.
+    """
 
     log_latency: NDArray[np.float64]
     round_position: NDArray[np.int64]
@@ -228,6 +231,7 @@ class SizedSamples:
     certain: NDArray[np.bool_]
     log_size: NDArray[np.float64]
     pool_log_size: NDArray[np.float64]
+    tail_from: float
     basis: CurveBasis
 
     @classmethod
@@ -248,13 +252,15 @@ class SizedSamples:
         if basis is None:
             return None
         order = np.argsort(design.size, kind="stable")
+        pool_log_size = np.log1p(design.pool_size[places])
         return cls(
             log_latency[order],
             round_position[order],
             design.weight[order],
             design.certain[order],
             np.log1p(design.size[order]),
-            np.log1p(design.pool_size[places]),
+            pool_log_size,
+            float(np.quantile(pool_log_size, _TAIL_ABOVE)),
             basis,
         )
 
@@ -318,7 +324,7 @@ class CorrectedCurve:
             level=curve.level[kept],
             spread=_SPREAD * (_SPREAD_AT / np.count_nonzero(~samples.certain)) ** _SPREAD_POWER,
             log_size=size,
-            tail_from=float(np.quantile(samples.pool_log_size, _TAIL_ABOVE)),
+            tail_from=samples.tail_from,
         )
 
     @property

@@ -1,6 +1,7 @@
 """Files meet only where one contains the other's evidence: a claimed key changes nothing of another file's."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from catalog.evidence.reading import leaderboard
 from catalog.evidence.tables import Slo
 from catalog.evidence.writing import record_measurement, sync_slos, sync_strategies
 from catalog.exchange import collect, document_bytes, forget_file, import_files
+from tests.catalog.conftest import store_estate
 from tests.conftest import Contents, NewDatabase
 
 pytestmark = pytest.mark.both_databases
@@ -55,11 +57,19 @@ def shown(database: Database) -> dict[tuple[str, str, str], Any]:
         }
 
 
+@pytest.fixture(scope="module")
+def estate(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the exported estate, from a file: test_round_trip.py exports from both kinds of database."""
+    with open_database(shutil.copy(sqlite_template, tmp_path_factory.mktemp("estate") / "estate.db")) as database:
+        store_estate(database)
+        return json.dumps(exported(database))
+
+
 @pytest.fixture
-def first(database: Database, fill: Callable[[], Any], tmp_path: Path) -> dict[str, Any]:
+def first(estate: str, tmp_path: Path) -> dict[str, Any]:
     """Return the document of a first file, which `other` has imported."""
-    document = exported(database)
-    written(document, tmp_path / "first.json")
+    (tmp_path / "first.json").write_text(estate)
+    document: dict[str, Any] = json.loads(estate)
     return document
 
 
@@ -143,7 +153,7 @@ def test_a_file_of_the_same_name_is_told_apart(other: Database, first: dict[str,
 
 
 def test_a_file_that_contains_the_other_one_adds_to_it_in_either_order(
-    database: Database, other: Database, first: dict[str, Any], make: Any, tmp_path: Path
+    database: Database, fill: object, other: Database, first: dict[str, Any], make: Any, tmp_path: Path
 ) -> None:
     with database.session() as session:
         record_measurement(session, make.measurement(1, "identity", "edge", 4))
@@ -216,7 +226,7 @@ def test_what_was_measured_here_is_not_touched_by_a_file_that_claims_its_key(
 
 
 def test_forgetting_a_file_gives_what_was_there_before(
-    database: Database, other: Database, first: dict[str, Any], make: Any, tmp_path: Path
+    database: Database, fill: object, other: Database, first: dict[str, Any], make: Any, tmp_path: Path
 ) -> None:
     before = rows(other)
     with database.session() as session:
@@ -233,7 +243,7 @@ def test_forgetting_a_file_gives_what_was_there_before(
 
 
 def test_what_a_later_file_contains_as_well_stays_with_it(
-    database: Database, other: Database, first: dict[str, Any], make: Any, tmp_path: Path
+    database: Database, fill: object, other: Database, first: dict[str, Any], make: Any, tmp_path: Path
 ) -> None:
     with database.session() as session:
         record_measurement(session, make.measurement(1, "identity", "edge", 4))
