@@ -60,7 +60,7 @@ from catalog.exchange.rows import (
     Rows,
     artifact_counts,
     first_character,
-    holds_nested_rows,
+    holds_objects,
     is_name,
     join_rows,
     read_rows,
@@ -148,6 +148,7 @@ def import_files(
     return imported
 
 
+_MEMBER = re.compile(rb"\"((?:[^\"\\]|\\.)*)\"\s*:")
 # Of the first line of a table, as much as tells it from another one.
 _MOST_HEADER = 2**14
 
@@ -175,12 +176,17 @@ def _name_of(files: Sequence[str]) -> str:
 
 
 def _first_line(file: Path) -> bytes:
-    """Return a table's first line; nothing of JSON, whose columns are not in its first line, or of no file."""
+    """Return what tells tables of other columns apart: the first line, of JSON the names; nothing of a document."""
     try:
         with opened(file) as raw:
             stream = ContentStream(raw, file=str(file))
             start = bytes(stream.peek())[:_MOST_HEADER]
-            return b"" if first_character(stream) in (b"[", b"{") else start.split(b"\n")[0].strip()
+            first = first_character(stream)
+            if first not in (b"[", b"{"):
+                return start.split(b"\n")[0].strip()
+            if first == b"{" and not holds_objects(stream, Document.model_fields):
+                return b""
+            return first + b",".join(dict.fromkeys(_MEMBER.findall(start)))
     except ExchangeError:
         # Said when it is imported.
         return b""
@@ -268,8 +274,8 @@ class _Command:
     def _import_file(self, file: Path) -> Imported:
         with opened(file) as raw:
             stream = ContentStream(raw, file=str(file))
-            # A document is an object; rows are CSV, a list, or objects that lead to numbers.
-            if first_character(stream) == b"{" and not holds_nested_rows(stream, Document.model_fields):
+            # A document is an object; rows are CSV, a list, or objects with other names.
+            if first_character(stream) == b"{" and not holds_objects(stream, Document.model_fields):
                 return self._import_document(file, stream)
             rows = self._rows(stream, RunFile(file, str(file)))
             return self._import_rows(file, rows, _Contents([file.name], [stream]))

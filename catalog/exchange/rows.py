@@ -43,8 +43,7 @@ from catalog.exchange.spellings import (
     spelled_column,
 )
 
-# The first name of an object, where it leads to more names or values.
-_FIRST_MEMBER = re.compile(rb"\s*\{\s*\"((?:[^\"\\]|\\.)*)\"\s*:\s*[\[{]")
+_FIRST_MEMBER = re.compile(rb"\s*\{\s*\"((?:[^\"\\]|\\.)*)\"\s*:")
 # A line of a log: words, a number, perhaps its unit.
 _LOG_ENTRY = re.compile(r"([A-Za-z][^:=,;|\t]*)[:=]\s*([0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?) *([a-zµμ]*)")
 _MAX_LINE = 2**20
@@ -260,8 +259,8 @@ def first_character(stream: ContentStream) -> bytes:
     return bytes(stream.peek()).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
 
 
-def holds_nested_rows(stream: ContentStream, fields: Collection[str]) -> bool:
-    """Tell whether a file is objects in objects, of which the first one has none of these names."""
+def holds_objects(stream: ContentStream, fields: Collection[str]) -> bool:
+    """Tell whether a file begins with an object whose first member has none of these names."""
     match = _FIRST_MEMBER.match(bytes(stream.peek()).removeprefix(codecs.BOM_UTF8))
     return match is not None and match[1].decode(errors="replace") not in fields
 
@@ -456,9 +455,19 @@ def _stripped(batch: list[list[str]]) -> list[list[str]]:
 
 
 def _json_rows(text: TextIO, reader: _RowReader) -> Rows:
-    source = _json_values(_json_reader(text), reader.file)
+    return _rows_of(_json_values(_json_reader(text), reader.file), reader)
+
+
+def _rows_of(source: Iterator[Any], reader: _RowReader) -> Rows:
+    """Return the rows that objects are; numbers, or lists of them, are latencies of what the file's name says."""
     # The first row says of which kind the file is.
     first = next(source, None)
+    if isinstance(first, list):
+        lists = enumerate(chain((first,), source))
+        unnamed = ({"latency": values, "repetition": str(number)} for number, values in lists)
+        return _json_table(unnamed, ["latency", "repetition"], reader)
+    if isinstance(first, str) and _is_number(first):
+        return _json_table(({"latency": value} for value in chain((first,), source)), ["latency"], reader)
     if (
         isinstance(first, dict)
         and first
@@ -481,13 +490,14 @@ def _json_reader(text: TextIO) -> JsonReader:
 
 def _json_table(source: Iterator[Any], header: Sequence[str], reader: _RowReader) -> Rows:
     """Return rows of objects with other columns than rows have here; a list in one is a row for each element."""
-    table = _table_rows(source, header, reader.file)
+    table = _table_rows(source, header, reader)
     first = next(table, Row(0, ()))
     layout = reader.layout(header, first.cells)
     return _laid_out(layout, chain([first] if first.cells else [], table), "row", [])
 
 
-def _table_rows(source: Iterator[Any], header: Sequence[str], file: str) -> Iterator[Row]:
+def _table_rows(source: Iterator[Any], header: Sequence[str], reader: _RowReader) -> Iterator[Row]:
+    file = reader.file
     for number, value in enumerate(source, 1):
         if not isinstance(value, dict):
             got = f'expected an object such as {{"subject": …}}, got {type(value).__name__}'
@@ -495,11 +505,13 @@ def _table_rows(source: Iterator[Any], header: Sequence[str], file: str) -> Iter
         if others := value.keys() - set(header):
             what = f"{', '.join(sorted(map(repr, others)))} is in no row before"
             raise ExchangeError(file, [f"row {number}: {what}; give the first row all columns"])
-        cells = [value.get(name) for name in header]
-        lengths = {len(cell) for cell in cells if isinstance(cell, list)}
-        if len(lengths) > 1:
-            raise ExchangeError(file, [f"row {number}: lists of {' and '.join(map(str, sorted(lengths)))} elements"])
-        for position in range(lengths.pop() if lengths else 1):
+        cells = ["" if name in reader.options.ignored else value.get(name) for name in header]
+        lengths = {name: len(cell) for name, cell in zip(header, cells, strict=True) if isinstance(cell, list)}
+        if len(set(lengths.values())) > 1:
+            what = ", ".join(f"{name!r} of {length}" for name, length in lengths.items())
+            ask = "an element each is a row; leave out what is none with --ignore NAME"
+            raise ExchangeError(file, [f"row {number}: lists of different lengths, {what}; {ask}"])
+        for position in range(max(lengths.values(), default=1)):
             yield Row(number, [_cell_text(cell[position] if isinstance(cell, list) else cell) for cell in cells])
 
 
@@ -508,17 +520,25 @@ def _cell_text(cell: Any) -> str:
 
 
 def _nested_rows(text: TextIO, reader: _RowReader) -> Rows:
-    """Return rows of objects in objects, `{"resnet": {"identity": {"mobile": [5.6, …]}}}`: the names lead to numbers.
+    """Return rows of an object a line, of one object that describes a run, or of objects in objects.
 
-    Of lists in a list, each is a repetition.
+    In `{"resnet": {"identity": {"mobile": [5.6, …]}}}` the names lead to numbers. Of lists in a list, each is a
+    repetition.
     """
     json_reader = _json_reader(text)
     try:
         value = json_reader.value()
-        json_reader.end()
+        lines = json_reader.peek() == "{"
+        if not lines:
+            json_reader.end()
     except MalformedJson as error:
         raise ExchangeError(reader.file, [f"line {error.line}: malformed JSON: {error.what}"]) from error
+    if lines:
+        return _rows_of(chain((value,), _json_lines(json_reader, reader.file)), reader)
     leaves = list(_leaves(value, ()))
+    if any(_describes(leaf) for _, leaf in leaves):
+        records = list(_records(value, {}, reader.file))
+        return _json_table(iter(records), list(records[0]) if records else [], reader)
     keys = {path[-1] for path, _ in leaves}
     measured = next((key for key in keys if len(keys) == 1 and is_measured(key)), "")
     of_metrics = any("metric" in read_label(" ".join(path)).names for path, _ in leaves[:1])
@@ -528,7 +548,7 @@ def _nested_rows(text: TextIO, reader: _RowReader) -> Rows:
         for path, leaves_of in leaves
         for leaf, repetition in _lists(leaves_of)
     )
-    nested = any(isinstance(leaf, list) and leaf and isinstance(leaf[0], list) for _, leaf in leaves)
+    nested = any(_is_list_of(list, leaf) for _, leaf in leaves)
     return _json_table(objects, [*header, *(["repetition"] if nested else [])], reader)
 
 
@@ -540,11 +560,53 @@ def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
         yield path, value
 
 
+def _is_list_of(kind: type, leaf: Any) -> bool:
+    return isinstance(leaf, list) and bool(leaf) and isinstance(leaf[0], kind)
+
+
+def _describes(leaf: Any) -> bool:
+    """Tell whether a value says something of a run, as text does, and is no number or list of them."""
+    if isinstance(leaf, list):
+        return _is_list_of(dict, leaf)
+    return leaf is None or isinstance(leaf, bool) or not _is_number(leaf)
+
+
+def _records(value: Mapping[str, Any], above: Mapping[str, Any], file: str) -> Iterator[dict[str, Any]]:
+    """Yield the runs that an object describes, each with what is said of all: a list of objects is a run each."""
+    columns, runs = dict(above), []
+    for path, leaf in _leaves(value, ()):
+        if _is_list_of(dict, leaf):
+            runs += leaf
+        elif path[-1] in columns:
+            name = ".".join(path)
+            raise ExchangeError(file, [f"{name!r}: an object above has {path[-1]!r}, too; rename one of them"])
+        else:
+            columns[path[-1]] = leaf
+    for run in runs:
+        if not isinstance(run, dict):
+            raise ExchangeError(file, [f"a list of objects has an element of {str(run)[:40]!r}; expected objects"])
+        yield from _records(run, columns, file)
+    if not runs:
+        repeated = [name for name, leaf in columns.items() if _is_list_of(list, leaf)]
+        if len(repeated) == 1:
+            yield from ({**columns, repeated[0]: leaf, **of} for leaf, of in _lists(columns[repeated[0]]))
+        else:
+            yield columns
+
+
 def _lists(leaf: Any) -> Iterator[tuple[Any, dict[str, str]]]:
-    if isinstance(leaf, list) and leaf and isinstance(leaf[0], list):
+    if _is_list_of(list, leaf):
         yield from ((inner, {"repetition": str(number)}) for number, inner in enumerate(leaf))
     else:
         yield leaf, {}
+
+
+def _json_lines(reader: JsonReader, file: str) -> Iterator[Any]:
+    try:
+        while reader.peek():
+            yield reader.value()
+    except MalformedJson as error:
+        raise ExchangeError(file, [f"line {error.line}: malformed JSON: {error.what}"]) from error
 
 
 def _json_values(reader: JsonReader, file: str) -> Iterator[Any]:

@@ -321,7 +321,7 @@ def spelled_metric(name: str) -> str:
     return label.names["metric"] if set(label.names) == {"metric"} and not label.rest else name
 
 
-_SUFFIXES = frozenset((".csv", ".tsv", ".json", ".txt", ".log"))
+_SUFFIXES = frozenset((".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt", ".log"))
 # Files that lie beside evidence and hold none.
 _ABOUT = re.compile(r"(readme|licen[cs]e|notes?|requirements)\b", re.I)
 _WORDS = "run|rep|repetition|iteration|iter|trial|round"

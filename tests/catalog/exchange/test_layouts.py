@@ -216,6 +216,20 @@ def as_lists() -> str:
     )
 
 
+def as_lines_of_objects() -> str:
+    return "".join(f"{json.dumps(run)}\n" for run in json.loads(as_lists()))
+
+
+def as_described_runs() -> str:
+    """One object: what is said of all, and a list of runs, each with its own description."""
+    runs = [
+        {"settings": {"model": run["model"], "operator": run["operator"]}, "device": {"tier": run["tier"]}, **rest}
+        for run in json.loads(as_lists())
+        for rest in [{"run": run["run"], "latencies_s": run["latencies_s"], "warmup_s": [0.5, 0.25]}]
+    ]
+    return json.dumps({"about": {"gpu": False, "host": "lab"}, "runs": runs})
+
+
 def as_nested_objects() -> str:
     nested: dict[str, dict[str, dict[str, list[list[float]]]]] = {}
     for sample in truth():
@@ -281,6 +295,8 @@ FORMS: dict[str, Form] = {
     ),
     "objects in milliseconds": Form(as_objects, RowOptions(ignored=frozenset({"latency_s"}))),
     "objects with lists": Form(as_lists),
+    "objects, one a line": Form(as_lines_of_objects),
+    "an object of described runs": Form(as_described_runs, RowOptions(ignored=frozenset({"gpu", "host", "warmup_s"}))),
     "objects in objects": Form(as_nested_objects, SECONDS),
 }
 
@@ -307,6 +323,36 @@ def test_numbers_alone_are_named_by_their_file(file: str) -> None:
     content = "".join(f"{sample.latency_s}\n" for sample in samples)
     options = RowOptions(columns={"1": "latency_s"}, inputs=INPUTS)
     assert digest(content, file=file, options=options) == digest(own_form(samples))
+
+
+@pytest.mark.parametrize("described", [False, True])
+def test_lists_in_json_are_named_by_their_file_or_what_describes_them(described: bool) -> None:
+    samples = truth(["ResNet"], STRATEGIES[:1])
+    runs = [[sample.latency_s for sample in samples if sample.repetition == run] for run in range(REPETITIONS)]
+    described_runs = {"model": "ResNet", "operator": "identity", "tier": "mobile", "latency_s": runs}
+    content = json.dumps(described_runs if described else runs)
+    file, options = ("a.json", NO_OPTIONS) if described else ("ResNet_Identity_Mobile.json", SECONDS)
+    assert digest(content, file=file, options=options) == digest(own_form(samples))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            '{"model": "a", "about": {"model": "b"}, "latency_s": [1]}',
+            "'about.model': an object above has 'model', too",
+        ),
+        ('{"model": "a", "latency_s": [1, 2], "power": [1]}', "'latency_s' of 2, 'power' of 1; .* --ignore NAME"),
+        ('{"model": "a", "runs": [{"latency_s": [1]}, 2]}', "an element of '2'; expected objects"),
+        (
+            '{"model": "a", "operator": "identity", "tier": "edge", "image": 1, "run": 0, "latency_s": 1}\n{"model": ',
+            "line 2: malformed JSON",
+        ),
+    ],
+)
+def test_objects_that_do_not_fit_are_named(content: str, message: str) -> None:
+    with pytest.raises(ExchangeError, match=message):
+        digest(content)
 
 
 def test_a_log_of_words_and_numbers_is_read() -> None:

@@ -281,7 +281,7 @@ BAD: dict[str, tuple[str | bytes, str]] = {
         "n/i@e in f has top1 and miou; expected one of",
     ),
     "top5 alone": ("subject,operator,placement,metric,value_pct\nn,i,e,top5,9\n", "has top5; expected one of top1"),
-    "JSON of other things": ("[1, 2]", "row 1: expected an object"),
+    "JSON of other things": ('["a", 2]', "row 1: expected an object"),
     "JSON nested": ('[{"subject": ["a"]}]', "missing columns|subject is a list"),
     "JSON malformed": ("[\n{]", "line 2: malformed JSON"),
     "JSON deep": ("[" * 100_000, "nested too deeply"),
