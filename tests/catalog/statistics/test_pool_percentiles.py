@@ -32,9 +32,27 @@ def draw(pool: Pool, design: SystematicDesign, subject: str, number: int) -> tup
     return _DRAWS[key]
 
 
+class PoolTable:
+    """What every study of a pool looks up, made once: the place of each input, and the sizes in ascending order."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.place = {entry.id: position for position, entry in enumerate(pool.inputs)}
+        self.sizes = np.array([entry.size for entry in pool.inputs], dtype=np.float64)
+        self.ascending = np.sort(self.sizes)
+
+
+_TABLES: dict[str, PoolTable] = {}
+
+
+def table_of(pool: Pool) -> PoolTable:
+    if pool.digest not in _TABLES:
+        _TABLES[pool.digest] = PoolTable(pool)
+    return _TABLES[pool.digest]
+
+
 def log_latency(pool: Pool) -> NDArray[np.float64]:
     """Return a smooth curve over size, by index of the pool."""
-    return np.log(0.004 + np.array([entry.size for entry in pool.inputs]) / 2.5e6)
+    return np.log(0.004 + table_of(pool).sizes / 2.5e6)
 
 
 def measured(
@@ -63,20 +81,18 @@ def measured_by(
     factor: float,
     rng: np.random.Generator,
 ) -> Samples:
-    index = {entry.id: position for position, entry in enumerate(pool.inputs)}
-    sizes = design.sizes(pool)
-    rows: list[tuple[float, int, int, float, bool, int]] = []
+    table, strata = table_of(pool), design.sizes(pool)
+    rows: list[tuple[float, int, int, float, bool]] = []
     for number in range(1, rounds + 1):
         for drawn in draw(pool, design, subject, number):
-            total, own = sizes[drawn.stratum]
-            value = truth[index[drawn.id]] + effect[number - 1] + rng.normal(0, jitter)
-            place = index[drawn.id]
-            certain = drawn.stratum == "certainty"
-            rows.append((factor * np.exp(value), number, place, total / own, certain, pool.inputs[place].size))
-    latency, number_of, input_of, weight, is_certain, size = (list(column) for column in zip(*rows, strict=True))
-    ascending = np.sort(np.array([entry.size for entry in pool.inputs], dtype=np.float64))
-    design = SampleDesign(np.array(weight), np.array(is_certain), np.array(size, dtype=np.float64), ascending)
-    return Samples.from_arrays(latency, number_of, input_of, design=design)
+            total, own = strata[drawn.stratum]
+            place = table.place[drawn.id]
+            value = truth[place] + effect[number - 1] + rng.normal(0, jitter)
+            rows.append((factor * np.exp(value), number, place, total / own, drawn.stratum == "certainty"))
+    latency, number_of, input_of, weight, is_certain = (list(column) for column in zip(*rows, strict=True))
+    sizes = table.sizes[np.array(input_of)]
+    sampled = SampleDesign(np.array(weight), np.array(is_certain), sizes, table.ascending)
+    return Samples.from_arrays(latency, number_of, input_of, design=sampled)
 
 
 @pytest.mark.parametrize("percentile", [50, 90])
