@@ -107,7 +107,7 @@ def test_replicas_answer_alike_and_one_stops_under_load_without_a_lost_request(
         until(lambda: all(behind.answered[port] > number + 5 for port, number in before.items()))
         leaving.process.send_signal(signal.SIGTERM)
         until(lambda: behind.ready == [staying], within_s=DRAIN_S)
-        until(lambda: leaving.process.poll() is not None)
+        until(lambda: leaving.process.exit_code is not None)
         alone = behind.answered[staying.port]
         until(lambda: behind.answered[staying.port] > alone + 5)
     finally:
@@ -117,4 +117,4 @@ def test_replicas_answer_alike_and_one_stops_under_load_without_a_lost_request(
             thread.join(20)
     assert [client.lost for client in clients] == [[]] * 3
     assert {status for client in clients for status in client.statuses} == {200}
-    assert leaving.process.returncode == 0
+    assert leaving.process.exit_code == 0

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 
 from recommender.__main__ import _example_subject, cli, main
 from recommender.evidence.snapshots import Snapshots
+from tests.recommender.forked_service import start
 
 CHECKS = [
     not_a_server_error,
@@ -47,25 +48,33 @@ def free_port() -> int:
 def running(command: list[str], port: int, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen([sys.executable, "-m", *command], env=environment, stderr=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/openapi.json", timeout=5)
-                break
-            except httpx.TransportError:
-                time.sleep(0.05)
+        until_it_listens(port, lambda: process.poll() is None)
         yield process
     finally:
         process.kill()
         process.communicate()
 
 
+def until_it_listens(port: int, runs: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and runs():
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+
+
+def checked(exit_code: int | None, said: str) -> str:
+    assert exit_code in (0, -signal.SIGINT, 128 + signal.SIGINT), said
+    assert "Traceback" not in said
+    return said
+
+
 def stop(process: subprocess.Popen[str]) -> str:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=10)
-    assert process.returncode in (0, -signal.SIGINT, 128 + signal.SIGINT), said
-    assert "Traceback" not in said
-    return said
+    return checked(process.returncode, said)
 
 
 def test_the_factory_on_every_address_answers_this_machine_alone_and_stops_cleanly(path: Path, filled: object) -> None:
@@ -130,12 +139,18 @@ def test_help_has_an_example_and_wrong_usage_is_exit_2() -> None:
 @pytest.mark.filterwarnings("default")
 def test_responses_are_what_the_openapi_document_promises_at_the_announced_address(path: Path, filled: object) -> None:
     port = free_port()
-    with running(["recommender", "--port", str(port), "--database", str(path)], port, {}) as process:
+    service = start(["--port", str(port), "--database", str(path)], {})
+    try:
+        until_it_listens(port, lambda: service.exit_code is None)
         assert httpx.get(f"http://127.0.0.1:{port}/healthz").json()["status"] == "ok"
         schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
         for documented in schema.get_all_operations():
             check(documented.ok())
-        said = stop(process)
+        service.send_signal(signal.SIGINT)
+        exit_code = service.wait(10)
+        said = checked(exit_code, service.stderr.read() if exit_code is not None else "it does not end")
+    finally:
+        service.end()
     assert f"http://127.0.0.1:{port}" in said
     question = json.loads(said.split("-d '")[1].split("'")[0])
     assert question["subject"] == "net"

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.recommender.forked_service import ForkedService, start
+
 QUESTION = json.dumps({"subject": "net", "max_latency_s": 0.5})
 DRAIN_S = 2.0
 
@@ -54,7 +56,7 @@ class Client:
 
 @dataclass
 class Service:
-    process: subprocess.Popen[str]
+    process: ForkedService
     port: int
     said: list[str] = field(default_factory=list)
 
@@ -72,19 +74,15 @@ class Service:
 @contextmanager
 def service_of(path: Path, *options: str) -> Iterator[Service]:
     """Start the service over a database; yield it once it listens."""
-    environment = {"TIERWISE_DRAIN_S": str(DRAIN_S), "TIERWISE_ACCESS_LOG": "false"}
-    command = [sys.executable, "-m", "recommender", "--port", "0", *options, "--database", str(path)]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
+    settings = {"TIERWISE_DRAIN_S": str(DRAIN_S), "TIERWISE_ACCESS_LOG": "false"}
+    process = start(["--port", "0", *options, "--database", str(path)], settings)
     try:
         announced = process.stderr.readline()
         assert "Tierwise recommender on http://127.0.0.1:" in announced
         process.stderr.readline()  # the example
         yield Service(process, int(announced.split("127.0.0.1:")[1].split()[0]))
     finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
+        process.end()
 
 
 @pytest.fixture
@@ -127,7 +125,6 @@ def test_no_request_is_lost_when_a_worker_and_then_the_service_stops_under_load(
     assert {status for status, _ in draining} == {503} and "about to stop" in draining[0][1]
     assert alive[0] == 200
     assert service.process.wait(20) == 0
-    assert service.process.stderr is not None
     said = service.process.stderr.read()
     assert "Traceback" not in said
     assert f"worker {min(before)} ended (exit code 0); another one is started" in said
@@ -136,7 +133,7 @@ def test_no_request_is_lost_when_a_worker_and_then_the_service_stops_under_load(
 def test_workers_end_when_what_started_them_is_killed(service: Service) -> None:
     until(lambda: len(service.workers()) == 2)
     workers = service.workers()
-    service.process.kill()
+    service.process.send_signal(signal.SIGKILL)
     until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() and alive(pid) for pid in workers))
 
 
