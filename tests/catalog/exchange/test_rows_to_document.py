@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -381,15 +382,17 @@ def odd_rows() -> list[dict[str, str]]:
 
 @settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rng=st.randoms(use_true_random=False), as_json=st.booleans())
-def test_rows_and_columns_in_any_order_store_the_same(tmp_path: Path, rng: random.Random, as_json: bool) -> None:
+def test_rows_and_columns_in_any_order_store_the_same(
+    tmp_path: Path, sqlite_template: Path, rng: random.Random, as_json: bool
+) -> None:
     stored = []
     for arrange in (list, lambda values: rng.sample(values, len(values))):
         rows = arrange([dict(arrange(list(row.items()))) for row in odd_rows()])
         columns = arrange(list(rows[0]))
         lines = [",".join(columns), *(",".join(row[column] for column in columns) for row in rows)]
         (tmp_path / "phone.csv").write_text(json.dumps(rows) if as_json and stored else "\n".join(lines))
-        (tmp_path / "any.db").unlink(missing_ok=True)
-        with open_database(tmp_path / "any.db", create=True) as opened:
+        shutil.copy(sqlite_template, tmp_path / "any.db")
+        with open_database(tmp_path / "any.db") as opened:
             import_files(opened, [tmp_path / "phone.csv"], now=datetime(2026, 11, 29, tzinfo=UTC))
             with opened.session() as session:
                 tables = ("environment", "strategy", "measurement", "sample", "leaderboard")
