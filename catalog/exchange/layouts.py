@@ -507,11 +507,14 @@ class _LayoutBuilder:
         parts = Path(self._table.file.removesuffix(".gz")).with_suffix("").parts[: -_FOLDERS - 1 : -1]
         for place, part in enumerate(parts):
             label = read_label(part)
+            # Above a file that says its subject, a folder of a tier says no more than that.
+            if "subject" in names and label.rest:
+                break
             names = {**label.names, **names}
             # A file may be all that there is of a subject; a folder is of one whose strategies the names below say.
             if label.rest and (names or (missing == ["subject"] and place == 0)):
                 names.setdefault("subject", label.rest)
-            if "subject" in names or set(missing) <= set(names):
+            if set(missing) <= set(names):
                 break
         names |= {self._options.columns.get(word, run_column(word)): text for word, text in self._table.run.items()}
         of_runs = ("repetition", "round")

@@ -316,6 +316,7 @@ def test_other_layouts_are_the_same_rows(form: Form) -> None:
     [
         *("ResNet_Identity_Mobile.csv", "logs/ResNet-Identity-Mobile.txt", "ResNet/identity-mobile.log"),
         *("study/ResNet/identity/mobile.csv", "/data/ResNet/Mobile/identity.csv"),
+        *("study/Mobile/ResNet_Identity.csv", "/data/identity/mobile/ResNet_Identity.csv"),
     ],
 )
 def test_numbers_alone_are_named_by_their_file(file: str) -> None:
