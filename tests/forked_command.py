@@ -18,11 +18,10 @@ from runner.cli import main
 
 
 @dataclass(frozen=True)
-class ForkedCommand:
-    """A command that runs, and where its messages go."""
+class ForkedProcess:
+    """A process that was forked from this one."""
 
     process: BaseProcess
-    messages: Path
 
     @property
     def pid(self) -> int:
@@ -36,12 +35,23 @@ class ForkedCommand:
     def send(self, number: int) -> None:
         os.kill(self.pid, number)
 
+    def end(self) -> None:
+        """Kill what still runs."""
+        self.process.kill()
+        self.process.join()
+
+
+@dataclass(frozen=True)
+class ForkedCommand(ForkedProcess):
+    """A command that runs, and where its messages go."""
+
+    messages: Path
+
     def wait(self, timeout: float) -> str:
         """Wait for its end and return its messages; kill what does not end in time."""
         self.process.join(timeout)
         ended = self.process.exitcode is not None
-        self.process.kill()
-        self.process.join()
+        self.end()
         said = self.messages.read_text()
         assert ended, f"it did not end within {timeout:g} s; it wrote:\n{said}"
         return said

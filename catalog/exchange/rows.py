@@ -46,6 +46,8 @@ from catalog.exchange.spellings import (
 _FIRST_MEMBER = re.compile(rb"\s*\{\s*\"((?:[^\"\\]|\\.)*)\"\s*:")
 # A line of a log: words, a number, perhaps its unit.
 _LOG_ENTRY = re.compile(r"([A-Za-z][^:=,;|\t]*)[:=]\s*([0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?) *([a-zµμ]*)")
+# What programs write where they have no number.
+_NO_NUMBER = frozenset(("nan", "inf", "infinity", "none", "null", "na", "n/a"))
 _MAX_LINE = 2**20
 # Of columns that nothing declares; a link or a tier has a few.
 _MAX_COLUMNS = 1000
@@ -526,18 +528,16 @@ def _nested_rows(text: TextIO, reader: _RowReader) -> Rows:
     repetition.
     """
     json_reader = _json_reader(text)
-    try:
+    with _json_errors(reader.file):
         value = json_reader.value()
         lines = json_reader.peek() == "{"
         if not lines:
             json_reader.end()
-    except MalformedJson as error:
-        raise ExchangeError(reader.file, [f"line {error.line}: malformed JSON: {error.what}"]) from error
     if lines:
         return _rows_of(chain((value,), _json_lines(json_reader, reader.file)), reader)
     leaves = list(_leaves(value, ()))
     if any(_describes(leaf) for _, leaf in leaves):
-        records = list(_records(value, {}, reader.file))
+        records = list(_records(value, {}, reader))
         return _json_table(iter(records), list(records[0]) if records else [], reader)
     keys = {path[-1] for path, _ in leaves}
     measured = next((key for key in keys if len(keys) == 1 and is_measured(key)), "")
@@ -565,27 +565,28 @@ def _is_list_of(kind: type, leaf: Any) -> bool:
 
 
 def _describes(leaf: Any) -> bool:
-    """Tell whether a value says something of a run, as text does, and is no number or list of them."""
-    if isinstance(leaf, list):
-        return _is_list_of(dict, leaf)
-    return leaf is None or isinstance(leaf, bool) or not _is_number(leaf)
+    """Tell whether a value says something of a run, as a word does: it is no number, list of them, or empty."""
+    if isinstance(leaf, str):
+        return any(map(str.isalpha, leaf)) and leaf.strip().lower() not in _NO_NUMBER and not _is_number(leaf)
+    return isinstance(leaf, bool) or _is_list_of(dict, leaf)
 
 
-def _records(value: Mapping[str, Any], above: Mapping[str, Any], file: str) -> Iterator[dict[str, Any]]:
+def _records(value: Mapping[str, Any], above: Mapping[str, Any], reader: _RowReader) -> Iterator[dict[str, Any]]:
     """Yield the runs that an object describes, each with what is said of all: a list of objects is a run each."""
     columns, runs = dict(above), []
     for path, leaf in _leaves(value, ()):
         if _is_list_of(dict, leaf):
             runs += leaf
-        elif path[-1] in columns:
-            name = ".".join(path)
-            raise ExchangeError(file, [f"{name!r}: an object above has {path[-1]!r}, too; rename one of them"])
+        elif path[-1] in columns and path[-1] not in reader.options.ignored:
+            what = f"{'.'.join(path)!r}: an object above or before has {path[-1]!r}, too"
+            raise ExchangeError(reader.file, [f"{what}; rename one of them, or leave them out: --ignore {path[-1]}"])
         else:
             columns[path[-1]] = leaf
     for run in runs:
         if not isinstance(run, dict):
-            raise ExchangeError(file, [f"a list of objects has an element of {str(run)[:40]!r}; expected objects"])
-        yield from _records(run, columns, file)
+            what = f"a list of objects has an element of {str(run)[:40]!r}; expected objects"
+            raise ExchangeError(reader.file, [what])
+        yield from _records(run, columns, reader)
     if not runs:
         repeated = [name for name, leaf in columns.items() if _is_list_of(list, leaf)]
         if len(repeated) == 1:
@@ -601,23 +602,27 @@ def _lists(leaf: Any) -> Iterator[tuple[Any, dict[str, str]]]:
         yield leaf, {}
 
 
-def _json_lines(reader: JsonReader, file: str) -> Iterator[Any]:
+@contextmanager
+def _json_errors(file: str) -> Iterator[None]:
     try:
-        while reader.peek():
-            yield reader.value()
-    except MalformedJson as error:
-        raise ExchangeError(file, [f"line {error.line}: malformed JSON: {error.what}"]) from error
-
-
-def _json_values(reader: JsonReader, file: str) -> Iterator[Any]:
-    try:
-        for _ in reader.elements():
-            yield reader.value()
-        reader.end()
+        yield
     except MalformedJson as error:
         if error.what == "recursion limit exceeded":
             raise ExchangeError(file, ["nested too deeply; expected a list of flat objects"]) from error
         raise ExchangeError(file, [f"line {error.line}: malformed JSON: {error.what}"]) from error
+
+
+def _json_lines(reader: JsonReader, file: str) -> Iterator[Any]:
+    with _json_errors(file):
+        while reader.peek():
+            yield reader.value()
+
+
+def _json_values(reader: JsonReader, file: str) -> Iterator[Any]:
+    with _json_errors(file):
+        for _ in reader.elements():
+            yield reader.value()
+        reader.end()
 
 
 def _json_body(source: Iterable[Any], rows: Rows, file: str) -> Iterator[Row]:

@@ -6,40 +6,25 @@ import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
-from typing import TextIO, cast
+from typing import TextIO
 
 from recommender.__main__ import main
-from tests.forked_command import forked
+from tests.forked_command import ForkedProcess, forked
 
 
 @dataclass(frozen=True)
-class ForkedService:
+class ForkedService(ForkedProcess):
     """A service that runs, and what it writes."""
 
-    process: BaseProcess
     stderr: TextIO
 
-    @property
-    def pid(self) -> int:
-        return cast(int, self.process.pid)
-
-    @property
-    def exit_code(self) -> int | None:
-        """Return how it ended, the negative number of a signal; None while it runs."""
-        return self.process.exitcode
-
-    def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
-
     def wait(self, timeout: float) -> int | None:
+        """Return how it ended, None if it did not within so many seconds."""
         self.process.join(timeout)
-        return self.process.exitcode
+        return self.exit_code
 
     def end(self) -> None:
-        """Kill what still runs."""
-        self.process.kill()
-        self.process.join()
+        super().end()
         self.stderr.close()
 
 

@@ -105,7 +105,7 @@ def test_replicas_answer_alike_and_one_stops_under_load_without_a_lost_request(
     try:
         before = dict(behind.answered)
         until(lambda: all(behind.answered[port] > number + 5 for port, number in before.items()))
-        leaving.process.send_signal(signal.SIGTERM)
+        leaving.process.send(signal.SIGTERM)
         until(lambda: behind.ready == [staying], within_s=DRAIN_S)
         until(lambda: leaving.process.exit_code is not None)
         alone = behind.answered[staying.port]

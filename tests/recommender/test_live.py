@@ -146,7 +146,7 @@ def test_responses_are_what_the_openapi_document_promises_at_the_announced_addre
         schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
         for documented in schema.get_all_operations():
             check(documented.ok())
-        service.send_signal(signal.SIGINT)
+        service.send(signal.SIGINT)
         exit_code = service.wait(10)
         said = checked(exit_code, service.stderr.read() if exit_code is not None else "it does not end")
     finally:

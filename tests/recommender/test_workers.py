@@ -110,7 +110,7 @@ def test_no_request_is_lost_when_a_worker_and_then_the_service_stops_under_load(
         os.kill(min(before), signal.SIGTERM)
         # Another one takes its place, while the port answers all the time.
         until(lambda: len(service.workers() - before) == 1 and len(service.workers()) == 2)
-        service.process.send_signal(signal.SIGTERM)
+        service.process.send(signal.SIGTERM)
         time.sleep(DRAIN_S / 4)
         draining = [service.get("/readyz") for _ in range(2)]
         alive = service.get("/healthz")
@@ -133,7 +133,7 @@ def test_no_request_is_lost_when_a_worker_and_then_the_service_stops_under_load(
 def test_workers_end_when_what_started_them_is_killed(service: Service) -> None:
     until(lambda: len(service.workers()) == 2)
     workers = service.workers()
-    service.process.send_signal(signal.SIGKILL)
+    service.process.send(signal.SIGKILL)
     until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() and alive(pid) for pid in workers))
 
 

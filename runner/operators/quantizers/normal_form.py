@@ -85,7 +85,7 @@ def _computes_in_doubles(model: onnx.ModelProto) -> bool:
 
 
 def _has_real_numbers(model: onnx.ModelProto) -> bool:
-    """Return whether real numbers go in ."""
+    """Return whether inputs or weights are real numbers, or a node may make some."""
     kinds = {value.type.tensor_type.elem_type for value in model.graph.input}
     kinds |= {tensor.data_type for tensor in tensors_in(model)}
     return not kinds.isdisjoint(_REAL) or any(node.op_type in _MAKE_REAL for node in _nodes(model))

@@ -336,12 +336,25 @@ def test_lists_in_json_are_named_by_their_file_or_what_describes_them(described:
     assert digest(content, file=file, options=options) == digest(own_form(samples))
 
 
+@pytest.mark.parametrize("missing", ["null", "NaN", '"-"', '"n/a"', '""'])
+def test_an_empty_value_among_nested_objects_describes_no_run(missing: str) -> None:
+    content = f'{{"ResNet": {{"identity": {{"mobile": [1.5, 2.5]}}, "quantized": {{"mobile": {missing}}}}}}}'
+    with pytest.raises(ExchangeError, match="latency is"):
+        digest(content, options=RowOptions(constants={"unit": "s"}, inputs=1))
+
+
+def test_a_name_that_is_said_twice_may_be_left_out() -> None:
+    run = {"subject": "a", "operator": "identity", "tier": "edge", "image": 1, "run": 0, "latency_s": 1.5}
+    content = json.dumps({"name": "study", **run, "about": {"name": "run 1"}})
+    assert digest(content, options=RowOptions(ignored=frozenset({"name"}))) == digest(json.dumps([run]))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (
             '{"model": "a", "about": {"model": "b"}, "latency_s": [1]}',
-            "'about.model': an object above has 'model', too",
+            "'about.model': an object above or before has 'model'",
         ),
         ('{"model": "a", "latency_s": [1, 2], "power": [1]}', "'latency_s' of 2, 'power' of 1; .* --ignore NAME"),
         ('{"model": "a", "runs": [{"latency_s": [1]}, 2]}', "an element of '2'; expected objects"),

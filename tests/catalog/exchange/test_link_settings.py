@@ -172,7 +172,7 @@ def test_strategies_that_send_the_same_are_peers_and_help_one_another(database: 
     rng = np.random.default_rng(4)
     lines = rows([{"edge-cloud": rate} for rate in RATES]).split("\n")
     header, cloud = lines[0], [line for line in lines[1:] if ",cloud," in line]
-    noisy = {rate: math.exp(rng.normal(0, 0.2)) for rate in {line.split(",")[7] for line in cloud}}
+    noisy = {rate: math.exp(rng.normal(0, 0.2)) for rate in sorted({line.split(",")[7] for line in cloud})}
 
     def disturbed(line: str) -> str:
         cells = line.split(",")
