@@ -154,7 +154,7 @@ def test_a_result_beyond_a_limit_is_refused_as_a_whole(reading: Database) -> Non
     for column in ("count(*)", "x"):
         with pytest.raises(QueryError, match="longer than 500 ms; add a WHERE, or allow more with --max-time"):
             read_query(reading, _COUNT.format(10**12, column), replace(few, rows=10**9, size_bytes=10**9))
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     assert read_query(reading, "SELECT COUNT(*) FROM sample", few).rows == ((306,),)
 
 

@@ -1,7 +1,5 @@
 """That typical repetitions give the figures of all of them, in a time that does not grow with their number."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -63,11 +61,10 @@ def test_inputs_that_stand_for_a_pool_all_stay() -> None:
     assert np.array_equal(samples.design.size, samples.inputs[samples.input_position])
 
 
-def test_a_million_samples_are_answered_soon() -> None:
+def test_a_million_samples_are_answered_from_typical_ones() -> None:
     huge = repeated(5, 30, 6667)
     few = [repeated(5, 30, 1) for _ in range(3)]
-    started = time.process_time()
     answer = recommend([huge, *few], Budgets(latency=(LatencyBudget(90, 1.0),)))
-    # A second on a quiet machine; minutes when every repetition was resampled.
-    assert time.process_time() - started < 10
     assert len(answer.considered) == 4
+    # What is resampled is bounded; minutes passed when every repetition was.
+    assert samples_of(huge).log_latency.size <= 10_000
