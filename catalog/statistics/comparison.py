@@ -479,9 +479,11 @@ class Rank:
     letters: tuple[str, ...]
 
 
-def rank_range(rank: int, worst_rank: int) -> str:
-    """Return `3`, or `3–5` where ties leave it open."""
-    return str(rank) if rank == worst_rank else f"{rank}–{worst_rank}"
+def rank_range(rank: int, worst_rank: int, *, strategies: int) -> str:
+    """Return `3`, `3–5` where comparisons leave it open, or `open` where they exclude none of several ranks."""
+    if rank == worst_rank:
+        return str(rank)
+    return "open" if worst_rank - rank == strategies - 1 else f"{rank}–{worst_rank}"
 
 
 def rank_with_ties(estimates: Sequence[float], better_worse: Sequence[tuple[int, int]]) -> tuple[Rank, ...]:

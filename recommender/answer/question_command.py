@@ -1,5 +1,6 @@
 """A question as a command line: the words that ask it again, and those that measure for it where its evidence is."""
 
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
@@ -91,7 +92,9 @@ def _texts(field: str, value: object) -> Iterator[str]:
                 raise _Inexpressible
             yield name
     elif isinstance(value, str):
-        yield value
+        # The beginning of a hash names an environment as well as the whole key does, and fits into a line. Imported
+        # keys stay whole: those of one origin begin alike.
+        yield value[:12] if field == "environment" and re.fullmatch(r"[0-9a-f]{64}", value) else value
     elif isinstance(value, float):
         yield _NUMBERS.get(field, repr)(value)
 

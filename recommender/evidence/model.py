@@ -300,12 +300,17 @@ def _standing(subject_evidence: SubjectEvidence) -> EnvironmentStanding:
 _FEWEST_OF_KEY = 8
 
 
+def begins_key(beginning: str, key: str) -> bool:
+    """Return whether a text asks for an environment's key: the whole of it, or its first eight characters or more."""
+    return key == beginning or (len(beginning) >= _FEWEST_OF_KEY and key.startswith(beginning))
+
+
 def _with_whole_key(conditions: EnvironmentFilter, by_environment: Sequence[SubjectEvidence]) -> EnvironmentFilter:
     """Return the conditions with the whole key where they have the beginning of just one."""
-    if conditions.key is None or len(conditions.key) < _FEWEST_OF_KEY:
+    if conditions.key is None:
         return conditions
     keys = [member.environment.key for member in by_environment]
-    beginning = [key for key in keys if key.startswith(conditions.key)]
+    beginning = [key for key in keys if begins_key(conditions.key, key)]
     return replace(conditions, key=beginning[0]) if len(beginning) == 1 else conditions
 
 

@@ -29,7 +29,7 @@ from catalog.evidence.soundness import sound_database
 from catalog.keys import content_key
 from recommender.answer.respond import constraints_of, resolve_budgets, respond
 from recommender.evidence.loading import load
-from recommender.evidence.model import Evidence
+from recommender.evidence.model import Evidence, begins_key
 from recommender.ranking.model import Budgets, declared_breaches
 from recommender.schemas import RecommendRequest, RecommendResponse
 from runner.commands.question import QuestionOptions
@@ -301,7 +301,9 @@ def kept_question(
 def _known_answer(kept: KeptPlan, request: RecommendRequest, database: str) -> RecommendResponse | None:
     """Return the answer if the evidence proves it for these keys."""
     # What would be measured here is checked against these by what measures.
-    if request.host is not None or request.environment not in (None, kept.environment):
+    if request.host is not None:
+        return None
+    if request.environment is not None and not begins_key(request.environment, kept.environment):
         return None
     try:
         opened = open_database(database)

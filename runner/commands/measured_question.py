@@ -19,7 +19,7 @@ from catalog.evidence.soundness import sound_database
 from catalog.evidence.writing import sync_slos
 from catalog.units import counted, duration, waiting
 from recommender.answer.respond import constraints_of, resolve_budgets
-from recommender.evidence.model import Evidence
+from recommender.evidence.model import Evidence, begins_key
 from recommender.ranking.model import declared_breaches
 from recommender.ranking.racing import RaceQuestion
 from recommender.schemas import RecommendRequest, RecommendResponse
@@ -95,7 +95,7 @@ def measure_for(
 
 def _check_environment(request: RecommendRequest, context: RunContext) -> None:
     """Raise RunnerError for a question of evidence that cannot be measured here."""
-    if request.environment not in (None, context.environment_key):
+    if request.environment is not None and not begins_key(request.environment, context.environment_key):
         raise RunnerError(
             f"environment {request.environment} is not what would be measured here ({context.environment_key}); ask "
             "without --measure, or without --environment"

@@ -88,7 +88,7 @@ def ranking_table(result: "SubjectResult") -> Table:
     everything = np.concatenate([strategy.samples.log_latency for strategy in result.strategies])
     low, high = float(everything.min()), float(everything.max())
     for strategy in sorted(result.strategies, key=lambda strategy: (strategy.rank.rank, strategy.ratio_to_best)):
-        table.add_row(*_ranked(strategy, settings.percentile, low, high))
+        table.add_row(*_ranked(strategy, settings.percentile, low, high, strategies=len(result.strategies)))
     return table
 
 
@@ -188,13 +188,15 @@ def conditions(result: "SubjectResult") -> str:
     return f"{inputs}, {rounds}; end to end, single stream, unloaded"
 
 
-def _ranked(strategy: "StrategyResult", percentile: float, low: float, high: float) -> list[str | FoldedName]:
+def _ranked(
+    strategy: "StrategyResult", percentile: float, low: float, high: float, *, strategies: int
+) -> list[str | FoldedName]:
     interval = strategy.interval(percentile)
     bounds = "one round" if interval.rounds == 1 else "too thin" if interval.refusal else interval.unknown or ""
     if interval.low_s is not None and interval.high_s is not None:
         bounds = duration_range(interval.low_s, interval.high_s)
     return [
-        rank_range(strategy.rank.rank, strategy.rank.worst_rank),
+        rank_range(strategy.rank.rank, strategy.rank.worst_rank, strategies=strategies),
         "".join(strategy.rank.letters),
         FoldedName(strategy.evidence.operator),
         strategy.evidence.placement,

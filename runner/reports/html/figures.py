@@ -200,7 +200,8 @@ def rank_diagram(result: SubjectResult) -> Figure:
     axis = _axis(ordered, result.settings.percentile, right)
     shapes: list[Html] = []
     for position, strategy in enumerate(ordered):
-        shapes += _rank_row(strategy, axis, result.settings.percentile, position * _RANK_ROW, right)
+        ranks = rank_range(strategy.rank.rank, strategy.rank.worst_rank, strategies=len(ordered))
+        shapes += _rank_row(strategy, ranks, axis, result.settings.percentile, position * _RANK_ROW, right)
     bottom = len(ordered) * _RANK_ROW + 4
     for index, letter in enumerate(letters):
         x = WIDTH - room + (index + 0.5) * room / len(letters)
@@ -222,10 +223,11 @@ def _axis(ordered: Sequence[StrategyResult], percentile: float, right: float) ->
     return Axis(*padded(lowest, highest, logarithmic=True), 4.0, right - 4, logarithmic=True)
 
 
-def _rank_row(strategy: StrategyResult, axis: Axis, percentile: float, y: float, right: float) -> list[Html]:
+def _rank_row(
+    strategy: StrategyResult, ranks: str, axis: Axis, percentile: float, y: float, right: float
+) -> list[Html]:
     interval = strategy.interval(percentile)
     x, middle, label = axis.at(interval.estimate_s), y + 21, duration(interval.estimate_s)
-    ranks = rank_range(strategy.rank.rank, strategy.rank.worst_rank)
     shapes = [
         text(
             0.0,
@@ -269,7 +271,7 @@ def _shared_letters(ordered: Sequence[StrategyResult]) -> list[str]:
 def _rank_description(ordered: Sequence[StrategyResult], percentile: str) -> str:
     best = [strategy.name for strategy in ordered if strategy.rank.rank == 1]
     shown = "; ".join(
-        f"{strategy.name}, rank {rank_range(strategy.rank.rank, strategy.rank.worst_rank)}, "
+        f"{strategy.name}, rank {rank_range(strategy.rank.rank, strategy.rank.worst_rank, strategies=len(ordered))}, "
         f"letters {' '.join(strategy.rank.letters)}"
         for strategy in ordered
     )

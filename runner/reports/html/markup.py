@@ -279,7 +279,7 @@ nav ul { columns: 2 260px; padding-left: 1.2rem; margin: .4rem 0; }
 nav li { break-inside: avoid; }
 ul { padding-left: 1.2rem; }
 .muted, figcaption { color: var(--muted); }
-.answer { font-weight: 600; }
+.answer p { margin: .2rem 0; } .answer p:first-child { font-weight: 600; }
 .findings { columns: 2 400px; column-gap: 2.2rem; } .findings li { break-inside: avoid; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .8rem; font-size: .9rem; }
 dt { color: var(--muted); } dd { margin: 0; min-width: 0; }

@@ -141,8 +141,8 @@ def tally_sentence(
         "not decided": outcomes.count(SubjectOutcome.UNDECIDED),
     }
     text = ", ".join(f"{word} in {count(number)}" for word, number in words.items() if number)
-    total = f"{count(len(outcomes))} comparison{'s' if len(outcomes) > 1 else ''}"
-    return sentence(f"{spoken(operator)} against {spoken(reference)} {where}: {text} of {total}{without(missing)}")
+    total = _of_comparisons(len(outcomes))
+    return sentence(f"{spoken(operator)} against {spoken(reference)} {where}: {text}{total}{without(missing)}")
 
 
 def _undecided_tally(
@@ -156,11 +156,15 @@ def _undecided_tally(
         "not significantly different": len(compared) - len(shown),
     }
     text = ", ".join(f"{word} in {count(number)}" for word, number in words.items() if number)
-    total = f"{count(len(compared))} comparison{'s' if len(compared) > 1 else ''}"
+    total = _of_comparisons(len(compared))
     return sentence(
-        f"the median latency of {spoken(operator)} against {spoken(reference)} {where} is {text} of {total} by the "
+        f"the median latency of {spoken(operator)} against {spoken(reference)} {where} is {text}{total} by the "
         f"study's test; what decides needs more rounds{without(missing)}"
     )
+
+
+def _of_comparisons(number: int) -> str:
+    return " comparison" if number == 1 else f" of {count(number)} comparisons"
 
 
 def outputs_sentence(operator: str, results: Sequence[SubjectResult]) -> str | None:

@@ -359,7 +359,7 @@ def _question(summary: QuestionSummary, results: Sequence[SubjectResult]) -> Htm
     )
     return joined(
         tag("h4", heading),
-        tag("p", " ".join(summary.answers), class_="answer") if summary.answers else None,
+        tag("div", (tag("p", answer) for answer in summary.answers), class_="answer") if summary.answers else None,
         None if summary.answers or summary.findings else tag("p", _UNANSWERED),
         tag("ul", (tag("li", finding) for finding in summary.findings), class_="findings")
         if summary.findings

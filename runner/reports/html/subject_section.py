@@ -22,7 +22,7 @@ from runner.reports.html.figures import (
 )
 from runner.reports.html.markup import Child, Figure, Html, Ids, details, joined, svg, table, tag
 from runner.reports.html.report_data import EnvironmentReport
-from runner.reports.html.sentences import METRIC_NAMES
+from runner.reports.html.sentences import METRIC_NAMES, listed
 from runner.reports.leaderboard import COSTS
 
 
@@ -36,7 +36,7 @@ def ranking_table(result: SubjectResult) -> Html:
     rows = (
         [
             strategy.name,
-            rank_range(strategy.rank.rank, strategy.rank.worst_rank),
+            rank_range(strategy.rank.rank, strategy.rank.worst_rank, strategies=len(result.strategies)),
             *(interval_cell(interval) for interval in strategy.intervals),
             f"{strategy.ratio_to_best:.2f}",
             _accuracy(strategy),
@@ -79,9 +79,11 @@ def doubts(result: SubjectResult) -> Html | None:
 
 def interval_cell(interval: PercentileInterval) -> Html:
     """Return `12.1 ms [11.9–12.4 ms]`, or the estimate alone if the evidence is too thin for an interval."""
-    bounds = "–" if interval.refusal else interval.unknown
+    bounds = None if interval.refusal else interval.unknown
     if interval.low_s is not None and interval.high_s is not None:
         bounds = duration_range(interval.low_s, interval.high_s)
+    if bounds is None:
+        return joined(duration(interval.estimate_s))
     # Below its estimate where the page is narrow, or the last column would be cut.
     return joined(duration(interval.estimate_s), " ", tag("span", f"[{bounds}]", class_="interval"))
 
@@ -213,8 +215,11 @@ def departures_table(rows: Sequence[Mapping[str, Any]]) -> Html:
 
 def pair_tables(result: SubjectResult) -> Iterator[Html]:
     """Yield a folded table per family: the paper's test beside the deciding one."""
-    for family in result.families:
+    compared = [family for family in result.families if len(family.paper.members) > 1]
+    for family in compared:
         yield details(f"{family.paper.family.name}: {counted(len(family.pairs), 'pair')}", _pair_table(family, result))
+    if names := [family.paper.family.name for family in result.families if family not in compared]:
+        yield tag("p", f"Fewer than two strategies of {listed(names)} were measured in all rounds.")
 
 
 def _pair_table(family: FamilyResult, result: SubjectResult) -> Html:

@@ -213,7 +213,7 @@ def _why_missing(result: SubjectResult, names: Sequence[str]) -> str:
             reasons.append(f"{name} {'inapplicable' if row.status == 'inapplicable' else 'not measured'}")
         elif name not in measured:
             reasons.append(f"{name} not declared")
-    return " and ".join(reasons) or "not compared there"
+    return " and ".join(reasons) or "rounds differ"
 
 
 def _left_is_spoken_of(left: str, right: str, members: Sequence[PairOfSubject]) -> bool:

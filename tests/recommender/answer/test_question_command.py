@@ -83,7 +83,9 @@ def test_the_command_asks_the_same_question(question: dict[str, Any]) -> None:
     request = RecommendRequest(**question)
     command = recommend_command(request)
     assert command is not None
-    assert read_back(command).model_dump() == request.model_dump()
+    # An environment is asked for by the beginning of its key, which a question takes as well.
+    shortened = request.model_copy(update={"environment": request.environment and request.environment[:12]})
+    assert read_back(command).model_dump() == shortened.model_dump()
 
 
 def test_every_field_of_a_question_has_an_option() -> None:

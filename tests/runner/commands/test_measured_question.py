@@ -341,6 +341,9 @@ def test_the_next_question_is_answered_without_what_measures(again: Callable[...
     # Another budget, a declared target and constraints are other questions to the same evidence.
     assert best(again("--max-latency", "160ms", prompt=True)) == "identity@edge"
     assert best(again("--slo", "fast", prompt=True)) == "identity@edge"
+    key = answered(done)["environment"]["key"]
+    for characters in (64, 8):
+        assert best(again("--max-latency", "150ms", "--environment", key[:characters], prompt=True)) == "identity@edge"
     nowhere = again("--max-latency", "1s", "--forbid-tier", "edge,mobile", prompt=True)
     assert answered(nowhere)["infeasible"]["status"] == "proven"
 

@@ -195,6 +195,19 @@ def test_a_report_names_no_other_process_of_the_host(studied: Path, tmp_path: Pa
     assert "75 % (1 other process: 1.50 CPUs)" in page_text and "payroll" not in page_text
 
 
+def test_a_family_without_two_strategies_of_all_rounds_is_a_sentence(filling: Any, made: Any, read_page: Any) -> None:
+    subject, environment = made.Subject("net"), filling.environment()
+    both = [("identity", "mobile"), ("identity", "edge")]
+    filling.declare(environment, [subject], both, rounds=2)
+    filling.measure(environment, [subject], both[:1], rounds=1, inputs=10)
+    filling.measure(environment, [subject], both[1:], rounds=2, inputs=10)
+    page = read_page(page_of(filling.database))
+    assert "Fewer than two strategies of tiers:identity were measured in all rounds." in page.text
+    assert "Kruskal-Wallis H" not in page.text and "nan" not in page.text
+    # Of two strategies that nothing compares, neither rank is excluded; and what has no interval has no brackets.
+    assert "identity@mobile open" in page.text and "[–]" not in page.text
+
+
 def test_who_left_a_race_is_shown_with_rounds_look_and_margin(filling: Any, made: Any, read_page: Any) -> None:
     subject, strategies = made.Subject("net"), [("identity", "edge"), ("quantized", "edge"), ("quantized", "mobile")]
     environment = filling.environment()

@@ -124,7 +124,7 @@ def test_a_partition_against_the_whole(filling: Any, made: Any) -> None:
     assert summary.answers == (
         "Partition is fastest on mobile-edge in net.",
         "The median latency of partition is lowest on mobile-edge (net 15 ms) and highest on mobile-cloud (net 90 ms).",
-        "Partition against identity on its fastest tier: slower in one of one comparison.",
+        "Partition against identity on its fastest tier: slower in one comparison.",
     )
     texts = [finding.partition(" in net")[0] for finding in summary.findings]
     assert texts == [
