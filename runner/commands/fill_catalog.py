@@ -47,6 +47,7 @@ from runner.commands.terminal import (
     example,
     out,
     print_json,
+    separate_names,
 )
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
@@ -102,7 +103,7 @@ def fill_catalog(
     declared, base = declared_catalog(catalog)
     scope = fill_scope(declared, rounds, only, redo, race=race, max_time=max_time)
     target = database or RunnerSettings().database
-    testbeds = [name.strip() for names in on or () for name in names.split(",") if name.strip()]
+    testbeds = separate_names(on)
     # Without these, the command that a message advises would measure elsewhere or in another environment.
     options = {
         "--on": ",".join(testbeds),
@@ -117,8 +118,8 @@ def fill_catalog(
     arguments = f"{scope.arguments}{where}"
     try:
         if testbeds or scheduler is not None:
-            request = FleetRequest(declared, base, testbeds, scheduler, launcher, scale, scope)
-            filled = fill_testbeds(request, target, arguments)
+            request = FleetRequest(declared, base, testbeds, scheduler, launcher, scale)
+            filled = fill_testbeds(request, scope, target, arguments)
         else:
             filled = [_fill_here(declared, base, target, launcher=launcher, scale=scale, scope=scope)]
     except KeyboardInterrupt:  # caught here: the command line's own handler would only say "Aborted!"

@@ -307,7 +307,7 @@ class GroupProgress:
 
 @dataclass(frozen=True)
 class FleetRequest:
-    """What is to be filled, and on which testbeds; without names, on all declared ones that a scheduler serves."""
+    """A catalog and the testbeds to measure it on; without names, all declared ones that a scheduler serves."""
 
     catalog: Catalog
     base: Path
@@ -315,17 +315,52 @@ class FleetRequest:
     scheduler: str | None
     launcher: str
     scale: str
-    scope: FillScope
 
 
 @dataclass(frozen=True)
-class _Group:
+class TestbedGroup:
     """The testbeds of one environment."""
+
+    # The test runner would take the name for a class of tests.
+    __test__ = False
 
     context: RunContext
     selection: Selection
     crew: Crew
     testbeds: tuple[str, ...]
+
+    def filler(
+        self,
+        context: RunContext,
+        database: Database,
+        environment_id: int,
+        progress: GroupProgress,
+        ensure: Callable[[], None],
+    ) -> FleetFiller:
+        """Return what measures in this group, at one setting of its context."""
+        return FleetFiller(
+            setups_of(context),
+            database,
+            self.selection.launcher,
+            environment_id,
+            progress,
+            ensure=ensure,
+            crew=self.crew,
+            progress=progress,
+        )
+
+
+@dataclass(frozen=True)
+class OpenedFleet:
+    """Testbeds that are there for one run alone, by environment, and the database that it fills.
+
+    `ensure` is called before each measurement, and raises an error where another runner fills the database.
+    """
+
+    groups: Sequence[TestbedGroup]
+    database: Database
+    progress: Progress
+    ensure: Callable[[], None]
 
 
 def check_testbeds(catalog: Catalog, names: Sequence[str], *, one_machine: bool = True) -> None:
@@ -360,8 +395,9 @@ def contexts_of(catalog_file: Path, selection: Selection) -> Callable[[str], Run
     return context_at
 
 
-def fill_testbeds(request: FleetRequest, target: str, arguments: str) -> list[Filled]:
-    """Fill the catalog over testbeds and return what was done in each environment."""
+@contextmanager
+def opened_fleet(request: FleetRequest, target: str) -> Iterator[OpenedFleet]:
+    """Use testbeds and a database alone within the block; raises RunnerError where one is not there or not free."""
     # Before anything is opened: most mistakes are in what was typed.
     check_testbeds(request.catalog, request.testbeds, one_machine=request.scheduler is None)
     with fill_lock(target) as ensure, open_database(target, create=True) as database, ExitStack() as stack:
@@ -372,8 +408,14 @@ def fill_testbeds(request: FleetRequest, target: str, arguments: str) -> list[Fi
             groups = stack.enter_context(_served(request, request.scheduler, database, progress))
         for group in groups:
             err.print(f"environment {group.context.environment_key[:12]}…: {named(group.testbeds)}")
+        yield OpenedFleet(groups, database, progress, ensure)
+
+
+def fill_testbeds(request: FleetRequest, scope: FillScope, target: str, arguments: str) -> list[Filled]:
+    """Fill the catalog over testbeds and return what was done in each environment."""
+    with opened_fleet(request, target) as fleet:
         try:
-            return _fill_groups(groups, database, progress, request.scope, ensure)
+            return _fill_groups(fleet, scope)
         except (RunnerError, CatalogError):
             err.print(
                 f"everything that was stored is kept; continue with: runner fill-catalog{arguments}", soft_wrap=True
@@ -382,7 +424,7 @@ def fill_testbeds(request: FleetRequest, target: str, arguments: str) -> list[Fi
 
 
 @contextmanager
-def _driven_here(request: FleetRequest, database: Database, target: str) -> Iterator[list[_Group]]:
+def _driven_here(request: FleetRequest, database: Database, target: str) -> Iterator[list[TestbedGroup]]:
     """Use the named testbeds alone and drive them from this process."""
     settings = RunnerSettings()
     with ExitStack() as stack:
@@ -400,7 +442,7 @@ def _driven_here(request: FleetRequest, database: Database, target: str) -> Iter
             # With its own context, which describes the machine of this replica.
             members.append(RoundWorker(name, _fixed(context), database, selection, ensure))
         yield [
-            _Group(context, members[0].selection, LocalCrew(members), tuple(worker.testbed for worker in members))
+            TestbedGroup(context, members[0].selection, LocalCrew(members), tuple(worker.testbed for worker in members))
             for context, members in workers.values()
         ]
 
@@ -411,7 +453,9 @@ def _fixed(context: RunContext) -> Callable[[str], RunContext]:
 
 
 @contextmanager
-def _served(request: FleetRequest, scheduler: str, database: Database, progress: Progress) -> Iterator[list[_Group]]:
+def _served(
+    request: FleetRequest, scheduler: str, database: Database, progress: Progress
+) -> Iterator[list[TestbedGroup]]:
     """Use the testbeds that workers serve at a scheduler."""
     # Imported only here: Dask takes half a second, and most installations do not have it.
     dask = dask_module()
@@ -443,7 +487,7 @@ def _served(request: FleetRequest, scheduler: str, database: Database, progress:
         if link := dask.dashboard_link(client):
             progress.link(f"dashboard: {link}")
         yield [
-            _Group(
+            TestbedGroup(
                 context,
                 selection,
                 dask.DaskCrew(client, members[key], partial(_accept, request, key, store, database)),
@@ -485,14 +529,12 @@ def dask_module() -> ModuleType:
     return dask
 
 
-def _fill_groups(
-    groups: Sequence[_Group], database: Database, progress: Progress, scope: FillScope, ensure: Callable[[], None]
-) -> list[Filled]:
+def _fill_groups(fleet: OpenedFleet, scope: FillScope) -> list[Filled]:
     """Fill every environment, all at once, each by testbeds of its own."""
-    with progress, StopRequest(progress).listening() as stop:
-        fleet = FleetProgress(progress)
+    with fleet.progress, StopRequest(fleet.progress).listening() as stop:
+        shared = FleetProgress(fleet.progress)
         fills = [
-            _GroupFill(group, database, scope, fleet.group(number), stop, ensure) for number, group in enumerate(groups)
+            _GroupFill(group, fleet, scope, shared.group(number), stop) for number, group in enumerate(fleet.groups)
         ]
         for fill in fills:
             fill.start()
@@ -504,7 +546,7 @@ def _fill_groups(
         if fill.error is not None:
             raise fill.error
     filled = [fill.filled for fill in fills]
-    conclude(filled, database, groups[0].context)
+    conclude(filled, fleet.database, fleet.groups[0].context)
     return filled
 
 
@@ -512,37 +554,23 @@ class _GroupFill(threading.Thread):
     """The fill of one environment in a thread of its own: it mostly waits for its testbeds."""
 
     def __init__(
-        self,
-        group: _Group,
-        database: Database,
-        scope: FillScope,
-        progress: GroupProgress,
-        stop: StopRequest,
-        ensure: Callable[[], None],
+        self, group: TestbedGroup, fleet: OpenedFleet, scope: FillScope, progress: GroupProgress, stop: StopRequest
     ) -> None:
         super().__init__(name=f"fill-{group.context.environment_key[:12]}", daemon=True)
-        self._group, self._database, self._scope = group, database, scope
-        self._progress, self._stop_request, self._ensure = progress, stop, ensure
+        self._group, self._fleet, self._scope = group, fleet, scope
+        self._progress, self._stop_request = progress, stop
         self.filled = Filled(FillOutcome())
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        group = self._group
+        group, database = self._group, self._fleet.database
         try:
-            fill_settings(group.context, self._database, group.selection, self._scope, self.filled, self._measure)
+            fill_settings(group.context, database, group.selection, self._scope, self.filled, self._measure)
         except BaseException as error:  # noqa: BLE001 - the thread's error is that of the fill
             self.error = error
 
     def _measure(self, context: RunContext, planned: PlannedFill) -> None:
-        filler = FleetFiller(
-            setups_of(context),
-            self._database,
-            self._group.selection.launcher,
-            planned.environment_id,
-            self._progress,
-            ensure=self._ensure,
-            crew=self._group.crew,
-            progress=self._progress,
-        )
+        fleet = self._fleet
+        filler = self._group.filler(context, fleet.database, planned.environment_id, self._progress, fleet.ensure)
         race = carry_out(filler, planned, self._stop_request, self._progress)
         self.filled.take(context, race, filler.outcome, self._scope)

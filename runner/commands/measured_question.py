@@ -5,8 +5,9 @@ the question has a budget of accuracy or the best by accuracy is asked for.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from catalog.analysis import settings_of
 from catalog.console import labelled
@@ -23,7 +24,15 @@ from recommender.evidence.model import Evidence, begins_key
 from recommender.ranking.model import declared_breaches
 from recommender.ranking.racing import RaceQuestion
 from recommender.schemas import RecommendRequest, RecommendResponse
-from runner.artifacts.store import ArtifactStore
+from runner.commands.fill_steps import (
+    FleetProgress,
+    FleetRequest,
+    GroupProgress,
+    TestbedGroup,
+    clean_up,
+    opened_fleet,
+    setups_of,
+)
 from runner.commands.kept_plan import (
     DeclaredSubject,
     KeptPlan,
@@ -37,60 +46,134 @@ from runner.commands.kept_plan import (
 from runner.commands.plan import run_context
 from runner.commands.prepared_question import CatalogSubject, measurable_request
 from runner.commands.progress import Progress, doubtful_summary
-from runner.commands.question import QuestionOptions
+from runner.commands.question import MeasuringPlace, QuestionOptions
 from runner.commands.terminal import RunnerSettings, err
 from runner.errors import ModelFileError, RunnerError, SubjectError
 from runner.graph.model_file import data_files
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.fleet.exclusive import exclusive_fill
+from runner.measuring.fleet.worker import named
 from runner.measuring.keyed_strategy import RunContext
 from runner.measuring.plan import FillScope, MissingAccuracy, Plan, make_plan, update_plan
 from runner.measuring.race import Race, race_plan
-from runner.measuring.setups import Setups, store_environment, sync_strategies
+from runner.measuring.setups import store_environment, sync_strategies
 from runner.reports.answer import limits_in_words
 from runner.reports.plan import tasks_in_words
 from runner.reports.slo_status import store_results
-from runner.workdir import sweep
 
 # The reason why the other subjects of the catalog are left as they are.
 _NOT_ASKED = ("the question is about another subject",)
 
 
 def measure_for(
-    subject: CatalogSubject, options: QuestionOptions, database: str, wait_s: float, *, memory: PlanMemory
+    subject: CatalogSubject,
+    options: QuestionOptions,
+    database: str,
+    wait_s: float,
+    *,
+    memory: PlanMemory | None,
+    place: MeasuringPlace,
 ) -> PreparedQuestion:
     """Measure what a question lacks, and return it with the environment in which it was measured.
 
-    The keys of its strategies are kept in `memory` for the next question.
+    The keys of its strategies are kept in `memory` for the next question; None keeps none.
 
     Raises
     ------
     RunnerError
-        For a question that measuring cannot answer, data that are missing, and another fill of the same database.
+        For a question that measuring cannot answer, data or testbeds that are missing, and another fill of the same
+        database.
     """
     request = measurable_request(subject, options)
+    opened = _here(subject, options, database) if not place.options else _on(place, subject, options, database)
+    # The locks first: a fill beside it would measure this one's load.
+    with opened as testbed:
+        _check_environment(request, testbed.context)
+        question = _QuestionFill(testbed, request)
+        # Before any file is read for a key: one that changes meanwhile is noticed.
+        declared = subject.declared
+        state = None if memory is None else memory.state(declared)
+        try:
+            answer = question.run(wait_s)
+            if memory is not None:
+                question.keep_keys(memory, declared, state)
+        except KeyboardInterrupt:
+            err.print("stopped; the answer is from what was measured so far")
+            answer = None
+    return PreparedQuestion(request, testbed.context.environment_key, answer)
+
+
+@dataclass(frozen=True)
+class _Testbed:
+    """What a question is measured on, and the database that it is stored in; `group` where testbeds are named."""
+
+    context: RunContext
+    selection: Selection
+    database: Database
+    progress: Progress
+    ensure: Callable[[], None]
+    group: TestbedGroup | None = None
+
+    def prepare(self) -> None:
+        """Remove what a killed run left, which would still load the host; named testbeds were prepared when opened."""
+        if self.group is None:
+            clean_up(self.selection, self.context.workdir)
+            self.selection.launcher.prepare()
+
+    def filler(self, environment_id: int) -> "_DisplayedFiller":
+        """Return what measures, and where it shows how much is to come."""
+        if self.group is not None:
+            progress = FleetProgress(self.progress).group(0)
+            filler = self.group.filler(self.context, self.database, environment_id, progress, self.ensure)
+            return _DisplayedFiller(filler, progress)
+        launcher, setups = self.selection.launcher, setups_of(self.context)
+        filler_here = Filler(setups, self.database, launcher, environment_id, self.progress, ensure=self.ensure)
+        return _DisplayedFiller(filler_here, self.progress)
+
+
+@dataclass(frozen=True)
+class _DisplayedFiller:
+    """A filler and its display."""
+
+    filler: Filler
+    progress: Progress | GroupProgress
+
+
+@contextmanager
+def _here(subject: CatalogSubject, options: QuestionOptions, database: str) -> Iterator[_Testbed]:
+    """Use this machine, or the engine that its own settings name, alone within the block."""
     settings = RunnerSettings()
     selection = select_launcher(options.launcher or "auto", base_image=settings.base_image)
     err.print(f"launcher: {selection.launcher.name} ({selection.reason})")
     context = run_context(subject.catalog, subject.base, selection, options.scale or "1")
-    _check_environment(request, context)
-    # The locks first: a fill beside it would measure this one's load.
     with (
         exclusive_fill(database, selection.launcher, settings.locks) as ensure,
         open_database(database, create=True) as opened,
     ):
-        question = _QuestionFill(context, opened, selection, request, ensure)
-        # Before any file is read for a key: one that changes meanwhile is noticed.
-        declared = subject.declared
-        state = memory.state(declared)
-        try:
-            answer = question.run(wait_s)
-            question.keep_keys(memory, declared, state)
-        except KeyboardInterrupt:
-            err.print("stopped; the answer is from what was measured so far")
-            answer = None
-    return PreparedQuestion(request, context.environment_key, answer)
+        yield _Testbed(context, selection, opened, Progress(err, 0.0), ensure)
+
+
+@contextmanager
+def _on(place: MeasuringPlace, subject: CatalogSubject, options: QuestionOptions, database: str) -> Iterator[_Testbed]:
+    """Use named testbeds alone within the block; raises RunnerError where they are of several environments."""
+    request = FleetRequest(
+        subject.catalog,
+        subject.base,
+        place.testbeds,
+        place.scheduler,
+        options.launcher or "auto",
+        options.scale or "1",
+    )
+    with opened_fleet(request, database) as fleet:
+        if len(fleet.groups) > 1:
+            kinds = "; ".join(named(group.testbeds) for group in fleet.groups)
+            raise RunnerError(
+                f"these testbeds are {len(fleet.groups)} environments ({kinds}), and a question is answered from one; "
+                "name testbeds of one environment with --on"
+            )
+        [group] = fleet.groups
+        yield _Testbed(group.context, group.selection, fleet.database, fleet.progress, fleet.ensure, group)
 
 
 def _check_environment(request: RecommendRequest, context: RunContext) -> None:
@@ -110,19 +193,13 @@ def _check_environment(request: RecommendRequest, context: RunContext) -> None:
 class _QuestionFill:
     """The fill that one question needs."""
 
-    def __init__(
-        self,
-        context: RunContext,
-        database: Database,
-        selection: Selection,
-        request: RecommendRequest,
-        ensure: Callable[[], None],
-    ) -> None:
-        self._context, self._database, self._selection, self._ensure = context, database, selection, ensure
+    def __init__(self, testbed: _Testbed, request: RecommendRequest) -> None:
+        self._testbed, self._context, self._database = testbed, testbed.context, testbed.database
         self._subject, self._request = request.subject, request
         self._planned: Plan
-        with database.writing_session() as writing:
-            self._environment_id = store_environment(writing, context, selection)
+        context = testbed.context
+        with self._database.writing_session() as writing:
+            self._environment_id = store_environment(writing, context, testbed.selection)
             # The catalog of one question may be another one than that of the fills, whose targets stay.
             sync_slos(writing, context.catalog.slos, subjects=[self._subject], keep_others=True)
             writing.commit()
@@ -148,20 +225,17 @@ class _QuestionFill:
         if answer is not None or not (plan.rounds or plan.accuracies or reference):
             err.print("Nothing had to be measured.")
             return answer
-        # What a killed run left would still load the host.
-        self._selection.launcher.clean()
-        sweep(self._context.workdir)
         err.print(f"to measure: {tasks_in_words(plan)}, for {waiting(wait_s)} at most")
-        self._selection.launcher.prepare()
+        self._testbed.prepare()
         self._measure(plan, reference, ends=begun + wait_s)
         return None
 
     def _measure(self, plan: Plan, reference: Sequence[MissingAccuracy], *, ends: float) -> None:
         begun = time.monotonic()
-        setups = Setups(self._context, ArtifactStore(self._context.workdir / "artifacts"), self._context.workdir)
-        with Progress(err, plan.estimate_s) as progress, StopRequest(progress).listening() as stop:
-            launcher, environment_id = self._selection.launcher, self._environment_id
-            filler = Filler(setups, self._database, launcher, environment_id, progress, ensure=self._ensure)
+        with self._testbed.progress as display, StopRequest(display).listening() as stop:
+            displayed = self._testbed.filler(self._environment_id)
+            filler, progress = displayed.filler, displayed.progress
+            progress.expect(plan.estimate_s, rounds=len(plan.rounds))
             filler.build(plan, stop, ends=ends)
             built_in_time = time.monotonic() < ends
             # Building shows which operators do not apply and which parts need an accuracy of their own.
@@ -232,7 +306,7 @@ class _QuestionFill:
         with sound_database(self._database).reading() as reading:
             unequal = tuple(sorted(unequal_compositions(reading)))
         kept = KeptPlan(self._context.environment_key, self._keys(self._planned), unequal, declared)
-        memory.keep(kept, state=state, weights=weights, launcher=self._selection.launcher.name)
+        memory.keep(kept, state=state, weights=weights, launcher=self._testbed.selection.launcher.name)
 
     def _raced(self, plan: Plan) -> Plan:
         """Return the plan with the rounds that the question lacks until the next look."""

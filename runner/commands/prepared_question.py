@@ -23,7 +23,7 @@ from runner.commands.kept_plan import (
     plan_memory,
     target,
 )
-from runner.commands.question import QuestionOptions
+from runner.commands.question import MeasuringPlace, QuestionOptions
 from runner.commands.terminal import RunnerSettings, err
 from runner.errors import RunnerError
 from runner.subjects.user_files import is_own_model, user_path
@@ -194,6 +194,7 @@ def prepared_question(
     wait_s: float | None,
     catalog: Path | None,
     database: str,
+    place: MeasuringPlace,
 ) -> PreparedQuestion:
     """Return the question to ask of the evidence, once what it lacks was measured; `wait_s` is None without measuring.
 
@@ -209,7 +210,8 @@ def prepared_question(
         # Imported here: measuring needs libraries that would cost a question most of its second.
         from runner.commands.measured_question import measure_for
 
-        return measure_for(declared, options, database, wait_s, memory=plan_memory(subject, options, catalog))
+        memory = None if place.options else plan_memory(subject, options, catalog)
+        return measure_for(declared, options, database, wait_s, memory=memory, place=place)
     if own.named:
         raise typer.BadParameter("it goes with --measure", param_hint=" and ".join(own.named))
     return PreparedQuestion(options.request(subject_name(subject, catalog)))

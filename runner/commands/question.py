@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -29,7 +29,15 @@ from recommender.evidence.snapshots import Snapshots
 from recommender.ranking.model import LIKELY_FROM
 from recommender.schemas import ProspectOut, RecommendationOut, RecommendRequest, RecommendResponse
 from recommender.schemas.answer import Status
-from runner.commands.terminal import DatabaseOption, JsonOption, RunnerSettings, example, out, percentile_parser
+from runner.commands.terminal import (
+    DatabaseOption,
+    JsonOption,
+    RunnerSettings,
+    example,
+    out,
+    percentile_parser,
+    separate_names,
+)
 from runner.reports.answer import AnswerReport, evidence_lines
 
 AcceptOption = Annotated[
@@ -264,11 +272,28 @@ class QuestionOptions:
                 case "links":
                     yield field.name, dict(_pair(text, _flag(field.name), str) for text in value)
                 case "allow_tiers" | "forbid_tiers" | "allow_operators" | "forbid_operators":
-                    yield field.name, list(_names(value))
+                    yield field.name, separate_names(value)
                 case "max_sent_bytes":
                     yield field.name, int(value)
                 case _:
                     yield field.name, value
+
+
+@dataclass(frozen=True)
+class MeasuringPlace:
+    """The testbeds that a question is measured on: their names, and the scheduler at which they are served.
+
+    Without either, this machine.
+    """
+
+    testbeds: tuple[str, ...] = ()
+    scheduler: str | None = None
+
+    @property
+    def options(self) -> list[str]:
+        """Return the options that name it."""
+        on = ["--on", ",".join(self.testbeds)] if self.testbeds else []
+        return on if self.scheduler is None else [*on, "--scheduler", self.scheduler]
 
 
 _HINTS: Mapping[str, Any] = get_type_hints(QuestionOptions, include_extras=True)
@@ -312,11 +337,6 @@ def _pair(text: str, flag: str, parse: Callable[[str], Any]) -> tuple[str, Any]:
         return name, parse(value)
     except UnitError as error:
         raise typer.BadParameter(f"{name}: {error}", param_hint=flag) from error
-
-
-def _names(texts: Iterable[str]) -> Iterator[str]:
-    for text in texts:
-        yield from (name.strip() for name in text.split(",") if name.strip())
 
 
 def _usage(error: ValidationError) -> typer.BadParameter:
@@ -380,6 +400,26 @@ MeasureOption = Annotated[
         show_default=False,
     ),
 ]
+OnOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--on",
+        metavar="TESTBED[,TESTBED]",
+        help="With --measure: on these declared testbeds of one environment; repeatable",
+        rich_help_panel=_MEASURING,
+        show_default=False,
+    ),
+]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        metavar="URL",
+        help="With --measure: on testbeds that workers serve at this Dask scheduler",
+        rich_help_panel=_MEASURING,
+        show_default=False,
+    ),
+]
 MeasureCatalogOption = Annotated[
     Path | None,
     typer.Option(
@@ -413,6 +453,8 @@ def recommend(
     data: OwnDataOption = None,
     labels: OwnLabelsOption = None,
     task: OwnTaskOption = None,
+    on: OnOption = None,
+    scheduler: SchedulerOption = None,
 ) -> None:
     """Recommend an operator and a placement for given budgets, and say how sure that is.
 
@@ -421,24 +463,33 @@ def recommend(
     """
     acceptance = Acceptance.parse(accept)
     target = database or RunnerSettings().database
+    place = MeasuringPlace(tuple(separate_names(on)), scheduler)
+    if place.options and measure is None:
+        raise typer.BadParameter("it goes with --measure", param_hint=" and ".join(place.options[::2]))
     if measure is not None or data or labels or task or subject.lower().endswith(".onnx"):
         # Imported here: it imports the options from here.
         from runner.commands.kept_plan import OwnData, kept_question
 
         own = OwnData(data, labels, task)
-        question = None if measure is None else kept_question(subject, options, own, catalog=catalog, database=target)
+        question = None
+        # What a testbed runs on is told by its engines alone.
+        if measure is not None and not place.options:
+            question = kept_question(subject, options, own, catalog=catalog, database=target)
         if question is None:
             # Imported here: a question whose keys were kept needs no catalog.
             from runner.commands.prepared_question import prepared_question
 
-            question = prepared_question(subject, options, own, wait_s=measure, catalog=catalog, database=target)
+            question = prepared_question(
+                subject, options, own, wait_s=measure, catalog=catalog, database=target, place=place
+            )
         answer = question.answer or ask(target, question.request, environment=question.environment)
     else:
         answer = ask(target, options.request(subject))
     if as_json:
         sys.stdout.write(answer.model_dump_json() + "\n")
     else:
-        out.print(AnswerReport(answer, verbose=verbose, database=database, catalog=catalog), crop=False)
+        report = AnswerReport(answer, verbose=verbose, database=database, catalog=catalog, options=place.options)
+        out.print(report, crop=False)
         if verbose:
             for line in evidence_lines(answer):
                 out.print(line, soft_wrap=True, highlight=False, markup=False)
@@ -453,5 +504,6 @@ def add_to(app: typer.Typer) -> None:
             "runner recommend fashion-resnet --slo interactive --forbid-tier cloud --accept likely=0.9 --json",
             "runner recommend fashion-resnet --max-latency 50ms --max-drop 1 --measure 10m",
             "runner recommend my.onnx --data photos --max-latency 50ms --measure 10m",
+            "runner recommend fashion-resnet --max-latency 50ms --measure 10m --on lab-1",
         )
     )(recommend)

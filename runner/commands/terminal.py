@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,6 +46,17 @@ DatabaseOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout")]
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print the rows as CSV on stdout")]
+
+
+def separate_names(values: Iterable[str] | None) -> list[str]:
+    """Return the names in an option that is repeated, or whose names are separated by commas.
+
+    Examples
+    --------
+    >>> separate_names(["lab-1, lab-2", "phone"]), separate_names(None)
+    (['lab-1', 'lab-2', 'phone'], [])
+    """
+    return [name.strip() for text in values or () for name in text.split(",") if name.strip()]
 
 
 def example(*commands: str) -> str:

@@ -231,13 +231,15 @@ class AnswerReport:
         verbose: bool = False,
         database: str | None = None,
         catalog: Path | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         self._answer = answer
         self._verbose = verbose
-        # The options without which the command would be about other files.
-        self._files = "" if catalog is None else f" -c {shlex.quote(str(catalog))}"
+        # The options without which the command would be about other files, or measure elsewhere.
+        self._options = "" if catalog is None else f" -c {shlex.quote(str(catalog))}"
         # A URL may hold a password, which no screen shows.
-        self._files += "" if database is None or "://" in database else f" -d {shlex.quote(database)}"
+        self._options += "" if database is None or "://" in database else f" -d {shlex.quote(database)}"
+        self._options += "".join(f" {shlex.quote(option)}" for option in options)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = max(_NARROWEST, min(options.max_width, _WIDEST))
@@ -245,7 +247,7 @@ class AnswerReport:
         yield _verdict(answer, width)
         if answer.to_do is not None and answer.to_do.command is not None:
             # Outside the frame and not wrapped, so that it can be copied.
-            yield Text(f"  {answer.to_do.command}{self._files}", style="bold", no_wrap=True, overflow="ignore")
+            yield Text(f"  {answer.to_do.command}{self._options}", style="bold", no_wrap=True, overflow="ignore")
         if any((answer.recommendation, answer.alternatives, answer.near_misses, answer.undecided)):
             yield answer_table(answer, width=width, whole=self._verbose)
         names = frozenset(strategy.operator for strategy in considered(answer))

@@ -116,6 +116,22 @@ def best(done: Done) -> str:
     return f"{recommended['operator']}@{recommended['placement']}"
 
 
+def test_a_question_is_measured_on_a_declared_testbed(command: Command, tmp_path: Path) -> None:
+    declare(tmp_path)
+    declared = CATALOG | {"testbeds": {"lab": {"engine": "local"}}}
+    (tmp_path / "strategies.yaml").write_text(yaml.safe_dump(declared, sort_keys=False))
+    question = ("recommend", "table", "--max-latency", "10s", "--percentile", "50", "--launcher", "process")
+    first = command(*question, "--measure", "5m", "--on", "lab", "--json")
+    assert first.code == 0 and answered(first)["status"] == "proven", first.err
+    assert "testbed lab: process" in first.err and "measured " in first.err
+    with closing(sqlite3.connect(tmp_path / "tierwise.db")) as database:
+        assert {name for (name,) in database.execute("SELECT testbed FROM measurement")} == {"lab"}
+    assert "Nothing had to be measured." in command(*question, "--measure", "5m", "--on", "lab").err
+    assert "declares no testbed 'nowhere'" in command(*question, "--measure", "1m", "--on", "nowhere").said
+    alone = command(*question, "--on", "lab")
+    assert alone.code == 2 and "--on: it goes with --measure" in alone.said
+
+
 def test_a_question_is_measured_through_real_tiers_and_answered_once(command: Command, tmp_path: Path) -> None:
     declare(tmp_path)
     question = ("recommend", "table.onnx", "--max-latency", "10s", "--percentile", "50", "--launcher", "process")

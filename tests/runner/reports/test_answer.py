@@ -50,6 +50,14 @@ def test_it_fits_and_names_every_strategy(answers: Callable[[str], RecommendResp
                 assert any(operator in line for line in lines), (name, width, operator)
 
 
+def test_the_next_command_measures_in_the_same_place(answers: Callable[[str], RecommendResponse]) -> None:
+    answer, console = answers("thin"), Console(width=100, no_color=True)
+    assert answer.to_do is not None and answer.to_do.command is not None
+    with console.capture() as captured:
+        console.print(AnswerReport(answer, options=["--on", "lab-1,lab-2"]), crop=False)
+    assert f"  {answer.to_do.command} --on lab-1,lab-2\n" in captured.get()
+
+
 @pytest.mark.parametrize("width", [80, 100])
 def test_the_frame_cuts_neither_the_question_nor_the_age(
     answers: Callable[[str], RecommendResponse], width: int

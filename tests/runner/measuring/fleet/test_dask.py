@@ -248,6 +248,26 @@ def test_a_race_takes_its_looks_over_both_testbeds(fleet: Fleet) -> None:
     assert len({(subject, number) for _, subject, number in rows}) == len(set(rows))
 
 
+def test_a_question_is_measured_on_the_testbeds_of_a_scheduler(fleet: Fleet) -> None:
+    file = fleet.folder / "strategies.yaml"
+    before = file.read_text()
+    declared = yaml.safe_load(before)
+    declared["experiment"] = {"inputs": 6, "rounds": 2, "warmup": 1}
+    last = fleet.query("SELECT MAX(id) FROM measurement")[0][0] or 0
+    question = ("recommend", "table", "--max-latency", "10s", "--percentile", "50", "--measure", "2m")
+    try:
+        file.write_text(yaml.safe_dump(declared, sort_keys=False))
+        said = fleet.command(*question, "--scheduler", fleet.scheduler)
+        again = fleet.command(*question, "--scheduler", fleet.scheduler, "--on", "left")
+    finally:
+        file.write_text(before)
+    assert "left and right" in said and "to measure: " in said and "on mobile" in said
+    assert "Nothing had to be measured." in again
+    rows = fleet.query(f"SELECT testbed, status FROM measurement WHERE id > {last}")
+    assert rows and {status for _, status in rows} == {"complete"}
+    assert {testbed for testbed, _ in rows} <= set(TESTBEDS)
+
+
 def test_a_testbed_that_nobody_serves_is_named(fleet: Fleet) -> None:
     said = fleet.command("fill-catalog", "--on", "emulated", "--scheduler", fleet.scheduler, expect=1)
     assert "no worker serves testbed emulated" in said and "served now: left, right" in said

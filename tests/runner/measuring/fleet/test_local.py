@@ -189,6 +189,14 @@ def test_a_fill_over_two_engines_outlives_one_of_them(
     declared = CATALOG | {"testbeds": testbeds, "strategies": strategies, "experiment": experiment}
     (tmp_path / "strategies.yaml").write_text(yaml.safe_dump(declared, sort_keys=False))
     monkeypatch.chdir(tmp_path)
+    for testbed in testbeds.values():
+        testbed.pop("replicas")
+    (tmp_path / "apart.yaml").write_text(yaml.safe_dump(declared, sort_keys=False))
+    question = ["recommend", "table", "--max-latency", "10s", "--measure", "1m", "--on", "here,there"]
+    assert run_command(lambda: app([*question, "-c", "apart.yaml"])) == 1
+    assert "these testbeds are 2 environments (here; there), and a question is answered from one" in " ".join(
+        capsys.readouterr().err.replace("│", " ").split()
+    )
     ended = threading.Event()
 
     def kill_in_a_round() -> None:
