@@ -133,19 +133,23 @@ def apply_operator(
 
 
 def _artifact(passes: Sequence[Pass], model: Path, calibration: Calibration, store: ArtifactStore) -> CachedArtifact:
-    key = artifact_key(
-        model_sha256=_sha256(model),
-        passes=[{"name": step.name, "options": dict(step.options())} for step in passes],
-        pass_versions=pass_versions(passes, model),
-        # The prefix keeps these keys apart from those of a subject's dataset.
-        calibration_fingerprint=f"files:{calibration.sha256}",
-        tools={name: versions()[name] for name in ("onnx", "onnxruntime")},
-    )
+    model_digest, calibration_digest = _sha256(model), calibration.sha256
+
+    def key_of(passes: Sequence[Pass]) -> str:
+        return artifact_key(
+            model_sha256=model_digest,
+            passes=[{"name": step.name, "options": dict(step.options())} for step in passes],
+            pass_versions=pass_versions(passes, model),
+            # The prefix keeps these keys apart from those of a subject's dataset.
+            calibration_fingerprint=f"files:{calibration_digest}",
+            tools={name: versions()[name] for name in ("onnx", "onnxruntime")},
+        )
 
     def inputs(count: int) -> Sequence[ModelInputs]:
         return calibration.arrays[:count]
 
-    return store.find(key) or build_apart(store, key, model=model, passes=passes, calibration=inputs)
+    key = key_of(passes)
+    return store.find(key) or build_apart(store, key, model=model, passes=passes, calibration=inputs, key_of=key_of)
 
 
 def _manifest(

@@ -3,6 +3,9 @@
 `<root>/<artifact key>/manifest.json` seals the files (`runner.workdir`); a directory exists only once it is complete,
 because it is built next to its place and renamed into it.
 
+A pipeline that begins with the passes of a cached artifact goes on from its file (`_PassOutput`), so that a model is
+quantized once and not for every operator that cuts or shortens it afterwards.
+
 `build_apart` builds in a process of its own, so that a crash of native code ends one build and not the runner: ONNX's
 checker, ONNX Runtime and the tools of passes are native code, which a foreign model may crash. The process is forked
 from the runner, which takes some hundredths of a second, so that passes and data are there without being sent.
@@ -63,6 +66,8 @@ logger = logging.getLogger(__name__)
 _MANIFEST_VERSION = 3
 # The key of the details under which the reason stands why nothing was run.
 NOT_VERIFIED = "not_verified"
+# From passes to the key of their artifact for the same model and calibration data.
+KeyOfPasses = Callable[[Sequence[Pass]], str]
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,21 @@ class CachedArtifact:
         return self.directory / self.files[index].file
 
 
+@dataclass(frozen=True)
+class _PassOutput:
+    """The output of the passes: the last files, what each pass reports, and the model before it was cut.
+
+    `references` has, by pass, a file that computes the same in another way and the file to compare with it; `proof`
+    what such a comparison gave for passes whose result was cached.
+    """
+
+    parts: tuple[Path, ...]
+    details: tuple[Mapping[str, Any], ...]
+    uncut: Path
+    references: Mapping[str, tuple[Path, Path]]
+    proof: Mapping[str, Any] = field(default_factory=dict)
+
+
 class ArtifactStore:
     """A cache that builds each artifact once and verifies it before anything may use it."""
 
@@ -142,8 +162,12 @@ class ArtifactStore:
         model: Path,
         passes: Sequence[Pass],
         calibration: CalibrationSource,
+        key_of: KeyOfPasses | None = None,
     ) -> CachedArtifact:
         """Run the passes over the model and verify the result.
+
+        With `key_of`, the passes go on from the cached artifact of the first of them, if there is one; the result is
+        the same to the byte.
 
         Raises
         ------
@@ -153,7 +177,7 @@ class ArtifactStore:
             When files cannot be read or written, or there is no calibration data.
         """
         try:
-            return self._build(key, model=model, passes=passes, calibration=calibration)
+            return self._build(key, model=model, passes=passes, calibration=calibration, key_of=key_of)
         except (OperatorError, SubjectError, TierError, OSError):
             raise
         except Exception as error:
@@ -161,7 +185,13 @@ class ArtifactStore:
             raise OperatorError(describe(error)) from error
 
     def _build(
-        self, key: str, *, model: Path, passes: Sequence[Pass], calibration: CalibrationSource
+        self,
+        key: str,
+        *,
+        model: Path,
+        passes: Sequence[Pass],
+        calibration: CalibrationSource,
+        key_of: KeyOfPasses | None,
     ) -> CachedArtifact:
         with scratch(self._root) as directory:
             target = directory / "artifact"
@@ -174,7 +204,8 @@ class ArtifactStore:
                 # What the checker does not accept of the original is no fault of the operator.
                 signature = check(sound.path, rigour=sound.rigour)
                 trial = _try_original(model, calibration)
-                made = _apply(sound, passes, calibration, directory, self._root.parent / "envs")
+                begun = self._begin(sound, passes, key_of, directory / "begun.onnx")
+                made = _apply(begun, passes, sound.rigour, calibration, directory, self._root.parent / "envs")
                 # A copy may be optimised otherwise; what inherits identity's accuracy must equal the user's own file.
                 made = replace(made, uncut=model) if made.uncut == sound.path else made
                 signatures = _check(signature, made, sound.rigour)
@@ -195,6 +226,19 @@ class ArtifactStore:
         if built is None:
             raise OperatorError(f"artifact {key[:12]}… was removed from {self._root} while it was built; try again")
         return built
+
+    def _begin(self, model: SoundModel, passes: Sequence[Pass], key_of: KeyOfPasses | None, copy: Path) -> _PassOutput:
+        """Return the output of as many first passes as have an artifact; of none, which is the model, where none has.
+
+        What uses no calibration takes less time than the search; nor does its key say which inputs proved it.
+        """
+        for count in range(len(passes) - 1, 0, -1) if key_of is not None else ():
+            first = passes[:count]
+            artifact = self.find(key_of(first)) if any(step.calibration_samples for step in first) else None
+            output = None if artifact is None else _output_of(artifact, first, copy)
+            if output is not None:
+                return output
+        return _PassOutput((model.path,), (), model.path, {})
 
 
 def _sealed_artifact(directory: Path, key: str, sealed: SealedContent) -> CachedArtifact | None:
@@ -221,45 +265,48 @@ def _sealed_artifact(directory: Path, key: str, sealed: SealedContent) -> Cached
     return CachedArtifact(key, directory, tuple(files), reason, details)
 
 
-@dataclass(frozen=True)
-class _PassOutput:
-    """The output of the passes: the last files, what each pass reports, and the model before it was cut.
-
-    `references` has, by pass, a file that computes the same in another way and the file to compare with it.
-    """
-
-    parts: tuple[Path, ...]
-    details: tuple[Mapping[str, Any], ...]
-    uncut: Path
-    references: Mapping[str, tuple[Path, Path]]
+def _output_of(artifact: CachedArtifact, passes: Sequence[Pass], copy: Path) -> _PassOutput | None:
+    """Return what the passes made of the model, as copied from their artifact; None where it does not serve."""
+    details, proof = artifact.details.get("passes"), artifact.details.get("proof")
+    # Of a cut model the artifact does not have the whole, and with data beside it its bytes are not those of the pass.
+    if len(artifact.files) != 1 or not isinstance(details, list) or not isinstance(proof, dict):
+        return None
+    try:
+        shutil.copyfile(artifact.path(0), copy)
+    except FileNotFoundError:  # another runner removed it
+        return None
+    if len(details) != len(passes) or file_sha256(copy) != artifact.files[0].sha256:
+        return None
+    names = {step.name for step in passes}
+    return _PassOutput((copy,), tuple(details), copy, {}, {name: proof[name] for name in proof if name in names})
 
 
 def _apply(
-    model: SoundModel,
+    begun: _PassOutput,
     passes: Sequence[Pass],
+    rigour: Rigour,
     calibration: CalibrationSource,
     directory: Path,
     environments: Path,
 ) -> _PassOutput:
-    """Run the passes one after the other; each reads only what was checked after the one before."""
-    parts: tuple[Path, ...] = (model.path,)
-    uncut = model.path
-    details: list[Mapping[str, Any]] = []
+    """Run the passes that are left one after the other; each reads only what was checked after the one before."""
+    parts, uncut = begun.parts, begun.uncut
+    details = list(begun.details)
     references: dict[str, tuple[Path, Path]] = {}
-    for number, step in enumerate(passes):
+    for number, step in list(enumerate(passes))[len(details) :]:
         workdir = directory / f"{number}-{step.name}"
         workdir.mkdir()
         arrays = calibration(step.calibration_samples) if step.calibration_samples else ()
         applied = step.apply(parts, Context(workdir, arrays, environments))
         parts = applied.parts
         if number < len(passes) - 1:
-            _check_between(step, parts, model.rigour)
+            _check_between(step, parts, rigour)
         details.append({"pass": step.name, **applied.details})
         # The last single file before a cut is what the parts are compared with.
         uncut = parts[0] if len(parts) == 1 else uncut
         if applied.reference is not None:
             references[step.name] = (applied.reference, parts[0])
-    return _PassOutput(parts, tuple(details), uncut, references)
+    return _PassOutput(parts, tuple(details), uncut, references, begun.proof)
 
 
 def _check_between(step: Pass, parts: Sequence[Path], rigour: Rigour) -> None:
@@ -311,7 +358,7 @@ def _check(model: Signature, made: _PassOutput, rigour: Rigour) -> Mapping[str, 
 
 def _prove(trial: Trial, made: _PassOutput, calibration: CalibrationSource) -> Mapping[str, Any]:
     """Compare results with their references, and parts with the model they were cut from."""
-    proof: dict[str, Any] = {}
+    proof: dict[str, Any] = dict(made.proof)
     for name, (reference, result) in made.references.items() if trial.feeds else ():
         try:
             proof[name] = prove_close(reference, result, trial.feeds[:PROOF_INPUTS])
@@ -406,7 +453,13 @@ _CRASHED = (
 
 
 def build_apart(
-    store: ArtifactStore, key: str, *, model: Path, passes: Sequence[Pass], calibration: CalibrationSource
+    store: ArtifactStore,
+    key: str,
+    *,
+    model: Path,
+    passes: Sequence[Pass],
+    calibration: CalibrationSource,
+    key_of: KeyOfPasses | None = None,
 ) -> CachedArtifact:
     """Build an artifact as `ArtifactStore.build` does, in a process of its own where that can be forked.
 
@@ -419,7 +472,7 @@ def build_apart(
     """
 
     def build() -> CachedArtifact:
-        return store.build(key, model=model, passes=passes, calibration=calibration)
+        return store.build(key, model=model, passes=passes, calibration=calibration, key_of=key_of)
 
     # Elsewhere, system libraries may not go on in a forked process.
     if sys.platform != "linux":

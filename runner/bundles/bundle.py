@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
@@ -164,8 +165,10 @@ def _passes(measured: MeasuredStrategy) -> tuple[Pass, ...]:
 
 def _rebuilt(measured: MeasuredStrategy, subject: Subject, artifacts: ArtifactStore) -> CachedArtifact:
     passes = _passes(measured)
-    key, calibration = artifact_key_of(subject, passes), subject_calibration(subject)
-    built = build_apart(artifacts, key, model=subject.model, passes=passes, calibration=calibration)
+    key_of, calibration = partial(artifact_key_of, subject), subject_calibration(subject)
+    built = build_apart(
+        artifacts, key_of(passes), model=subject.model, passes=passes, calibration=calibration, key_of=key_of
+    )
     if built.inapplicable:
         raise BundleError(f"{measured.name} cannot be built again from {subject.name}: {built.reason}")
     return built

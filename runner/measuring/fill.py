@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from types import FrameType
 from typing import Protocol as Interface
 
@@ -49,7 +50,7 @@ from runner.errors import (
 from runner.launchers.base import Launcher
 from runner.measuring import records
 from runner.measuring.experiment import Setup, evaluate, measure
-from runner.measuring.keyed_strategy import KeyedStrategy
+from runner.measuring.keyed_strategy import KeyedStrategy, artifact_key_of
 from runner.measuring.plan import MissingAccuracy, MissingRound, Plan, assess_stored, remaining
 from runner.measuring.setups import Setups
 from runner.operators.base import Pass
@@ -184,7 +185,8 @@ class Filler:
         by_key = {artifact.key: artifact for artifact in sorted(required, key=lambda artifact: artifact.declared)}
         tasks: Sequence[MissingAccuracy | MissingRound] = (*plan.accuracies, *plan.rounds)
         needed = {artifact.key for task in tasks for artifact in _required_artifacts(task.keyed)}
-        for artifact in by_key.values():
+        # A longer pipeline goes on from the artifact of its first passes.
+        for artifact in sorted(by_key.values(), key=lambda artifact: len(artifact.passes)):
             if stop.requested:
                 break
             cached = self._find(artifact)
@@ -347,6 +349,7 @@ class Filler:
                 model=subject.model,
                 passes=artifact.passes,
                 calibration=subject_calibration(subject),
+                key_of=partial(artifact_key_of, subject),
             )
         except Exception as error:  # noqa: BLE001 - no fault of one strategy ends a fill
             _stop_if_hopeless(error)

@@ -14,6 +14,7 @@ from runner.artifacts.store import ArtifactStore, CachedArtifact
 from runner.errors import OperatorError
 from runner.operators.base import AppliedPass, Context, Pass, PassRefusal
 from runner.operators.registry import make_pass
+from runner.subjects.embedded.datasets import BUILTIN
 from runner.workdir import file_sha256, seal
 
 
@@ -304,3 +305,83 @@ def test_a_pass_never_reads_what_the_pass_before_it_made_wrong(tmp_path: Path, m
     made = build(ArtifactStore(tmp_path / "store"), small_model(tmp_path / "m.onnx"), first, second)
     assert made.reason is not None and "what early_exit made of the model is not valid: damaged.onnx" in made.reason
     assert read == []
+
+
+def key_of(passes: Sequence[Pass]) -> str:
+    return "-".join(f"{step.name}{step.calibration_samples}" for step in passes)
+
+
+def pipeline(*names: str, samples: int = 2) -> list[Pass]:
+    return [make_pass(name, {"calibration_samples": samples} if name == "static_ptq" else {}) for name in names]
+
+
+def built_in(store: ArtifactStore, passes: Sequence[Pass]) -> CachedArtifact:
+    """Build what passes make of a model that is shipped, from the artifact of the first of them where there is one."""
+    inputs = list(np.random.default_rng(1).uniform(size=(3, 1, 1, 28, 28)).astype(np.float32))
+    model = BUILTIN / "fashion-resnet.onnx"
+    key = key_of(passes)
+    return store.build(key, model=model, passes=passes, calibration=lambda count: inputs[:count], key_of=key_of)
+
+
+LONG = ("early_exit", "static_ptq", "partition")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> CachedArtifact:
+    """Build the whole pipeline where nothing of it is cached."""
+    return built_in(ArtifactStore(tmp_path_factory.mktemp("alone")), pipeline(*LONG))
+
+
+def noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the passes that are applied from now on."""
+    applied: list[str] = []
+    for step in {type(step) for step in pipeline(*LONG)}:
+
+        def note(self: Any, *arguments: Any, apply: Any = step.apply) -> AppliedPass:
+            applied.append(self.name)
+            made: AppliedPass = apply(self, *arguments)
+            return made
+
+        monkeypatch.setattr(step, "apply", note)
+    return applied
+
+
+def test_a_pipeline_goes_on_from_the_artifact_of_its_first_passes(
+    tmp_path: Path, alone: CachedArtifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ArtifactStore(tmp_path)
+    built_in(store, pipeline(*LONG[:2]))
+    applied = noted(monkeypatch)
+    artifact = built_in(store, pipeline(*LONG))
+    assert applied == ["partition"]
+    assert artifact.reason is None and artifact.files == alone.files and artifact.details == alone.details
+    assert set(artifact.details["proof"]) >= {"early_exit", "composition"}
+
+
+class Vanishing(ArtifactStore):
+    """A store whose artifacts are removed by another runner as soon as they were found."""
+
+    def find(self, key: str) -> CachedArtifact | None:
+        artifact = super().find(key)
+        if "partition" not in key:
+            self.discard(key)
+        return artifact
+
+
+@pytest.mark.parametrize("loss", ["changed", "removed while it is read", "of other inputs", "details lost"])
+def test_what_does_not_serve_is_made_again(
+    tmp_path: Path, alone: CachedArtifact, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    store = ArtifactStore(tmp_path)
+    first = pipeline(*LONG[:2], samples=3 if loss == "of other inputs" else 2)
+    artifact = built_in(store, first)
+    if loss == "changed":
+        artifact.path(0).write_bytes(artifact.path(0).read_bytes()[:-1] + b"?")
+    elif loss == "details lost":
+        content = {"version": 3, "reason": None, "parts": ["model"], "details": {}}
+        seal(artifact.directory, artifact.key, ["model.onnx"], content)
+    applied = noted(monkeypatch)
+    store = Vanishing(tmp_path) if loss.startswith("removed") else store
+    whole = built_in(store, pipeline(*LONG))
+    assert applied == list(LONG)
+    assert whole.files == alone.files and whole.details == alone.details

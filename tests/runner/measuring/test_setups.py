@@ -5,6 +5,7 @@ import os
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,8 +28,9 @@ from runner.measuring.keyed_strategy import KeyedStrategy, RunContext, key_strat
 from runner.measuring.plan import MissingRound, Plan
 from runner.measuring.setups import Setups, store_environment, sync_strategies
 from runner.measuring.tiers import Scale
-from runner.operators.base import Context
+from runner.operators.base import AppliedPass, Context
 from runner.operators.registry import known_passes, make_pass
+from runner.operators.static_ptq import StaticPtq
 from runner.subjects.embedded.datasets import BUILTIN
 
 CATALOG = """\
@@ -91,6 +93,31 @@ def test_parts_that_are_not_as_many_as_their_tiers_are_not_measured(
     assert outcome.measured == 0
     assert "each part runs on its own tier" in outcome.failures[0]
     assert notes == [f"failed: {outcome.failures[0]}"]
+
+
+def test_a_fill_quantizes_a_model_once_in_whatever_order_operators_are_declared(
+    setups: Setups, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantize = "static_ptq: {calibration_samples: 2}"
+    operators = f"shortened: [{quantize}, early_exit], quantized: [{quantize}]"
+    text = CATALOG.replace("halves: [partition]", operators).replace("[identity]", "[shortened, quantized]")
+    catalog = parse_catalog("".join(line for line in text.splitlines(keepends=True) if "[halves]" not in line))
+    setups = replace(setups, context=replace(setups.context, catalog=catalog))
+    apply = StaticPtq.apply
+
+    def note(*arguments: Any) -> AppliedPass:
+        with (tmp_path / "applied").open("a") as stream:
+            stream.write("static_ptq\n")
+        return apply(*arguments)
+
+    monkeypatch.setattr(StaticPtq, "apply", note)
+    declared = tuple(key_strategy(setups.context, strategy) for strategy in catalog.strategies())
+    plan = Plan(declared, {}, (), tuple(MissingRound(keyed, 1, "never measured", 1.0) for keyed in declared))
+    with open_database(tmp_path / "evidence.db", create=True) as database:
+        Filler(setups, database, ProcessLauncher(), 1, Notes()).build(plan, StopRequest(Notes()))
+    assert all(setups.artifacts.find(keyed.artifact_key) for keyed in declared)
+    # Quantized in a process of its own, which the patch reaches because it is forked.
+    assert (tmp_path / "applied").read_text().count("static_ptq") == 1
 
 
 def altered(path: Path) -> None:
