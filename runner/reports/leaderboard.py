@@ -331,7 +331,7 @@ def _slo_lines(rows: Sequence[Mapping[str, Any]], targets: Mapping[str, str]) ->
 def _speed(row: Mapping[str, Any]) -> str:
     """Return `fastest`, `perhaps as fast` where no difference to it is shown, or `2.24 × slower`.
 
-    Of one or two rounds, which rarely show any difference, the estimate: `≈ 2.24 × slower`.
+    Of one or two rounds, which rarely show any difference, the estimate: `≈ 2.24 × slower`, `≈ as fast`.
     """
     ratio = row["ratio_to_best"]
     if ratio is None:
@@ -340,7 +340,9 @@ def _speed(row: Mapping[str, Any]) -> str:
         return "fastest"
     if not row["tied_with_fastest"]:
         return f"{ratio:.2f} × slower"
-    return f"≈ {ratio:.3g} × slower" if _too_few_rounds(row) else "perhaps as fast"
+    if not _too_few_rounds(row):
+        return "perhaps as fast"
+    return f"≈ {ratio:.3g} × slower" if ratio >= 1.005 else "≈ as fast"
 
 
 def _too_few_rounds(row: Mapping[str, Any]) -> bool:

@@ -92,6 +92,9 @@ def test_one_round_of_a_race_that_is_twice_as_slow_is_not_said_to_be_perhaps_as_
     left = [{**row, "tied_with_fastest": True, "rounds": 1} for row in board.rows]
     text = Board(left, {}, {}).printed(100)
     assert text.count("≈ 2 × slower") == 2 and "≈: estimated in one or two rounds" in text
+    nearly = [row | {"ratio_to_best": min(row["ratio_to_best"], 1.004)} for row in left]
+    text = Board(nearly, {}, {}).printed(100)
+    assert text.count("≈ as fast") == 2 and "1 × slower" not in text
 
 
 @pytest.mark.parametrize("width", [100, 170])
