@@ -338,8 +338,12 @@ def _csv_rows(text: TextIO, reader: _RowReader) -> Rows:
     numbers = all(map(_is_number, header))
     below = (row for batch in body.batches() for row in batch.rows())
     first = Row(skipped + 1, header) if numbers else next(below, Row(0, ()))
-    names = [str(position) for position in range(1, len(header) + 1)] if numbers else header
-    layout = reader.layout(names, first.cells, commas=mark != ",")
+    if numbers:
+        header = [str(position) for position in range(1, len(header) + 1)]
+        if header == ["1"] and "1" not in reader.options.columns:
+            # A list of numbers alone is of what is measured.
+            header = ["latency"]
+    layout = reader.layout(header, first.cells, commas=mark != ",")
     return _laid_out(layout, chain([first] if first.cells else [], below), "line", body.problems)
 
 

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -322,8 +322,10 @@ def test_other_layouts_are_the_same_rows(form: Form) -> None:
 def test_numbers_alone_are_named_by_their_file(file: str) -> None:
     samples = truth(["ResNet"], STRATEGIES[:1])
     content = "".join(f"{sample.latency_s}\n" for sample in samples)
-    options = RowOptions(columns={"1": "latency_s"}, inputs=INPUTS)
-    assert digest(content, file=file, options=options) == digest(own_form(samples))
+    for options in (RowOptions(columns={"1": "latency_s"}, inputs=INPUTS), replace(SECONDS, inputs=INPUTS)):
+        assert digest(content, file=file, options=options) == digest(own_form(samples))
+    with pytest.raises(ExchangeError, match="nothing says the unit of 'latency'; say it: --set unit=s"):
+        digest(content, file=file, options=RowOptions(inputs=INPUTS))
 
 
 @pytest.mark.parametrize("described", [False, True])
