@@ -232,9 +232,11 @@ class ArtifactStore:
 
         What uses no calibration takes less time than the search; nor does its key say which inputs proved it.
         """
-        for count in range(len(passes) - 1, 0, -1) if key_of is not None else ():
+        for count in range(len(passes) - 1, 0, -1):
             first = passes[:count]
-            artifact = self.find(key_of(first)) if any(step.calibration_samples for step in first) else None
+            if key_of is None or not any(step.calibration_samples for step in first):
+                break
+            artifact = self.find(key_of(first))
             output = None if artifact is None else _output_of(artifact, first, copy)
             if output is not None:
                 return output
