@@ -310,8 +310,9 @@ class LinkedStrategy:
 
     `hops` are the requests of one inference in order, each with the links it flows through: a relay passes on while it
     receives, so the links of one hop work at the same time, and hops work one after the other. `missing` says what the
-    evidence lacks, and is None where nothing is. `loads` names by link what goes over it, alike for strategies that
-    send the same, and `peers` are those of them whose bytes were not recorded either.
+    evidence lacks, and is None where nothing is; `measured` is False where there is none at all. `loads` names by link
+    what goes over it, alike for strategies that send the same, and `peers` are those of them whose bytes were not
+    recorded either.
     """
 
     operator: str
@@ -319,6 +320,7 @@ class LinkedStrategy:
     hops: tuple[tuple[str, ...], ...]
     evidence: tuple[LinkedSamples, ...]
     missing: str | None = None
+    measured: bool = True
     loads: Mapping[str, str] = field(default_factory=dict)
     peers: "tuple[LinkedStrategy, ...]" = ()
 
@@ -441,7 +443,8 @@ class _Reading:
             groups[row["latency_key"]].append(row)
         current = groups.pop(declared["latency_key"], [])
         if not current:
-            return LinkedStrategy(*name, (), (), "nothing was measured yet; measure it with: runner fill-catalog")
+            reason = "nothing was measured yet; measure it with: runner fill-catalog"
+            return LinkedStrategy(*name, (), (), reason, measured=False)
         links = _names_in_order(current[0]["conditions"]) or self._links_of(current)
         if not links and "links" not in current[0]["conditions"] and _json(declared["tiers"]) != [self._client]:
             return LinkedStrategy(*name, (), (), "which links it uses was not recorded, as in imported latencies")

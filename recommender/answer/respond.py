@@ -212,6 +212,11 @@ def _fields(evidence: Evidence, request: RecommendRequest, on: date | None) -> d
     subject_evidence = chosen.subject_evidence
     if request.links:
         subject_evidence = on_links(evidence, subject_evidence, request.links, budgets.percentile)
+    unpredicted = [
+        after
+        for before, after in zip(chosen.subject_evidence.strategies, subject_evidence.strategies, strict=True)
+        if before.candidate is not None and after.candidate is None
+    ]
     constraints = resolve_constraints(evidence, request)
     answer = recommend(subject_evidence.candidates, budgets, constraints=constraints, proven_only=request.version == 1)
     strategies = subject_evidence.by_candidate
@@ -229,7 +234,12 @@ def _fields(evidence: Evidence, request: RecommendRequest, on: date | None) -> d
         "budgets": _budgets(budgets, request.slo),
         "links": asked_out(request.links),
         "constraints": constraints_out(request) if constraints.any_set else None,
-        "summary": summary(answer, to_do, reason=None if recommendation is None else recommendation.added["why"]),
+        "summary": summary(
+            answer,
+            to_do,
+            reason=None if recommendation is None else recommendation.added["why"],
+            unpredicted=unpredicted,
+        ),
         "to_do": None if to_do is None else _to_do(to_do),
         "recommendation": recommendation,
         "proven": fields.proven(),
@@ -243,7 +253,10 @@ def _fields(evidence: Evidence, request: RecommendRequest, on: date | None) -> d
         "considered": _considered(answer) if whole else [],
         "excluded": [_excluded(excluded) for excluded in answer.excluded],
         "not_considered": unmeasured,
-        "warnings": [*link_cautions(answer, request.links), *cautions(answer, chosen, constraints, strategies)],
+        "warnings": [
+            *link_cautions(answer, request.links, unpredicted),
+            *cautions(answer, chosen, constraints, strategies),
+        ],
         "environment": environment_out(chosen.subject_evidence),
         "environment_choice": {"why": chosen.why, "others": chosen.others},
         "age": age_out(chosen.subject_evidence, on or today()),

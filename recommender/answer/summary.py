@@ -34,12 +34,24 @@ from recommender.ranking.model import WITHOUT_ESTIMATE
 from recommender.schemas.base import CONDITIONS
 
 
-def summary(answer: RankedAnswer, to_do: ToDo | None, *, reason: str | None = None) -> str:
-    """Summarise any answer for a reader who acts on it; `reason` is what `why` says, where that is known already."""
+def summary(
+    answer: RankedAnswer, to_do: ToDo | None, *, reason: str | None = None, unpredicted: Sequence[DeclaredStrategy] = ()
+) -> str:
+    """Summarise any answer for a reader who acts on it.
+
+    `reason` is what `why` says, where that is known already; `unpredicted` are measured strategies without a prediction
+    on the requested links.
+    """
     best = answer.recommendation
     if best is None:
         return " ".join(filter(None, (f"{nothing(answer)}.", _way_out(answer, to_do))))
     sentences = [f"{head(answer, best)}.", _capital(reason or why(answer))]
+    if unpredicted:
+        # The best of a part of the measured strategies need not be the best.
+        total = len(answer.considered) + len(answer.excluded) + len(unpredicted)
+        sentences.append(
+            f"Whether another of all {total} is better is open: {len(unpredicted)} have no prediction on these links."
+        )
     if to_do is not None:
         sentences.append(f"{to_do.words}.")
     if answer.proven is not None:
@@ -587,8 +599,10 @@ def _count(some: list[Candidate], total: int) -> str:
     return f"{len(some)} of {total} strategies were"
 
 
-def link_cautions(answer: RankedAnswer, links: Mapping[str, str] | None) -> Iterator[str]:
-    """Yield what to know of an answer about other links."""
+def link_cautions(
+    answer: RankedAnswer, links: Mapping[str, str] | None, unpredicted: Sequence[DeclaredStrategy] = ()
+) -> Iterator[str]:
+    """Yield what to know of an answer about other links; `unpredicted` are measured, but cannot be predicted there."""
     if not links:
         return
     candidates: Sequence[Candidate] = [estimate.candidate for estimate in answer.considered]
@@ -598,6 +612,9 @@ def link_cautions(answer: RankedAnswer, links: Mapping[str, str] | None) -> Iter
         f"asked about {where}: {len(predicted)} of {len(candidates)} latencies are predicted, the others measured; "
         "bounds and comparisons of the predicted ones include the model's error"
     )
+    if unpredicted:
+        names = join([f"{strategy.operator}@{strategy.placement}" for strategy in unpredicted])
+        yield f"measured, but without a prediction on these links: {names}; `not_considered` says why"
     if any(candidate.predicted is not None and candidate.predicted.check is None for candidate in predicted):
         yield (
             "predictions from one measured bandwidth rest on a trust in the model that nothing here checks (5 % of the "

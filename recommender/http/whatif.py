@@ -125,11 +125,13 @@ def _curve(curve: Curve, curves: Curves, strategy: LinkedStrategy) -> CurveOut:
         # A strategy that does not use the link has one latency at every rate, which is resampled once.
         predictions = [predict(strategy, {}, curves.percentile)] * len(rates)
     shown = [prediction for prediction in predictions if isinstance(prediction, Prediction)]
+    # A rate that was measured is no prediction, so the first one that is speaks for the curve.
+    source = next((prediction for prediction in shown if prediction.predicted), None)
     return CurveOut(
         operator=curve.operator,
         placement=curve.placement,
-        predicted=curve.crosses,
-        predicted_from=prediction_out(shown[0], (curves.link,)) if curve.crosses else None,
+        predicted=source is not None,
+        predicted_from=prediction_out(source, (curves.link,)) if source else None,
         points=[
             PointOut(bit_per_s=rate, latency_s=prediction.estimate_s, low_s=prediction.low_s, high_s=prediction.high_s)
             # `latency_curves` has left out what cannot be predicted, so every rate has its prediction.

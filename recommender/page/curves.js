@@ -23,7 +23,7 @@ export function draw(sweep, mbit, chosen, width) {
   const marked = sweep.curves.find((strategy) => chosen && strategy.operator === chosen.operator && strategy.placement === chosen.placement);
   if (marked) root.append(band(marked, x, y));
   for (const strategy of sweep.curves) root.append(curve(strategy, x, y, strategy.predicted ? "curve predicted" : "curve"));
-  root.append(svg("path", { class: "best", d: path(fastest(sweep), x, y) }));
+  if (complete(sweep)) root.append(svg("path", { class: "best", d: path(fastest(sweep), x, y) }));
   if (marked) root.append(curve(marked, x, y, "curve marked"));
   for (const crossing of sweep.crossings) root.append(svg("circle", { class: "crossing", cx: x(crossing.bit_per_s), cy: y(crossing.latency_s), r: 5 }));
   const at = x(mbit * 1e6);
@@ -35,7 +35,7 @@ export function below(sweep, chosen) {
   const notes = changes(sweep).map((note) => note.charAt(0).toUpperCase() + note.slice(1));
   const left = sweep.unpredictable.map((strategy) => `No curve for ${strategyName(strategy)}: ${strategy.reason}`);
   return html("div", {}, list([...notes, ...left]), html("p", { class: "unit small" },
-    `${percentileName(sweep.percentile)}; dashed: predicted; solid grey: ${sweep.link} is not on its route, measured; bold: the fastest at each rate; other links as measured`
+    `${percentileName(sweep.percentile)}; dashed: predicted; solid grey: ${sweep.link} is not on its route, measured; ${complete(sweep) ? "bold: the fastest at each rate; " : ""}other links as measured`
     + (chosen ? "; green, with its 95 % interval: the recommended one." : ".")));
 }
 
@@ -47,7 +47,7 @@ function names(sweep, marked, x, y, at, mbit) {
   if (x(sweep.curves[0].points.at(-1).bit_per_s) < 480) return shown;
   if (marked) shown.push(label(marked, 0, x, y, -7, "start"));
   const last = sweep.curves[0].points.length - 1;
-  if (best(sweep, last) !== marked) shown.push(label(best(sweep, last), last, x, y, 16, "end"));
+  if (complete(sweep) && best(sweep, last) !== marked) shown.push(label(best(sweep, last), last, x, y, 16, "end"));
   return shown;
 }
 
@@ -57,7 +57,13 @@ function label(strategy, index, x, y, down, anchor) {
   return svg("text", { class: "name", x: across, y: y(at.latency_s) + down, "text-anchor": anchor }, strategyName(named(strategy)));
 }
 
+// The fastest of a part of the measured strategies would not be the fastest.
+function complete(sweep) {
+  return !sweep.unpredictable.some((strategy) => strategy.measured);
+}
+
 function changes(sweep) {
+  if (!complete(sweep)) return ["which is the fastest is open: not every measured strategy has a curve"];
   const fixed = strategyName(named(best(sweep, 0)));
   if (!sweep.crossings.length) return [`the fastest is ${fixed} at every rate shown, by estimates`];
   return sweep.crossings.map((crossing) => `from ${bitRate(crossing.bit_per_s)} on ${spoken(crossing.above)} is faster than ${spoken(crossing.below)} (${duration(crossing.latency_s)})`);

@@ -93,7 +93,7 @@ class PointOut(Out, frozen=True):
 class CurveOut(StrategyNameOut, frozen=True):
     """A strategy's latency against the bandwidth of the link."""
 
-    predicted: bool = Field(description="False where the link is not on its way: measured, and the same at every rate")
+    predicted: bool = Field(description="False where every rate shown was measured, or the link is not on its way")
     predicted_from: PredictedFromOut | None
     points: list[PointOut]
 
@@ -111,6 +111,7 @@ class UnpredictableOut(StrategyNameOut, frozen=True):
     """A strategy without a curve."""
 
     reason: str
+    measured: bool = Field(description="False where there is no evidence of it at all")
 
 
 class WhatIfResponse(Out, frozen=True):
@@ -121,6 +122,8 @@ class WhatIfResponse(Out, frozen=True):
     link: str
     percentile: float
     curves: list[CurveOut] = Field(description="Fastest at the highest bandwidth first")
-    crossings: list[CrossingOut] = Field(description="Where the choice changes, by estimates; ascending")
+    crossings: list[CrossingOut] = Field(
+        description="Where the choice changes, by estimates; ascending. None where a measured strategy is unpredictable"
+    )
     unpredictable: list[UnpredictableOut]
     conditions: str

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,7 +40,10 @@ class Crossing:
 
 @dataclass(frozen=True)
 class Curves:
-    """All strategies of a subject over a range of rates, and the changes of choice in ascending order of the rate."""
+    """All strategies of a subject over a range of rates, and the changes of choice in ascending order of the rate.
+
+    There are no crossings where a measured strategy has no curve, since that one might be the fastest.
+    """
 
     link: str
     percentile: float
@@ -49,9 +52,14 @@ class Curves:
     crossings: tuple[Crossing, ...]
     unpredictable: tuple[UnpredictableStrategy, ...]
 
-    def fastest(self, index: int) -> Curve:
-        """Return the fastest strategy at the rate of that index."""
-        return min(self.curves, key=lambda curve: curve.latency_s[index])
+    @property
+    def complete(self) -> bool:
+        """Whether every measured strategy has a curve: the fastest of a part of them would not be the fastest."""
+        return bool(self.curves) and not any(strategy.measured for strategy in self.unpredictable)
+
+    def fastest(self, index: int) -> Curve | None:
+        """Return the fastest strategy at the rate of that index; None where not all measured ones have a curve."""
+        return min(self.curves, key=lambda curve: curve.latency_s[index]) if self.complete else None
 
 
 def latency_curves(
@@ -94,23 +102,23 @@ def latency_curves(
     used = sorted({link for strategy in strategies for link in strategy.links})
     if link not in used:
         raise ValueError(f"no strategy uses the link {link!r}; links in use: {', '.join(used) or 'none'}")
-    refused = {(strategy.operator, strategy.placement): refusal(strategy, (link,)) for strategy in strategies}
+    refused = [
+        UnpredictableStrategy(strategy.operator, strategy.placement, reason, strategy.measured)
+        for strategy in strategies
+        if (reason := refusal(strategy, (link,)))
+    ]
+    without = {(strategy.operator, strategy.placement) for strategy in refused}
     able = {
         f"{strategy.operator}@{strategy.placement}": strategy
         for strategy in strategies
-        if not refused[strategy.operator, strategy.placement]
+        if (strategy.operator, strategy.placement) not in without
     }
     # Evenly on a log scale, as the axis is: time on the wire goes with 1 / rate.
     rates = np.geomspace(low_bit_per_s, high_bit_per_s, points).tolist()
     curves = tuple(_curve(strategy, link, rates, percentile) for strategy in able.values())
-    return Curves(
-        link=link,
-        percentile=percentile,
-        bit_per_s=tuple(rates),
-        curves=curves,
-        crossings=tuple(_crossings(able, curves, link, rates, percentile)),
-        unpredictable=tuple(UnpredictableStrategy(*name, reason) for name, reason in refused.items() if reason),
-    )
+    drawn = Curves(link, percentile, tuple(rates), curves, crossings=(), unpredictable=tuple(refused))
+    crossings = _crossings(able, curves, link, rates, percentile) if drawn.complete else ()
+    return replace(drawn, crossings=tuple(crossings))
 
 
 def _curve(strategy: LinkedStrategy, link: str, rates: Sequence[float], percentile: float) -> Curve:
@@ -135,8 +143,6 @@ def _crossings(
     percentile: float,
 ) -> list[Crossing]:
     """Bisect each interval at whose ends different strategies are fastest."""
-    if not curves:
-        return []
     # By estimates alone. Two crossings between neighbouring rates are missed, as a finer grid would show.
     fastest = [min(curves, key=lambda curve: curve.latency_s[index]).name for index in range(len(rates))]
     crossings = []

@@ -194,10 +194,6 @@ def merged(
     now = {link: rate for link, rate in strategy.evidence[0].declared.items() if link in strategy.links}
     requested = requested if not set(requested) & set(strategy.links) else now | dict(requested)
     settings = [_from_setting(strategy, samples, requested, percentile, slope) for samples in strategy.evidence]
-    for setting, samples in zip(settings, strategy.evidence, strict=True):
-        # What was measured needs no model. Declared and requested rates are both whole bits per second.
-        if all(samples.declared.get(link) == requested[link] for link in strategy.links if link in requested):
-            return replace(setting, model_margin=0.0, distance=0.0)
     nearest = min(settings, key=lambda setting: setting.distance)
     if all(samples.inferred for samples in strategy.evidence):
         fitted_s = _fitted_s(strategy, requested, percentile)
@@ -300,7 +296,7 @@ class Prediction:
     check : float or None
         Largest relative error of predicting one piece of evidence from the others; None with one piece.
     settings : int
-        How many settings of the links the evidence has.
+        How many settings of the links the number rests on.
     predicted : bool
         False where no asked link is on its way, so that the number is a measured one.
     interval : PercentileInterval
@@ -329,11 +325,12 @@ class Prediction:
 
 @dataclass(frozen=True)
 class UnpredictableStrategy:
-    """A strategy that the model cannot predict, and why."""
+    """A strategy that the model cannot predict, and why; `measured` is False where it has no evidence at all."""
 
     operator: str
     placement: str
     reason: str
+    measured: bool = True
 
 
 @dataclass(frozen=True)
@@ -342,6 +339,11 @@ class WhatIf:
 
     predictions: tuple[Prediction, ...]
     unpredictable: tuple[UnpredictableStrategy, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every measured strategy has its number: else the first need not be the fastest."""
+        return bool(self.predictions) and not any(strategy.measured for strategy in self.unpredictable)
 
 
 # A quarter of a measured interval's draws: one question predicts many strategies, and the model's error is added.
@@ -381,19 +383,38 @@ def predict(
     -----
     With one setting of the links the wire's time is exchanged one to one, and the model is trusted to 5 % of what it
     exchanges and half a millisecond. With several, the slope between measured and modelled time is fitted, weighted by
-    the inverse of the latency, each setting predicts, and the nearer count more. Each setting is then predicted from
-    the others, and the trust is scaled by what that finds: the root of the mean square of error over trust. The
+    the inverse of the latency, each setting predicts, and the nearer count more. A setting with exactly the requested
+    rates is no prediction: it is answered as measured, whatever else the evidence lacks. Each setting is then predicted
+    from the others, and the trust is scaled by what that finds: the root of the mean square of error over trust. The
     variances of evidence and model add, each with its own degrees of freedom: 5 for the trust as it stands, as many as
     there are settings once it was checked.
     """
-    reason = refusal(strategy, requested)
-    if reason is not None:
-        return UnpredictableStrategy(strategy.operator, strategy.placement, reason)
-    if not set(requested) & set(strategy.links):
-        # No requested link on its way: the setting declared now is measured, and others would only blur it.
-        strategy = replace(strategy, evidence=strategy.evidence[:1])
+    measured = measured_at(strategy, requested)
+    if measured is not None:
+        # What was measured needs no model, and other settings would only blur it.
+        strategy, requested = replace(strategy, evidence=(measured,)), {}
+    elif (reason := refusal(strategy, requested)) is not None:
+        return UnpredictableStrategy(strategy.operator, strategy.placement, reason, strategy.measured)
     slope = fitted_slope(strategy)
     return _prediction(strategy, merged(strategy, requested, percentile, slope), confidence_level, slope=slope)
+
+
+def measured_at(strategy: LinkedStrategy, requested: Mapping[str, LinkRate]) -> LinkedSamples | None:
+    """Return the evidence at exactly these rates, with all other links as they are declared now; None without any."""
+    if strategy.missing is not None or not strategy.evidence:
+        return None
+    if not set(requested) & set(strategy.links):
+        return strategy.evidence[0]
+    rates_now = {link: requested.get(link) or strategy.evidence[0].declared.get(link) for link in strategy.links}
+    return next(
+        (
+            samples
+            for samples in strategy.evidence
+            # An exact comparison is safe: declared and requested rates are both whole bits per second.
+            if all(samples.declared.get(link) == rate for link, rate in rates_now.items())
+        ),
+        None,
+    )
 
 
 def refusal(strategy: LinkedStrategy, requested: Collection[str]) -> str | None:
@@ -418,8 +439,9 @@ def refusal(strategy: LinkedStrategy, requested: Collection[str]) -> str | None:
 
 def estimate_s(strategy: LinkedStrategy, requested: Mapping[str, LinkRate], percentile: float) -> float:
     """Return the estimate of `predict` alone, of a strategy without `refusal`: what a curve of many points needs."""
-    if not set(requested) & set(strategy.links):
-        strategy = replace(strategy, evidence=strategy.evidence[:1])
+    measured = measured_at(strategy, requested)
+    if measured is not None:
+        return _percentile(measured, measured.latency_s, percentile)
     return merged(strategy, requested, percentile, fitted_slope(strategy)).estimate_s
 
 

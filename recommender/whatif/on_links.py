@@ -12,7 +12,7 @@ from catalog.units import parse_bit_rate
 from recommender.errors import UnknownLink
 from recommender.evidence.model import DeclaredStrategy, Evidence, SubjectEvidence
 from recommender.ranking import Candidate, Foresight
-from recommender.whatif.model import Prediction, UnpredictableStrategy, estimate_s, predict
+from recommender.whatif.model import Prediction, UnpredictableStrategy, estimate_s, measured_at, predict
 
 
 def on_links(
@@ -63,7 +63,7 @@ def _moved(
         return _without(strategy, (linked and linked.missing) or "what it sends over its links is not known")
     if not set(requested) & set(linked.links):
         return strategy
-    same = _measured_so(linked, requested)
+    same = measured_at(linked, requested)
     # Setting 0 is the one declared now, from which the candidate was loaded.
     if same is linked.evidence[0]:
         return strategy
@@ -94,20 +94,6 @@ def _interval(linked: LinkedStrategy, requested: Mapping[str, LinkRate], percent
     prediction = predict(linked, requested, percentile)
     assert isinstance(prediction, Prediction)  # it was one at the percentile that was asked
     return prediction.interval
-
-
-def _measured_so(linked: LinkedStrategy, requested: Mapping[str, LinkRate]) -> LinkedSamples | None:
-    """Return the evidence at exactly these rates, where all other links are as they are declared now."""
-    rates_now = {link: requested.get(link) or linked.evidence[0].declared.get(link) for link in linked.links}
-    return next(
-        (
-            samples
-            for samples in linked.evidence
-            # An exact comparison is safe: declared and requested rates are both parsed to whole bits per second.
-            if all(samples.declared.get(link) == rate for link, rate in rates_now.items())
-        ),
-        None,
-    )
 
 
 def _with_samples(candidate: Candidate, latency_s: NDArray[np.float64], source: LinkedSamples) -> Candidate:

@@ -62,7 +62,9 @@ def whatif(
     columns = _WIDE_COLUMNS if out.width >= _WIDE or as_json else _COLUMNS
     try:
         curves = latency_curves(parts, name, low_bit_per_s=low, high_bit_per_s=high, percentile=percentile)
-        rates = [curves.bit_per_s[round(i * (len(curves.bit_per_s) - 1) / (columns - 1))] for i in range(columns)]
+        points = [curves.bit_per_s[round(i * (len(curves.bit_per_s) - 1) / (columns - 1))] for i in range(columns)]
+        # Whole bits per second, as rates are declared: what was measured at one is then answered as measured.
+        rates = [float(round(point)) for point in points]
         answers = [what_if(parts, {name: LinkRate(rate, rate)}, percentile=percentile) for rate in rates]
     except ValueError as error:
         raise RunnerError(str(error)) from error
@@ -130,22 +132,37 @@ def _print(subject: str, curves: Curves, rates: Sequence[float], answers: Sequen
             f"from {rate(crossing.bit_per_s)} on: {crossing.above} instead of {crossing.below} "
             f"({duration(crossing.latency_s)})"
         )
-    if curves.curves and not curves.crossings:
-        # What has no prediction might be faster still.
-        predicted = "the fastest of those with a prediction is" if curves.unpredictable else "the fastest is"
-        out.print(f"{predicted} {curves.fastest(0).name} at every rate shown")
-    for line in _refusals(curves):
+    fastest = curves.fastest(0)
+    if fastest is not None and not curves.crossings:
+        out.print(f"the fastest is {fastest.name} at every rate shown")
+    for line in (*_fastest_by_rate(curves, rates, answers), *_refusals(answers)):
         out.print(line)
     out.print("unloaded, single stream; ± is half the 95 % interval, * was measured and does not use the link")
 
 
-def _refusals(curves: Curves) -> Iterator[str]:
-    """Yield a line for each reason, with the strategies that have no prediction for it."""
+def _fastest_by_rate(curves: Curves, rates: Sequence[float], answers: Sequence[WhatIf]) -> Iterator[str]:
+    """Yield the fastest at each rate where all are known though the curves are not, and at which rates it is open."""
+    if curves.complete:
+        return
+    open_at = []
+    for bit_per_s, answer in zip(rates, answers, strict=True):
+        if answer.complete:
+            best = answer.predictions[0]
+            yield f"at {rate(bit_per_s)} the fastest is {best.operator}@{best.placement} ({duration(best.estimate_s)})"
+        else:
+            open_at.append(rate(bit_per_s))
+    if open_at:
+        yield f"open at {', '.join(open_at)}: which is the fastest, since not every measured strategy has a prediction"
+
+
+def _refusals(answers: Sequence[WhatIf]) -> Iterator[str]:
+    """Yield a line for each reason, with the strategies that have no prediction for it at one of the rates."""
     names: dict[str, list[str]] = {}
-    for refused in curves.unpredictable:
+    for refused in dict.fromkeys(refused for answer in answers for refused in answer.unpredictable):
         names.setdefault(refused.reason, []).append(f"{refused.operator}@{refused.placement}")
+    nothing_predicted = not any(answer.predictions for answer in answers)
     for reason, strategies in names.items():
-        if not curves.curves and len(names) == 1 and len(strategies) > 1:
+        if nothing_predicted and len(names) == 1 and len(strategies) > 1:
             who = f"any of {counted(len(strategies), 'strategy')}"
         else:
             rest = [f"{len(strategies) - _NAMED} more"] if len(strategies) > _NAMED else []
@@ -157,20 +174,24 @@ def _table(subject: str, curves: Curves, rates: Sequence[float], answers: Sequen
     title = f"{subject}: predicted p{curves.percentile:g} latency against {curves.link}"
     table = open_table(title=title)
     table.add_column("strategy")
+    unlinked = {(curve.operator, curve.placement) for curve in curves.curves if not curve.crosses}
     for bit_per_s in rates:
         table.add_column(rate(bit_per_s), justify="right", no_wrap=True)
-    rows = [{(one.operator, one.placement): one for one in answer.predictions} for answer in answers]
-    fastest = [min((one.estimate_s for one in row.values()), default=0.0) for row in rows]
-    for name in sorted(rows[0], key=lambda key: rows[-1][key].estimate_s):
-        # The least is one of these very values, so that equality finds it.
-        cells = [_cell(row[name], best=row[name].estimate_s == least) for row, least in zip(rows, fastest, strict=True)]
-        # A rate at which the strategy was measured is no prediction, so both ends are looked at.
-        star = "" if any(row[name].predicted for row in rows) else " *"
+    columns = [{(one.operator, one.placement): one for one in answer.predictions} for answer in answers]
+    fastest = [answer.predictions[0] if answer.complete else None for answer in answers]
+    # By the last rate at which a strategy has a latency, which may be the only one.
+    last = {name: one.estimate_s for column in columns for name, one in column.items()}
+    for name in sorted(last, key=lambda name: last[name]):
+        row = [column.get(name) for column in columns]
+        cells = [_cell(one, best=one is best) for one, best in zip(row, fastest, strict=True)]
+        star = " *" if name in unlinked else ""
         table.add_row(FoldedName(f"{name[0]}@{name[1]}{star}"), *cells)
     return table
 
 
-def _cell(one: Prediction, *, best: bool) -> Text:
+def _cell(one: Prediction | None, *, best: bool) -> Text:
+    if one is None:
+        return Text("–")
     half = "" if one.low_s is None or one.high_s is None else f" ±{(one.high_s - one.low_s) / 2 / one.estimate_s:.0%}"
     shown = f"{duration(one.estimate_s)}{half}"
     return Text(shown, "bold" if best else "")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from catalog.units import duration, rate
+from catalog.units import counted, duration, rate
 from recommender.whatif.curves import Curve, Curves
 from runner.reports.html.markup import Axis, Figure, Html, fitted, line, number, padded, seconds_tick, svg, tag, text
 
@@ -25,18 +25,16 @@ def whatif_svg(curves: Curves, *, subject: str) -> str:
     values = [value for curve in curves.curves for value in curve.latency_s]
     up = Axis(*padded(min(values), max(values), logarithmic=True), _BOTTOM, _TOP, logarithmic=True)
     names = list(_names(curves, up))
-    chosen = {curves.fastest(index).name for index in range(len(curves.bit_per_s))}
-    notes = [
-        f"from {rate(crossing.bit_per_s)}: {crossing.above} instead of {crossing.below}, {duration(crossing.latency_s)}"
-        for crossing in curves.crossings
-    ] or [f"the fastest is {curves.fastest(0).name} at every rate shown"]
+    fastest = [curve for index in range(len(curves.bit_per_s)) if (curve := curves.fastest(index)) is not None]
+    chosen = {curve.name for curve in fastest}
+    notes = _notes(curves)
     below = max(_BOTTOM + 50, max((y for _, y in names), default=0.0) + 24)
     shapes: list[Html] = [
         tag("style", Html(_STYLE)),
         text(_LEFT, 18, fitted(f"{subject}: latency against {curves.link}", 600, size=13), class_="title"),
         *_grid(across, up),
         *(_path(curve, curves, across, up, "moving" if curve.crosses else "flat") for curve in curves.curves),
-        _best(curves, across, up),
+        *([_best(curves, fastest, across, up)] if fastest else []),
         *(
             line(across.at(crossing.bit_per_s), _TOP, across.at(crossing.bit_per_s), _BOTTOM, "crossing")
             for crossing in curves.crossings
@@ -69,9 +67,8 @@ def write_svg(curves: Curves, path: Path, *, subject: str) -> None:
 
 
 def _explained(curves: Curves) -> str:
-    return (
-        f"p{curves.percentile:g}, unloaded, single stream, predicted; grey: not over {curves.link}; orange: the fastest"
-    )
+    orange = "; orange: the fastest" if curves.complete else ""
+    return f"p{curves.percentile:g}, unloaded, single stream, predicted; grey: not over {curves.link}{orange}"
 
 
 def _grid(across: Axis, up: Axis) -> Iterator[Html]:
@@ -87,8 +84,23 @@ def _path(curve: Curve, curves: Curves, across: Axis, up: Axis, class_: str) -> 
     return _polyline(curves.bit_per_s, curve.latency_s, across, up, class_)
 
 
-def _best(curves: Curves, across: Axis, up: Axis) -> Html:
-    points = [(value, curves.fastest(index).latency_s[index]) for index, value in enumerate(curves.bit_per_s)]
+def _notes(curves: Curves) -> list[str]:
+    """Return where the choice changes, or that it does not, or that it is open."""
+    fastest = curves.fastest(0)
+    if fastest is None:
+        without = sum(strategy.measured for strategy in curves.unpredictable)
+        return [f"which is the fastest is open: {counted(without, 'measured strategy')} without a prediction"]
+    return [
+        f"from {rate(crossing.bit_per_s)}: {crossing.above} instead of {crossing.below}, {duration(crossing.latency_s)}"
+        for crossing in curves.crossings
+    ] or [f"the fastest is {fastest.name} at every rate shown"]
+
+
+def _best(curves: Curves, fastest: Sequence[Curve], across: Axis, up: Axis) -> Html:
+    points = [
+        (value, curve.latency_s[index])
+        for index, (value, curve) in enumerate(zip(curves.bit_per_s, fastest, strict=True))
+    ]
     # Crossings lie between the rates that were computed: with them the line bends where the choice changes.
     points = sorted(points + [(crossing.bit_per_s, crossing.latency_s) for crossing in curves.crossings])
     return _polyline([x for x, _ in points], [y for _, y in points], across, up, "best")

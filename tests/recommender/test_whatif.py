@@ -235,6 +235,10 @@ def test_the_choice_changes_where_the_latencies_are_equal() -> None:
     assert crossing.bit_per_s == pytest.approx(10e6, rel=1e-4)
     assert crossing.latency_s == pytest.approx(0.1, rel=1e-3)
     assert (crossing.below, crossing.above) == ("identity@mobile", "identity@cloud")
+    # Another measured strategy might be faster than both.
+    unknown = LinkedStrategy("q", "cloud", (), (), "no bytes")
+    result = latency_curves([strategy(flat), local(0.1), unknown], "edge-cloud", low_bit_per_s=1e6, high_bit_per_s=1e8)
+    assert len(result.curves) == 2 and not result.crossings
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1e6), (2e6, 1e6), (1e6, 1e6), (1e6, math.inf), (math.nan, 1e6)])
@@ -252,3 +256,28 @@ def test_refused_strategies_are_beside_the_curves() -> None:
     )
     assert result.unpredictable == (UnpredictableStrategy("q", "cloud", "no bytes"),)
     assert [curve.name for curve in result.curves] == ["identity@cloud"]
+    assert not result.complete and result.fastest(0) is None
+
+
+def test_what_was_never_measured_does_not_keep_the_fastest_open() -> None:
+    unmeasured = LinkedStrategy("q", "cloud", (), (), "nothing was measured yet", measured=False)
+    result = latency_curves(
+        [strategy(setting(10)), unmeasured], "edge-cloud", low_bit_per_s=1e6, high_bit_per_s=1e8, points=2
+    )
+    assert result.complete
+    fastest = result.fastest(0)
+    assert fastest is not None and fastest.name == "identity@cloud"
+
+
+def test_a_measured_rate_is_answered_as_measured_whatever_the_evidence_lacks() -> None:
+    """Without bytes there was no prediction at the very rate at which everything had been measured."""
+    bare = replace(setting(10), sent_bytes={}, received_bytes={}, inferred=True)
+    result = what_if([strategy(bare)], {"edge-cloud": both(10)}, percentile=50)
+    assert result.complete
+    [prediction] = result.predictions
+    assert not prediction.predicted
+    assert (
+        prediction.estimate_s
+        == what_if([strategy(setting(10))], {"edge-cloud": both(10)}, percentile=50).predictions[0].estimate_s
+    )
+    assert not what_if([strategy(bare)], {"edge-cloud": both(20)}).predictions

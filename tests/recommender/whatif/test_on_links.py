@@ -109,6 +109,10 @@ def test_a_strategy_that_cannot_be_predicted_is_named_with_the_reason(
     left_out = {left_out["placement"]: left_out["reason"] for left_out in answer["not_considered"]}
     assert left_out["cloud"].startswith("no prediction for the asked links: the rate of mobile-edge was neither probed")
     assert "cloud" not in latencies(answer)
+    assert "Whether another of all 3 is better is open: 2 have no prediction on these links." in answer["summary"]
+    assert "measured, but without a prediction on these links: identity@mobile and identity@cloud" in " ".join(
+        answer["warnings"]
+    )
     assert answer["environment"]["complete"] is True  # of the measurements, whatever the question
 
 

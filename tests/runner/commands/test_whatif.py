@@ -56,6 +56,44 @@ def test_json_has_curves_crossings_and_intervals(database: str, capsys: pytest.C
     assert {prediction["predicted"] for prediction in answer["predictions"]} == {True, False}
 
 
+@pytest.fixture(scope="module")
+def one_rate(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Import rows at one rate without bytes: 50 ms on mobile, 30 ms over edge-cloud at 10 Mbit/s, 40 ms on edge."""
+    folder = tmp_path_factory.mktemp("one-rate")
+    rows = [
+        f"net,identity,{placement},{item},0,{latency_s},{number},{rates}"
+        for placement, latency_s, rates in (("mobile", 0.05, ","), ("edge", 0.04, "2e8,"), ("cloud", 0.03, "2e8,1e7"))
+        for number in (1, 2, 3)
+        for item in range(5)
+    ]
+    header = "subject,operator,placement,input_id,repetition,latency_s,round,mobile-edge_bit_per_s,edge-cloud_bit_per_s"
+    (folder / "rows.csv").write_text("\n".join([header, *rows]))
+    assert run(lambda: app(["import", str(folder / "rows.csv"), "-d", str(folder / "rows.db")])) == 0
+    return str(folder / "rows.db")
+
+
+def test_the_measured_rate_is_answered_as_measured_and_others_leave_the_fastest_open(
+    one_rate: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What crosses the link had no prediction at the measured rate, and the rest was called the fastest."""
+    assert whatif(one_rate, "--link", "edge-cloud=10mbit") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "identity@cloud – 30 ms –" in said
+    assert "identity@edge * 40 ms 40 ms 40 ms" in said
+    assert "at 10 Mbit/s the fastest is identity@cloud (30 ms)" in said
+    assert "open at 2.5 Mbit/s, 40 Mbit/s: which is the fastest" in said
+    assert "no prediction for identity@cloud: edge-cloud was measured at one rate alone" in said
+    assert said.count("fastest") == 2
+
+
+def test_a_figure_names_no_fastest_where_a_measured_strategy_has_no_curve(one_rate: str, tmp_path: Path) -> None:
+    svg = tmp_path / "whatif.svg"
+    assert whatif(one_rate, "--link", "edge-cloud=1mbit..20mbit", "-o", str(svg)) == 0
+    drawn = svg.read_text()
+    assert 'class="best"' not in drawn and "orange" not in drawn
+    assert "which is the fastest is open: 1 measured strategy without a prediction" in drawn
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
