@@ -581,7 +581,7 @@ class _LayoutBuilder:
             self.problems.append(f"{columns}; {kind} need {', '.join(REQUIRED[kind])}")
             # How many rows are a repetition says both.
             said = [name for name in missing if name != "repetition" or "input_id" not in missing]
-            self.problems += [_how_to_say(name) for name in said]
+            self.problems += [_how_to_say(name, kind) for name in said]
 
     def _layout(self, kind: Kind, value: str) -> Layout:
         """Return how rows are made: of each column of a wide table one, else one."""
@@ -659,7 +659,12 @@ def unknown_column(name: str, kind: Kind, *, briefly: bool = False) -> str:
     return f"unknown column {name!r}; {said}" if briefly else f"unknown column {name!r}; {allowed}{links}; {said}"
 
 
-def _how_to_say(name: str) -> str:
+def _how_to_say(name: str, kind: Kind) -> str:
+    if name == "placement" and kind == "accuracies":
+        return (
+            "placement: say its column, --column placement=COLUMN; without one, accuracies are those of every placement "
+            "with latencies: import both at once, or name the environment of the latencies with --environment"
+        )
     if name == "input_id":
         return (
             "input_id: which input a row is of; say its column, --column input_id=COLUMN, or how many rows of a "
