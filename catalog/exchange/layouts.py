@@ -662,8 +662,8 @@ def unknown_column(name: str, kind: Kind, *, briefly: bool = False) -> str:
 def _how_to_say(name: str, kind: Kind) -> str:
     if name == "placement" and kind == "accuracies":
         return (
-            "placement: say its column, --column placement=COLUMN; without one, accuracies are those of every placement "
-            "with latencies: import both at once, or name the environment of the latencies with --environment"
+            "placement: say its column, --column placement=COLUMN; without one, accuracies are those of every "
+            "placement with latencies: import both at once, or name the environment of the latencies with --environment"
         )
     if name == "input_id":
         return (

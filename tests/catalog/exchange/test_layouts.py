@@ -443,7 +443,9 @@ def test_an_accuracy_of_no_placement_is_that_of_every_one_with_latencies(databas
     accuracies.write_text("model,operator,top1\nresnet,Identity,82.5\nresnet,QE,75.25\n")
     imported = import_files(database, [latencies, accuracies])
     assert imported[1].stored.accuracies == 4
-    with pytest.raises(ExchangeError, match=r"missing column placement; accuracies need .*\n.*import both at once, or name the environment"):
+    with pytest.raises(
+        ExchangeError, match=r"missing column placement; .*\n.*import both at once, or name the environ"
+    ):
         import_files(database, [accuracies], environment="elsewhere")
 
 
