@@ -7,6 +7,7 @@
     ├── BundleError                 a strategy's files cannot be handed over, or are not what they were
     ├── HostTooSmallError           the declared tiers do not fit this machine
     ├── MachineBusyError            another runner measures on a machine of the tiers
+    ├── LockLostError               a lock of the machine or the database was lost while a round was measured
     ├── FleetError                  testbeds, a scheduler or its workers are not what a fill over them needs
     ├── LaunchError                 tiers do not come up (tier, log_tail)
     │   ├── EngineUnavailableError  no container engine answers, or it went away
@@ -133,6 +134,16 @@ class HostTooSmallError(RunnerError):
 
 class MachineBusyError(RunnerError):
     """Another runner measures on a machine of the tiers; the message names it."""
+
+
+class LockLostError(RunnerError):
+    """A lock was lost while a round was measured."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a lock was lost while this was measured (its connection to the database or the engine ended), so that "
+            "another runner may have measured at the same time"
+        )
 
 
 class FleetError(RunnerError):

@@ -41,6 +41,10 @@ _UNSEEN = "of another user or machine"
 # that SQLite holds on it for this process (sqlite.org/howtocorrupt.html, section 2.2).
 _locked_here: set[tuple[int, int, int]] = set()
 
+# Called before each measurement, and before it is stored: returns whether the lock was held without a break since the
+# last call. Where it was lost it is taken again; DatabaseLockedError is raised where another runner has it.
+LockCheck = Callable[[], bool]
+
 _TRY = text("SELECT pg_try_advisory_lock(:space, :purpose)")
 _NAME = text("SELECT set_config('application_name', :name, false)")
 _HOLDER = text(
@@ -85,7 +89,7 @@ def _testbed(name: str) -> _Purpose:
     return _Purpose(number, f"uses testbed {name!r}", advice)
 
 
-def lock_of_testbed(url_or_path: str | Path, testbed: str) -> AbstractContextManager[Callable[[], None]]:
+def lock_of_testbed(url_or_path: str | Path, testbed: str) -> AbstractContextManager[LockCheck]:
     """Hold the lock of a testbed in the database that its measurements are stored in, within the block.
 
     Parameters
@@ -98,13 +102,13 @@ def lock_of_testbed(url_or_path: str | Path, testbed: str) -> AbstractContextMan
     Yields
     ------
     callable
-        Called before each measurement, it raises DatabaseLockedError or DatabaseError where the lock was lost since: a
-        server that was restarted has forgotten it, and it is taken again unless another runner has it now.
+        A `LockCheck`: a server that was restarted has forgotten the lock. Of a SQLite file it raises DatabaseError
+        where another file has taken its place.
     """
     return _lock_for(url_or_path, _testbed(testbed))
 
 
-def fill_lock(url_or_path: str | Path) -> AbstractContextManager[Callable[[], None]]:
+def fill_lock(url_or_path: str | Path) -> AbstractContextManager[LockCheck]:
     """Hold the lock of a database's fill within the block.
 
     Parameters
@@ -115,7 +119,7 @@ def fill_lock(url_or_path: str | Path) -> AbstractContextManager[Callable[[], No
     Yields
     ------
     callable
-        Called before each measurement, as that of `lock_of_testbed`.
+        A `LockCheck`, as that of `lock_of_testbed`.
 
     Raises
     ------
@@ -142,7 +146,7 @@ def identity_of(database: Database) -> str:
         return str(session.execute(_SERVER_IDENTITY).scalar_one())
 
 
-def _lock_for(url_or_path: str | Path, purpose: _Purpose) -> AbstractContextManager[Callable[[], None]]:
+def _lock_for(url_or_path: str | Path, purpose: _Purpose) -> AbstractContextManager[LockCheck]:
     file = database_file(url_or_path)
     if file is None:
         return _server_lock(url_or_path, purpose)
@@ -150,13 +154,24 @@ def _lock_for(url_or_path: str | Path, purpose: _Purpose) -> AbstractContextMana
 
 
 @contextmanager
-def _file_lock(file: Path, shown: str, purpose: _Purpose) -> Iterator[Callable[[], None]]:
+def _file_lock(file: Path, shown: str, purpose: _Purpose) -> Iterator[LockCheck]:
     descriptor = _locked(file, shown, purpose)
     place = (*_identity(descriptor), purpose.byte)
     _locked_here.add(place)
+
+    def ensure() -> bool:
+        # The kernel forgets no lock while its holder lives; but one who opens the name now may lock another file.
+        with suppress(FileNotFoundError):
+            if _identity(_lock_file(file, purpose)) == place[:2]:
+                return True
+        raise DatabaseError(
+            shown,
+            "another file is in its place now, or none, since this run began to store there; what it measured is in "
+            "the former one. Give the same command again",
+        )
+
     try:
-        # The kernel forgets no lock while its holder lives.
-        yield lambda: None
+        yield ensure
     finally:
         _locked_here.discard(place)
         # Closing releases the lock.
@@ -186,17 +201,21 @@ def _locked(file: Path, shown: str, purpose: _Purpose) -> int:
 def _opened(file: Path, shown: str, purpose: _Purpose) -> int:
     if refuse_other_files(file) and (*_identity(file), purpose.byte) in _locked_here:
         raise _refused(shown, _process(os.getpid()), purpose)
-    suffix = "fill-lock" if purpose is _FILL else f"testbed-{purpose.number}-lock"
-    target = file if sys.platform == "linux" else file.with_name(f".{file.name}.{suffix}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
+        return os.open(_lock_file(file, purpose), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
     except PermissionError as error:
         raise _read_only(shown, error) from error
     except OSError as error:
         if error.errno != errno.EROFS:
             raise
         raise _read_only(shown, error) from error
+
+
+def _lock_file(file: Path, purpose: _Purpose) -> Path:
+    """Return the file that is locked: the database itself, where the kernel knows locks of open files."""
+    suffix = "fill-lock" if purpose is _FILL else f"testbed-{purpose.number}-lock"
+    return file if sys.platform == "linux" else file.with_name(f".{file.name}.{suffix}")
 
 
 def _lock(descriptor: int, purpose: _Purpose) -> None:
@@ -232,7 +251,7 @@ def _holds(description: Path, purpose: _Purpose) -> bool:
 
 
 @contextmanager
-def _server_lock(url_or_path: str | Path, purpose: _Purpose) -> Iterator[Callable[[], None]]:
+def _server_lock(url_or_path: str | Path, purpose: _Purpose) -> Iterator[LockCheck]:
     database = unchecked_server(url_or_path)
     connections: list[Connection] = []
     # The environments of a fill are measured in threads, and a connection carries one statement at a time.
@@ -254,14 +273,16 @@ def _server_lock(url_or_path: str | Path, purpose: _Purpose) -> Iterator[Callabl
             connection.invalidate()
             connection.close()
 
-    def ensure() -> None:
+    def ensure() -> bool:
         with one_at_a_time:
             try:
                 connections[-1].execute(text("SELECT 1"))
+                return True
             except (SQLAlchemyError, IndexError):
                 # The server ended the connection, and with it the lock.
                 release()
                 take()
+                return False
 
     try:
         take()

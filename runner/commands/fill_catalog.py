@@ -1,7 +1,6 @@
 """The commands `fill-catalog`, which measures what is missing, and `clean`, which removes what a killed run left."""
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ from catalog.console import labelled
 from catalog.declaration import Catalog, load_catalog
 from catalog.errors import CatalogError
 from catalog.evidence.database import Database, open_database
+from catalog.evidence.fill_lock import LockCheck
 from catalog.units import counted
 from runner.commands.fill_steps import (
     Filled,
@@ -157,7 +157,7 @@ def _fill(
     selection: Selection,
     workdir: Path,
     scope: FillScope,
-    ensure: Callable[[], None],
+    ensure: LockCheck,
 ) -> Filled:
     """Clean what a killed run left, plan, measure; one setting of the catalog after the other."""
     clean_up(selection, workdir)

@@ -19,7 +19,7 @@ from catalog.declaration import Catalog, load_catalog
 from catalog.declaration.schema import LOCAL, shared_engines
 from catalog.errors import CatalogError
 from catalog.evidence.database import Database, open_database
-from catalog.evidence.fill_lock import fill_lock, identity_of
+from catalog.evidence.fill_lock import LockCheck, fill_lock, identity_of
 from catalog.evidence.soundness import sound_database
 from catalog.evidence.writing import sync_slos
 from catalog.units import counted
@@ -335,7 +335,7 @@ class TestbedGroup:
         database: Database,
         environment_id: int,
         progress: GroupProgress,
-        ensure: Callable[[], None],
+        ensure: LockCheck,
     ) -> FleetFiller:
         """Return what measures in this group, at one setting of its context."""
         return FleetFiller(
@@ -354,13 +354,13 @@ class TestbedGroup:
 class OpenedFleet:
     """Testbeds that are there for one run alone, by environment, and the database that it fills.
 
-    `ensure` is called before each measurement, and raises an error where another runner fills the database.
+    `ensure` checks the lock of the fill.
     """
 
     groups: Sequence[TestbedGroup]
     database: Database
     progress: Progress
-    ensure: Callable[[], None]
+    ensure: LockCheck
 
 
 def check_testbeds(catalog: Catalog, names: Sequence[str], *, one_machine: bool = True) -> None:

@@ -5,7 +5,7 @@ the question has a budget of accuracy or the best by accuracy is asked for.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -13,6 +13,7 @@ from catalog.analysis import settings_of
 from catalog.console import labelled
 from catalog.declaration import Strategy
 from catalog.evidence.database import Database, open_database
+from catalog.evidence.fill_lock import LockCheck
 from catalog.evidence.loading import slo_evidence
 from catalog.evidence.lookups import unequal_compositions
 from catalog.evidence.reading import declared_subjects
@@ -112,7 +113,7 @@ class _Testbed:
     selection: Selection
     database: Database
     progress: Progress
-    ensure: Callable[[], None]
+    ensure: LockCheck
     group: TestbedGroup | None = None
 
     def prepare(self) -> None:

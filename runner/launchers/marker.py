@@ -28,11 +28,11 @@ _SECONDS_DIGITS = 12
 
 
 @contextmanager
-def engine_marker(engine: Engine, *, image: str) -> Iterator[Callable[[], None]]:
+def engine_marker(engine: Engine, *, image: str) -> Iterator[Callable[[], bool]]:
     """Mark an engine as used by this runner within the block; raise MachineBusyError if another one uses it.
 
-    What is yielded is called before each measurement: the mark ends with the connection, and is made again unless
-    another runner has marked the engine since.
+    What is yielded is called before each measurement and before it is stored, and returns whether the mark was there
+    since the last call: it ends with the connection, and is made again unless another runner has marked the engine.
     """
     marker = _Marker(engine, image)
     try:
@@ -55,13 +55,14 @@ class _Marker:
         self._attachment = self._engine.attach(self._container)
         self._engine.start_container(self._container)
 
-    def ensure(self) -> None:
+    def ensure(self) -> bool:
         if self._attachment is not None and not self._attachment.ended:
-            return
+            return True
         self.remove()
         # Where the engine is gone, the measurement that follows says so, and how to continue.
         with suppress(EngineUnavailableError):
             self.make()
+        return False
 
     def remove(self) -> None:
         attachment, container = self._attachment, self._container

@@ -23,6 +23,7 @@ from catalog.declaration import Catalog
 from catalog.errors import DuplicateEvidenceError
 from catalog.evidence.allowed import utc_now
 from catalog.evidence.database import Database
+from catalog.evidence.fill_lock import LockCheck
 from catalog.evidence.loading import stored_samples
 from catalog.evidence.lookups import rounds_done
 from catalog.evidence.records import AccuracyRecord, MeasurementRecord
@@ -42,6 +43,7 @@ from runner.artifacts.store import NOT_VERIFIED, CachedArtifact, build_apart
 from runner.errors import (
     ChangedFilesError,
     EngineUnavailableError,
+    LockLostError,
     OperatorError,
     SubjectError,
     describe,
@@ -159,8 +161,8 @@ class Filler:
     """Executes a plan and stores each result at once: `build`, then `measure_until_narrow` with the updated plan.
 
     `unbuilt` holds the keys of the artifacts whose building failed, so that nothing is tried twice, `spoiled` the
-    rounds that were INVALID, and `testbed` is what rounds are stored with. `ensure` is called before each measurement,
-    and raises an error where another runner has one of this fill's locks.
+    rounds that were INVALID, and `testbed` is what rounds are stored with. `ensure` checks the locks before each
+    measurement and before a round is stored.
     """
 
     setups: Setups
@@ -172,7 +174,7 @@ class Filler:
     unbuilt: set[str] = field(default_factory=set)
     spoiled: list[MissingRound] = field(default_factory=list)
     testbed: str | None = None
-    ensure: Callable[[], None] = lambda: None
+    ensure: LockCheck = lambda: True
 
     def build(self, plan: Plan, stop: StopRequest, *, ends: float = math.inf) -> None:
         """Build what the missing evidence needs, each artifact once, and store the outcome.
@@ -479,6 +481,15 @@ class Filler:
             self.outcome.stored_meanwhile += 1
             self.watcher.end(STORED_MEANWHILE)
             return
+        except LockLostError as error:
+            self._store_measurement(records.failed(attempt, error, time.monotonic() - clock))
+            # Logged, because the watcher of a testbed's worker shows nothing.
+            logger.warning("%s: %s%s", label, error, "" if again else "; it is measured once more")
+            if again:
+                self._fail(f"{label}: {error}")
+            else:
+                self._measure(task, position, seed, again=True)
+            return
         if record.verdict == "INVALID":
             self.outcome.invalid.append(f"{label}: {record.reason}")
             self.spoiled.append(task)
@@ -530,6 +541,8 @@ class Filler:
             except DuplicateEvidenceError:
                 # Only what cannot be read gives way; a readable one raises the error again.
                 replace_unreadable_measurement(writing, record)
+            if record.status == "complete" and not self.ensure():
+                raise LockLostError
             writing.commit()
 
     def _store_accuracy(self, record: AccuracyRecord) -> None:

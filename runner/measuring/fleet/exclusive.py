@@ -8,11 +8,11 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from catalog.evidence.fill_lock import fill_lock, lock_of_testbed
+from catalog.evidence.fill_lock import LockCheck, fill_lock, lock_of_testbed
 from catalog.units import duration
 from runner.errors import MachineBusyError, RunnerError
 from runner.host import this_host
@@ -95,10 +95,10 @@ def _holder(descriptor: int) -> str:
 
 
 @contextmanager
-def exclusive_machines(launcher: Launcher, locks: Path) -> Iterator[Callable[[], None]]:
+def exclusive_machines(launcher: Launcher, locks: Path) -> Iterator[LockCheck]:
     """Use the machines under a launcher's tiers alone within the block.
 
-    What is yielded is called before each measurement: a mark on an engine is lost with the connection to it.
+    What is yielded is a `LockCheck`: a mark on an engine is lost with the connection to it.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def exclusive_machines(launcher: Launcher, locks: Path) -> Iterator[Callable[[],
     MachineBusyError
         When another runner measures on one of them; the message names it.
     """
-    marks: list[Callable[[], None]] = []
+    marks: list[LockCheck] = []
     with ExitStack() as stack:
         if _measures_here(launcher):
             stack.enter_context(machine_lock(locks))
@@ -133,27 +133,23 @@ def exclusive_machines(launcher: Launcher, locks: Path) -> Iterator[Callable[[],
 
 
 @contextmanager
-def exclusive_testbed(name: str, launcher: Launcher, *, database: str, locks: Path) -> Iterator[Callable[[], None]]:
-    """Use a testbed alone within the block; yield what is called before each measurement to be sure of it."""
+def exclusive_testbed(name: str, launcher: Launcher, *, database: str, locks: Path) -> Iterator[LockCheck]:
+    """Use a testbed alone within the block; yield a `LockCheck` of it."""
     with lock_of_testbed(database, name) as lock, exclusive_machines(launcher, locks) as machines:
         yield _all([lock, machines])
 
 
 @contextmanager
-def exclusive_fill(database: str, launcher: Launcher, locks: Path) -> Iterator[Callable[[], None]]:
+def exclusive_fill(database: str, launcher: Launcher, locks: Path) -> Iterator[LockCheck]:
     """Fill a database alone, on machines that nothing else measures on; yield as `exclusive_testbed` does."""
     with fill_lock(database) as lock, exclusive_machines(launcher, locks) as machines:
         yield _all([lock, machines])
 
 
-def _all(checks: Sequence[Callable[[], None]]) -> Callable[[], None]:
+def _all(checks: Sequence[LockCheck]) -> LockCheck:
     """Return what makes every check."""
-
-    def check_all() -> None:
-        for check in checks:
-            check()
-
-    return check_all
+    # A list, so that every lock that was lost is taken again.
+    return lambda: all([check() for check in checks])  # noqa: C419
 
 
 def _measures_here(launcher: Launcher) -> bool:

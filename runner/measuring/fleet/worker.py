@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from catalog.errors import DatabaseError
 from catalog.evidence.database import Database
-from catalog.evidence.fill_lock import identity_of
+from catalog.evidence.fill_lock import LockCheck, identity_of
 from catalog.evidence.lookups import accuracy_done, doubtful_rounds, rounds_done
 from catalog.evidence.records import RoundLook
 from catalog.evidence.soundness import sound_database
@@ -216,14 +216,14 @@ class RoundWorker:
     selection : Selection
         The launcher of the testbed.
     ensure : callable
-        Raises an error where the testbed is no longer this runner's alone.
+        Checks the locks of the testbed.
     """
 
     testbed: str
     contexts: Contexts
     database: Database
     selection: Selection
-    ensure: Callable[[], None] = lambda: None
+    ensure: LockCheck = lambda: True
     scratch: Path = Path(".tierwise")
     _prepared: _Prepared | None = field(default=None, init=False)
     _read: tuple[RunContext, tuple[RunContext, ...]] | None = field(default=None, init=False)

@@ -115,6 +115,18 @@ def test_a_file_that_takes_the_place_of_another_is_locked_itself(path: Path, tmp
             assert not is_free(str(path))
 
 
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_file_that_was_replaced_or_removed_ends_its_fill(path: Path, tmp_path: Path, replaced: bool) -> None:
+    path.touch()
+    with fill_lock(path) as ensure:
+        assert ensure()
+        path.rename(tmp_path / "former.db")
+        if replaced:
+            path.touch()
+        with pytest.raises(DatabaseError, match=r"a\.db: another file is in its place now, or none"):
+            ensure()
+
+
 @pytest.mark.parametrize("spelling", ["{}", "{}/pipe", "{}/endless"])
 def test_what_is_no_file_is_refused(tmp_path: Path, spelling: str) -> None:
     os.mkfifo(tmp_path / "pipe")
@@ -243,9 +255,11 @@ def test_a_lock_that_the_server_forgot_is_taken_again_unless_another_runner_has_
     others = "datname = current_database() AND pid <> pg_backend_pid()"
     ended = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"
     with lock_of_testbed(url, "lab-1") as ensure:
+        assert ensure()
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(ended)
-        ensure()
+        # Taken again, and lost meanwhile.
+        assert [ensure(), ensure()] == [False, True]
         with pytest.raises(DatabaseLockedError), lock_of_testbed(url, "lab-1"):
             pass
         with psycopg.connect(url, autocommit=True) as connection:

@@ -134,16 +134,16 @@ def test_a_lost_connection_is_opened_again_and_nothing_is_left_of_what_ended_wit
     assert tunnel is not None and not launcher.reconnect()
     with engine_marker(engine, image=launcher.image().tag) as ensure, launcher.kept():
         with launcher.launch(tiers, [], {}):
-            ensure()
+            assert ensure()
         (marked,) = engine.list_containers("tierwise.marker")
         with pytest.raises(EngineUnavailableError), launcher.launch(tiers, [], {}) as deployment:
             os.kill(tunnel._process.pid, signal.SIGKILL)
             deployment.tiers["mobile"].call({"cmd": "stats"}, deadline_s=20)
         # Where the engine cannot be reached, the measurement that follows says so.
-        ensure()
+        assert not ensure()
         assert launcher.reconnect()
         assert engine.list_containers(label) == []
-        ensure()
+        assert [ensure(), ensure()] == [False, True]
         (again,) = engine.list_containers("tierwise.marker")
         assert again["Id"] != marked["Id"] and again["State"] == "running"
         with launcher.launch(tiers, [], {}) as deployment:
