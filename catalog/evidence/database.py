@@ -489,12 +489,14 @@ def _upgrade(database: Database) -> None:
 def _wait_for_others(connection: "Connection", purpose: Literal["upgrade", "write"]) -> None:
     """Hold a lock of the server until the transaction ends; SQLite's transaction holds one of its own.
 
-    A lock is of the whole database. Holders are waited for as long as SQLite waits.
+    A lock is of the whole database. Who writes is waited for as long as SQLite waits, who upgrades six times as long: a
+    new schema is more work than any write.
     """
     if connection.dialect.name == "postgresql":
         from sqlalchemy import text
 
-        wait = {"wait": f"{round(BUSY_TIMEOUT_S * 1000)}ms"}
+        wait_s = BUSY_TIMEOUT_S * (6 if purpose == "upgrade" else 1)
+        wait = {"wait": f"{round(wait_s * 1000)}ms"}
         connection.execute(text("SELECT set_config('lock_timeout', :wait, true)"), wait)
         connection.execute(text("SELECT pg_advisory_xact_lock(:space, :purpose)"), advisory_lock(purpose))
 

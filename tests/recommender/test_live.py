@@ -82,10 +82,10 @@ def test_the_factory_on_every_address_answers_this_machine_alone_and_stops_clean
     port = free_port()
     command = ["uvicorn", "--factory", "recommender.app:create_app", "--host", "0.0.0.0", "--port", str(port)]
     with running(command, port, {"TIERWISE_DATABASE": str(path)}) as process:
-        answer = httpx.post(f"http://127.0.0.1:{port}/recommend", json={"subject": "net"}).json()
+        answer = httpx.post(f"http://127.0.0.1:{port}/recommend", json={"subject": "net"}, timeout=60).json()
         assert answer["recommendation"]["operator"] == "quantized"
         own = next(iter(_addresses()), None)
-        refused = None if own is None else httpx.get(f"http://{own}:{port}/subjects")
+        refused = None if own is None else httpx.get(f"http://{own}:{port}/subjects", timeout=60)
         stop(process)
     if refused is None:
         pytest.skip("this machine has no address beyond loopback")
@@ -142,7 +142,7 @@ def test_responses_are_what_the_openapi_document_promises_at_the_announced_addre
     service = start(["--port", str(port), "--database", str(path)], {})
     try:
         until_it_listens(port, lambda: service.exit_code is None)
-        assert httpx.get(f"http://127.0.0.1:{port}/healthz").json()["status"] == "ok"
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=60).json()["status"] == "ok"
         schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
         for documented in schema.get_all_operations():
             check(documented.ok())

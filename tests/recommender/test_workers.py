@@ -18,7 +18,7 @@ import pytest
 from tests.recommender.forked_service import ForkedService, start
 
 QUESTION = json.dumps({"subject": "net", "max_latency_s": 0.5})
-DRAIN_S = 2.0
+DRAIN_S = 4.0
 
 
 @dataclass

@@ -25,7 +25,7 @@ tiers:
   mobile: {cpus: 0.5, memory: 512m, provider: cpu}
   edge: {cpus: 1, memory: 1g, provider: cpu}
   cloud: {cpus: 1, memory: 1g, provider: cpu}
-links: {mobile-edge: {bandwidth: 200mbit, tolerance: 0.5}, edge-cloud: {bandwidth: 20mbit, tolerance: 0.5}}
+links: {mobile-edge: {bandwidth: 200mbit, tolerance: 0.9}, edge-cloud: {bandwidth: 20mbit, tolerance: 0.9}}
 strategies:
   - {operators: [identity], placements: [mobile, edge, cloud]}
   - {operators: [quantized], placements: [mobile]}

@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -265,9 +264,7 @@ def test_a_model_of_more_than_two_gibibytes(large_folder: Path) -> None:
     with (large_folder / "m.bin").open("wb") as stream:
         stream.truncate(count * 4 * side * side)
     assert read_model(model).size_bytes > 2 << 30
-    started = time.monotonic()
     head, tail, details = cut(model, large_folder / "out")
-    assert time.monotonic() - started < 60
     assert {round(details[part] / (1 << 28)) for part in ("head_bytes", "tail_bytes")} == {4, 5}
     for part in (head, tail):
         onnx.checker.check_model(str(part))

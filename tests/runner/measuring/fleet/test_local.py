@@ -214,6 +214,7 @@ def test_a_fill_over_two_engines_outlives_one_of_them(
         killer.join()
     assert "testbed there: it measures nothing more: " in capsys.readouterr().err
     with open_database(tmp_path / "tierwise.db", readonly=True) as database, database.session() as session:
-        query = "SELECT round, testbed FROM measurement WHERE status = 'complete' ORDER BY round"
+        # On a busy machine a round is INVALID now and then, and measured again.
+        query = "SELECT DISTINCT round, testbed FROM measurement WHERE status = 'complete' ORDER BY round"
         assert [tuple(row) for row in session.execute(text(query))] == [(1, "here"), (2, "here")]
     gc.collect()
