@@ -140,7 +140,7 @@ MODELS = (
             TensorInput("state", (2, 1, 128), values="constant", high=0),
             TensorInput("sr", (), "int64", "constant", 16_000),
         ),
-        _limits("If × 1", "both rates are branches of one If", "early_exit", "partition")
+        _limits("nothing inside If", "both rates are branches of one If", "early_exit", "partition")
         | _limits("inside If", "both rates are branches of one If", *_QUANTIZED),
     ),
     ForeignModel(

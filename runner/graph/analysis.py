@@ -175,7 +175,9 @@ class GraphAnalysis:
     cuts
         Valid cuts, the best balanced first.
     control_flow
-        Nodes with graphs of their own, as `If × 2`; the passes refuse them.
+        Nodes with graphs of their own, as `If 'branch'`; nothing inside is skipped or cut.
+    random_nodes
+        Nodes that draw random numbers at each run, as `RandomNormal 'noise'`.
     states
         Inputs that take what outputs gave at the run before, with these outputs.
     unknown_tensors
@@ -192,6 +194,7 @@ class GraphAnalysis:
     exits: tuple[Exit, ...]
     cuts: tuple[Cut, ...]
     control_flow: tuple[str, ...]
+    random_nodes: tuple[str, ...]
     states: tuple[State, ...]
     largest_initializer: str | None
     largest_initializer_bytes: int
@@ -335,6 +338,7 @@ class _Analyst:
             exits=tuple(exit_ for pair in zip(runs, self.runs, strict=True) for exit_ in self._exits(*pair)),
             cuts=tuple(self._cut(place) for place in find_cuts(structure, self._layout, self._borders())),
             control_flow=structure.control_flow,
+            random_nodes=structure.random_nodes,
             states=structure.states,
             largest_initializer=largest,
             largest_initializer_bytes=structure.tensor_bytes[largest] if largest else 0,

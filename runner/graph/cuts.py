@@ -17,7 +17,7 @@ from functools import cached_property
 from onnx import TensorProto
 
 from runner.graph.runtime import SERVED_TYPES
-from runner.graph.structure import Region, RegionLayout, Role, Structure
+from runner.graph.structure import Region, RegionLayout, Role, Structure, is_control_flow
 
 # Pairs cost the square of a region; in larger ones only the live sets along the order of the nodes are tried.
 _LARGEST_REGION = 256
@@ -129,7 +129,7 @@ class _CutFinder:
         structure = self._structure
         index = structure.producer.get(name)
         # At an input the head would compute nothing; at an output it would give a part of the answer itself.
-        if index is None or name in structure.results:
+        if index is None or name in structure.results or name in structure.merged:
             return None
         node, tensor_type = structure.nodes[index], structure.types.get(name)
         if node.op_type == "DequantizeLinear":
@@ -288,7 +288,7 @@ def is_exact(structure: Structure, cut: Sequence[str]) -> bool:
     if any(structure.types[name].elem_type == TensorProto.FLOAT16 for name in cut):
         return False  # ONNX Runtime computes in single precision on CPUs: only a cut rounds to half
     floats = [name for name in cut if structure.types[name].elem_type == TensorProto.FLOAT]
-    if any(_is_fused_away(structure, name) for name in floats):
+    if any(_is_fused_away(structure, name) or _is_beside_control_flow(structure, name) for name in floats):
         return False
     maps = [dims for name in floats if (dims := structure.types[name].dims) is not None and len(dims) == 4]
     if maps and not structure.possibly_infinite.isdisjoint(floats):
@@ -311,6 +311,12 @@ def _is_fused_away(structure: Structure, name: str) -> bool:
         if node.op_type in _ADDITIONS and name == next(read for read in node.input if _is_weighted(structure, read)):
             return True
     return False
+
+
+def _is_beside_control_flow(structure: Structure, name: str) -> bool:
+    """Return whether control flow gives or reads a tensor: of a known condition the branch replaces the node."""
+    beside = [*structure.consumers.get(name, ()), structure.producer.get(name, -1)]
+    return any(index >= 0 and is_control_flow(structure.nodes[index]) for index in beside)
 
 
 def _is_weighted(structure: Structure, name: str) -> bool:

@@ -11,7 +11,8 @@ whichever blocks are skipped. The division counts where it shows repeated blocks
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -19,11 +20,13 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from runner.graph.runtime import bodies
 from runner.graph.structure import Region, RegionLayout, Role, Structure, is_branching, last_uses
 
 _COMMUTATIVE = frozenset({"Add", "Mul", "Sum", "Max", "Min", "Mean", "And", "Or", "Equal"})
 # A longer unit than this is no longer "a block", and looking for it would cost the square of the graph.
 _LONGEST_UNIT = 64
+_MOST_INTEGERS = 64
 
 
 @dataclass(frozen=True)
@@ -104,16 +107,38 @@ def _region_digest(structure: Structure, layout: RegionLayout, region: Region) -
     last = b""
     for position in range(region.start, region.end):
         index = structure.data[position]
-        node = structure.nodes[index]
-        read = [digests.get(name) or _outside(structure, name) for name in node.input]
-        # Exporters write the operands of a residual addition in either order.
-        if node.op_type in _COMMUTATIVE:
-            read.sort()
-        digest = hashlib.sha256(repr((node.domain, node.op_type, _attributes(node), read)).encode())
+        last = _node_digest(structure.nodes[index], lambda name: digests.get(name) or _outside(structure, name))
         for number, name in enumerate(structure.writes[index]):
-            digests[name] = b"%d of " % number + digest.digest()
-        last = digest.digest()
+            digests[name] = b"%d of " % number + last
     return digests.get(region.result, last) if region.result else last
+
+
+# Says what a tensor contributes to structure.
+_Describe = Callable[[str], bytes]
+
+
+def _node_digest(node: onnx.NodeProto, describe: _Describe) -> bytes:
+    """Return the hash of a node and of what it reads."""
+    read = [describe(name) for name in node.input]
+    # Exporters write the operands of a residual addition in either order.
+    if node.op_type in _COMMUTATIVE:
+        read.sort()
+    return hashlib.sha256(repr((node.domain, node.op_type, _attributes(node, describe), read)).encode()).digest()
+
+
+def _body_digest(body: onnx.GraphProto, describe: _Describe) -> list[bytes]:
+    """Return the hashes of what a body of control flow gives, whatever its tensors are called."""
+    own = {value.name: b"taken %d" % index for index, value in enumerate(body.input)}
+    for tensor in body.initializer:
+        own[tensor.name] = f"constant {tensor.data_type} {tuple(tensor.dims)} {_small_integers(tensor)}".encode()
+
+    def inside(name: str) -> bytes:
+        return own.get(name) or describe(name)
+
+    for node in body.node:
+        digest = _node_digest(node, inside)
+        own |= {name: b"%d of " % number + digest for number, name in enumerate(node.output) if name}
+    return [inside(value.name) for value in body.output]
 
 
 def _outside(structure: Structure, name: str) -> bytes:
@@ -140,9 +165,16 @@ def _structural_value(structure: Structure, name: str) -> list[int] | None:
     return None if tensor is None else [int(value) for value in numpy_helper.to_array(tensor).ravel()]
 
 
-def _attributes(node: onnx.NodeProto) -> list[tuple[str, Any]]:
+def _small_integers(tensor: TensorProto) -> list[int] | None:
+    """Return axes and sizes that a body holds; large tensors are no such, and may be on disk."""
+    if tensor.data_type != TensorProto.INT64 or math.prod(tensor.dims) > _MOST_INTEGERS:
+        return None
+    return [int(value) for value in numpy_helper.to_array(tensor).ravel()]
+
+
+def _attributes(node: onnx.NodeProto, describe: _Describe) -> list[tuple[str, Any]]:
     """Return a node's attributes in one order, without dilations."""
-    values: dict[str, Any] = {attribute.name: _attribute_value(attribute) for attribute in node.attribute}
+    values: dict[str, Any] = {attribute.name: _attribute_value(attribute, describe) for attribute in node.attribute}
     kernel, pads = values.get("kernel_shape"), values.get("pads")
     dilations = values.pop("dilations", None) or [1] * len(kernel or ())
     if kernel and pads and len(pads) == 2 * len(kernel) == 2 * len(dilations):
@@ -152,13 +184,12 @@ def _attributes(node: onnx.NodeProto) -> list[tuple[str, Any]]:
     return sorted(values.items())
 
 
-def _attribute_value(attribute: onnx.AttributeProto) -> Any:
+def _attribute_value(attribute: onnx.AttributeProto, describe: _Describe) -> Any:
     value = helper.get_attribute_value(attribute)
     if isinstance(value, TensorProto):
         return (value.data_type, tuple(value.dims))
-    # Bodies are compared byte by byte: two that differ in a name only count as different, which is safe.
     if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
-        return hashlib.sha256(attribute.SerializeToString(deterministic=True)).hexdigest()
+        return [_body_digest(body, describe) for body in bodies(attribute)]
     return list(value) if attribute.type >= onnx.AttributeProto.FLOATS else value
 
 

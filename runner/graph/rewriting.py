@@ -8,6 +8,7 @@ from onnx import TensorProto, helper
 
 from runner.errors import OperatorError
 from runner.graph.model_file import ByteRange, ModelFile
+from runner.graph.runtime import tensors_read
 from runner.graph.shapes import TensorType
 from runner.graph.states import State
 from runner.graph.structure import Structure
@@ -139,7 +140,7 @@ def skip(structure: Structure, *, entry: str, result: str) -> Part:
     nodes: dict[int, onnx.NodeProto | ByteRange] = {}
     for index, node in enumerate(structure.nodes):
         # A node that nothing changes is copied as bytes from the file, its large tensors included.
-        if result not in structure.reads[index] and index not in rescaled:
+        if result not in node.input and index not in rescaled:
             nodes[index] = structure.file.stored_nodes.get(index, node)
             continue
         if index in structure.file.stored_nodes:
@@ -152,9 +153,9 @@ def skip(structure: Structure, *, entry: str, result: str) -> Part:
         for place, scaling in rescaled.get(index, {}).items():
             rescale(copy, place, scaling)
         nodes[index] = copy
-    reads = {i: tuple(n for n in node.input if n) for i, node in nodes.items() if isinstance(node, onnx.NodeProto)}
-    if result in structure.outputs:
-        # The output keeps its name: an Identity replaces the last skipped node.
+    reads = {index: tensors_read(node) for index, node in nodes.items() if isinstance(node, onnx.NodeProto)}
+    if result in structure.outputs or result in structure.captured:
+        # Outputs keep their names, and bodies of control flow read by name: an Identity replaces the last skipped node.
         last = structure.producer[result]
         nodes[last], reads[last] = helper.make_node("Identity", [entry], [result]), (entry,)
     part = _extract(
@@ -240,7 +241,7 @@ def split(structure: Structure, *, tensors: Sequence[str], side: Sequence[str]) 
     _declare(head.graph, structure, outputs=crossing)
     anchors = {name: _anchor_name(structure, name) for name in tensors if _has_anchor(structure, name)}
     renamed = {index: _renamed(structure, index, anchors) for index in plain}
-    reads = {i: tuple(n for n in node.input if n) for i, node in renamed.items() if isinstance(node, onnx.NodeProto)}
+    reads = {index: tensors_read(node) for index, node in renamed.items() if isinstance(node, onnx.NodeProto)}
     # Anchors count as given: their own nodes are put in front at the end.
     tail = _extract(
         structure, renamed, reads, outputs=structure.outputs, stop=frozenset(crossing) | frozenset(anchors.values())

@@ -348,7 +348,7 @@ def tensors_read(node: onnx.NodeProto) -> tuple[str, ...]:
     """Return the inputs by name, and the tensors that graphs inside the node capture."""
     names = [name for name in node.input if name]
     for attribute in node.attribute:
-        for graph in _bodies(attribute):
+        for graph in bodies(attribute):
             names += _captured(graph)
     return tuple(names)
 
@@ -365,7 +365,7 @@ def sort_nodes(graph: onnx.GraphProto) -> list[int] | None:
     """
     for node in graph.node:
         for attribute in node.attribute:
-            for body in _bodies(attribute):
+            for body in bodies(attribute):
                 sort_nodes(body)
     order = _topological_order(graph)
     if order is None or order == list(range(len(graph.node))):
@@ -382,7 +382,7 @@ def unify_domains(graph: onnx.GraphProto) -> None:
         if node.domain == "ai.onnx":
             node.domain = ""
         for attribute in node.attribute:
-            for body in _bodies(attribute):
+            for body in bodies(attribute):
                 unify_domains(body)
 
 
@@ -411,7 +411,8 @@ def _topological_order(graph: onnx.GraphProto) -> list[int] | None:
     return order if len(order) == len(before) else None
 
 
-def _bodies(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+def bodies(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+    """Return the graphs that an attribute holds."""
     return ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs)
 
 

@@ -9,7 +9,7 @@ import contextlib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx
@@ -61,6 +61,11 @@ class TensorType:
                 return None
             total *= size
         return total
+
+    def with_free_dims(self, name: str) -> "TensorType":
+        """Return the type with every dimension free, named after the tensor."""
+        free = None if self.dims is None else tuple(f"{name}.{axis}" for axis in range(len(self.dims)))
+        return replace(self, dims=free)
 
     @property
     def is_known(self) -> bool:

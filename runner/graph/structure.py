@@ -20,7 +20,7 @@ from onnx import numpy_helper
 
 from runner.errors import ModelFileError
 from runner.graph.model_file import ModelFile, external_bytes, is_external
-from runner.graph.runtime import tensors_read
+from runner.graph.runtime import bodies, tensors_read
 from runner.graph.shapes import TensorType, TrialRun, corrected, infer_types, input_dimensions, measured_types
 from runner.graph.states import State, find_states
 from runner.graph.tensor_trial import run_tensors
@@ -60,13 +60,41 @@ def infinite_tensors(nodes: Iterable[onnx.NodeProto], constants: Constants) -> f
     """
     infinite: set[str] = set()
     for node in nodes:
-        if not infinite.isdisjoint(node.input) or not _is_harmless(node, constants):
+        # An If reads a condition besides, whose numbers go no further.
+        reads = set(tensors_read(node)) - (set(node.input) if node.op_type == "If" else set())
+        if not infinite.isdisjoint(reads) or not _is_harmless(node, constants):
             infinite.update(node.output)
     return frozenset(infinite)
 
 
+def _is_harmless_body(body: onnx.GraphProto, constants: Constants) -> bool:
+    """Return whether a body gives finite numbers for finite numbers."""
+    own = {tensor.name: tensor for tensor in body.initializer}
+    own |= {
+        node.output[0]: entry.t
+        for node in body.node
+        for entry in node.attribute
+        if node.op_type == "Constant" and entry.HasField("t")
+    }
+
+    def value(name: str) -> NDArray[np.generic] | None:
+        if name not in own:
+            return constants(name)
+        try:
+            return numpy_helper.to_array(own[name])
+        except ValueError:  # large values stay on disk, and nothing is known of them here
+            return np.array(np.inf)
+
+    results = {entry.name for entry in body.output}
+    constant = [number for name in results if (number := value(name)) is not None]
+    return all(map(_is_finite, constant)) and infinite_tensors(body.node, value).isdisjoint(results)
+
+
 def _is_harmless(node: onnx.NodeProto, constants: Constants) -> bool:
     """Return whether a node gives finite numbers for finite numbers."""
+    # One branch of an If runs, once; what a loop repeats may grow beyond all numbers.
+    if node.op_type == "If":
+        return all(_is_harmless_body(body, constants) for entry in node.attribute for body in bodies(entry))
     if node.op_type in ("Shape", "Size", "Constant"):  # a constant counts where it is read
         return True
     if node.op_type == "Div":
@@ -93,9 +121,30 @@ _MOVING = frozenset(
     | {"Transpose", "Unsqueeze"}
 )
 # Without inputs, yet different at each run.
-_RANDOM = frozenset(
+RANDOM = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
+
+
+def is_control_flow(node: onnx.NodeProto) -> bool:
+    """Return whether a node holds graphs of its own."""
+    return node.op_type in _CONTROL_FLOW
+
+
+def is_random(node: onnx.NodeProto, functions: Collection[tuple[str, str]] = ()) -> bool:
+    """Return whether a node draws random numbers, itself, in its bodies or in one of these functions.
+
+    A Dropout does not: ONNX Runtime hands its input on, also where the model asks for training.
+    """
+    if node.op_type in RANDOM or _callee(node) in functions:
+        return True
+    graphs = (body for attribute in node.attribute for body in bodies(attribute))
+    return any(is_random(inner, functions) for body in graphs for inner in body.node)
+
+
+def label(node: onnx.NodeProto) -> str:
+    """Return a node's kind and name, or the name of its first output where it has none: `If 'branch'`."""
+    return f"{node.op_type} {node.name or next(filter(None, node.output), '')!r}"
 
 
 class Role(Enum):
@@ -267,9 +316,31 @@ class Structure:
 
     @cached_property
     def control_flow(self) -> tuple[str, ...]:
-        """Nodes that hold graphs of their own, as `If × 2`."""
-        counts = Counter(self.nodes[i].op_type for i in self.live if self.nodes[i].op_type in _CONTROL_FLOW)
-        return tuple(f"{op_type} × {count}" for op_type, count in sorted(counts.items()))
+        """Live nodes that hold graphs of their own, as `If 'branch'`."""
+        return tuple(label(self.nodes[index]) for index in self.live if is_control_flow(self.nodes[index]))
+
+    @cached_property
+    def captured(self) -> frozenset[str]:
+        """Tensors that bodies of control flow read by name from outside."""
+        nodes = ((self.nodes[index], self.reads[index]) for index in self.live)
+        return frozenset(name for node, reads in nodes if is_control_flow(node) for name in {*reads} - {*node.input})
+
+    @cached_property
+    def merged(self) -> frozenset[str]:
+        """Captured tensors whose readers ONNX Runtime replaces by a branch, which it then joins with what is before."""
+        indices = (
+            index
+            for index in self.live
+            if self.nodes[index].op_type == "If" and self.role_of(self.nodes[index].input[0]) is Role.CONSTANT
+        )
+        return frozenset(name for index in indices for name in self.reads[index])
+
+    @cached_property
+    def random_nodes(self) -> tuple[str, ...]:
+        """Live nodes that draw random numbers, themselves or in their bodies, as `RandomNormal 'noise'`."""
+        functions = _random_functions(self.file.model)
+        nodes = (self.nodes[index] for index in self.live)
+        return tuple(label(node) for node in nodes if is_random(node, functions))
 
 
 def read_structure(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -> Structure:
@@ -296,7 +367,7 @@ def read_structure(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -
             raise ModelFileError(file.path, f"nothing computes its output {name!r}")
     # A model with states takes and gives something else as well, so that one with a single input or output has none.
     states = find_states(graph) if min(len(graph.input), len(outputs)) > 1 else ()
-    roles = _roles(nodes, reads, producer, inputs, states)
+    roles = _roles(nodes, reads, producer, inputs, states, _random_functions(file.model))
     live = _live(reads, producer, outputs)
     consumers: dict[str, list[int]] = {}
     for index in live:
@@ -311,8 +382,11 @@ def read_structure(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -
         node.output[0]: _stored_bytes(file, index) for index, node in enumerate(nodes) if is_weight_node(node)
     }
     types = infer_types(file.model, sizes=sizes)
-    runs = _runs(file, _computed(live, roles, writes), types, sizes or {}, nodes=[nodes[index] for index in live])
+    runs = _runs(file, _computed(live, roles, writes), types, sizes or {})
     measured = measured_types(runs or ())
+    # Another branch, or another number of rounds, may give other sizes than those that runs show.
+    for name in _behind_control_flow(nodes[index] for index in live) & measured.keys():
+        measured[name] = measured[name].with_free_dims(name)
     types |= {name: shown for name, shown in measured.items() if name not in types or not types[name].is_known}
     # Where the file declares no shape of an input, none is declared behind it either: see `rewriting`.
     if not file.assumed_shapes:
@@ -359,6 +433,24 @@ def _callee(node: onnx.NodeProto) -> tuple[str, str]:
     return node.domain, node.op_type
 
 
+def _random_functions(model: onnx.ModelProto) -> frozenset[tuple[str, str]]:
+    """Return the model's own functions that draw random numbers, by domain and name."""
+    random: frozenset[tuple[str, str]] = frozenset()
+    # Functions call each other, to any depth and in any order.
+    for _ in model.functions:
+        before, random = (
+            random,
+            frozenset(
+                (function.domain, function.name)
+                for function in model.functions
+                if any(is_random(node, random) for node in function.node)
+            ),
+        )
+        if random == before:
+            break
+    return random
+
+
 def _branches(nodes: Sequence[onnx.NodeProto], branching: Collection[tuple[str, str]]) -> bool:
     """Return whether a tensor has two readers in a function's body, or a function that branches is called there."""
     readers = Counter(name for node in nodes for name in set(node.input) if name)
@@ -370,21 +462,20 @@ def _computed(live: tuple[int, ...], roles: tuple[Role, ...], writes: tuple[tupl
     return tuple(name for index in live if roles[index] is not Role.CONSTANT for name in writes[index])
 
 
-def _runs(
-    file: ModelFile,
-    names: tuple[str, ...],
-    types: Mapping[str, TensorType],
-    sizes: Mapping[str, int],
-    *,
-    nodes: Sequence[onnx.NodeProto],
-) -> tuple[TrialRun, ...] | None:
-    """Run the model where inference does not know a tensor; return None where there is no need.
+def _behind_control_flow(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """Return the tensors that depend on control flow."""
+    behind: set[str] = set()
+    for node in nodes:
+        if is_control_flow(node) or not behind.isdisjoint(tensors_read(node)):
+            behind.update(node.output)
+    return behind
 
-    No pass follows control flow, so a model that has some is not run for its types.
-    """
+
+def _runs(
+    file: ModelFile, names: tuple[str, ...], types: Mapping[str, TensorType], sizes: Mapping[str, int]
+) -> tuple[TrialRun, ...] | None:
+    """Run the model where inference does not know a tensor; return None where there is no need."""
     if all(name in types and types[name].is_known for name in names):
-        return None
-    if any(node.op_type in _CONTROL_FLOW for node in nodes):
         return None
     return run_tensors(file, names, sizes=sizes)
 
@@ -428,6 +519,7 @@ def _roles(
     producer: Mapping[str, int],
     inputs: tuple[str, ...],
     states: tuple[State, ...],
+    random: Collection[tuple[str, str]],
 ) -> tuple[Role, ...]:
     by_input = dict.fromkeys(inputs, Role.DATA) | dict.fromkeys((state.input for state in states), Role.STATE)
     roles: list[Role] = []
@@ -438,7 +530,7 @@ def _roles(
         # The result holds sizes alone, whatever numbers went in.
         if node.op_type in _SHAPE_READERS:
             roles.append(Role.CONSTANT if kinds == {Role.CONSTANT} else Role.SHAPE)
-        elif Role.DATA in kinds or node.op_type in _RANDOM:
+        elif Role.DATA in kinds or is_random(node, random):
             roles.append(Role.DATA)
         elif Role.STATE in kinds:
             roles.append(Role.STATE if node.op_type in _MOVING and Role.SHAPE not in kinds else Role.DATA)

@@ -75,6 +75,16 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join([*every[:half], "…", *every[-half:]]) + f" ({len(every)} in all)"
 
 
+def beside_control_flow(nodes: Sequence[str], participle: str) -> str:
+    """Say for the end of a refusal that what is inside control flow is not skipped or cut; nothing without any."""
+    if not nodes:
+        return ""
+    return (
+        f"; nothing inside {listed(nodes)} is {participle}: export the model without control flow, "
+        "such as one branch of an If alone"
+    )
+
+
 @dataclass(frozen=True)
 class Context:
     """What a pass may use besides the model.

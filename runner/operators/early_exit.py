@@ -12,7 +12,14 @@ from runner.graph.model_file import read_model
 from runner.graph.rewriting import NotRewirable, skip, with_identity
 from runner.graph.structure import Structure, read_structure
 from runner.graph.writing import Part, stored_bytes, write_part
-from runner.operators.base import AppliedPass, Context, EarlyExitOptions, PassRefusal, listed
+from runner.operators.base import (
+    AppliedPass,
+    Context,
+    EarlyExitOptions,
+    PassRefusal,
+    beside_control_flow,
+    listed,
+)
 
 # The paper finds that exits which save less than 7 % are not worth their loss; below this share the pass warns.
 _WORTHWHILE_SHARE = 0.05
@@ -66,8 +73,8 @@ def choose_exit(analysis: GraphAnalysis, blocks: int) -> Exit:
     Raises
     ------
     PassRefusal
-        When the model has control flow, no repeated run, too short a one, or one whose weights are used outside it too;
-        the text says what the model has instead.
+        When the model has no repeated run, too short a one, or one whose weights are used outside it too; the text says
+        what the model has instead.
 
     Notes
     -----
@@ -84,13 +91,11 @@ def choose_exit(analysis: GraphAnalysis, blocks: int) -> Exit:
     >>> [block.name for block in choose_exit(analyse(BUILTIN / "fashion-resnet.onnx"), 2).blocks]
     ['backbone.3.3', 'backbone.3.4']
     """
-    if analysis.control_flow:
-        raise PassRefusal(
-            f"early_exit does not follow control flow, and the model has {', '.join(analysis.control_flow)}; "
-            "export it without, such as one branch of an If alone"
-        )
     if not analysis.runs:
-        raise PassRefusal(f"no two consecutive identical branching sub-graphs: {_alternatives(analysis)}")
+        raise PassRefusal(
+            f"no two consecutive identical branching sub-graphs: {_alternatives(analysis)}"
+            f"{beside_control_flow(analysis.control_flow, 'skipped')}"
+        )
     # Runs are listed from the output backwards: the first is the last of the model.
     run = analysis.runs[0]
     names = listed(block.name for block in run.blocks)

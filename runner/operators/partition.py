@@ -12,7 +12,7 @@ from runner.graph.model_file import read_model
 from runner.graph.rewriting import NotRewirable, split
 from runner.graph.structure import read_structure
 from runner.graph.writing import stored_bytes, write_part
-from runner.operators.base import AppliedPass, Context, PartitionOptions, PassRefusal, listed
+from runner.operators.base import AppliedPass, Context, PartitionOptions, PassRefusal, beside_control_flow, listed
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def choose_cut(analysis: GraphAnalysis, *, paper: bool = True) -> Cut:
     Raises
     ------
     PassRefusal
-        When the model has control flow, when nothing cuts it in two, or when one part would hold less than a fifth.
+        When nothing cuts the model in two, or when one part would hold less than a fifth.
 
     Notes
     -----
@@ -106,20 +106,16 @@ def choose_cut(analysis: GraphAnalysis, *, paper: bool = True) -> Cut:
     >>> len(cut.tensors), cut.crossing_bytes
     (2, 100352)
     """
-    if analysis.control_flow:
-        raise PassRefusal(
-            f"partition does not cut models with control flow, and the model has {', '.join(analysis.control_flow)}; "
-            "export it without, such as one branch of an If alone"
-        )
+    inside = beside_control_flow(analysis.control_flow, "cut")
     cut = analysis.best_cut(paper=paper)
     if cut is None:
-        raise PassRefusal(f"nothing cuts the model in two: {_obstacle(analysis)}")
+        raise PassRefusal(f"nothing cuts the model in two: {_obstacle(analysis)}{inside}")
     if not cut.even:
         head = 100 * cut.head_bytes / (cut.head_bytes + cut.tail_bytes)
         reasons = _heaviest(analysis), _other_cut(analysis, paper), _unknown(analysis, "; ")
         raise PassRefusal(
             f"no balanced cut: the best ({_listed(cut)}) leaves {head:.1f} % / {100 - head:.1f} %, and each part "
-            f"must hold at least {100 * (1 - LARGEST_SHARE):.0f} %{''.join(reasons)}"
+            f"must hold at least {100 * (1 - LARGEST_SHARE):.0f} %{''.join(reasons)}{inside}"
         )
     return cut
 

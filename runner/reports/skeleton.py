@@ -28,6 +28,7 @@ from catalog.units import counted, size
 from runner.errors import RunnerError
 from runner.graph.analysis import Cut, Exit, GraphAnalysis, GraphTensor, Segment, analyse
 from runner.graph.model_digest import model_sha256
+from runner.operators.base import listed as shortened
 from runner.operators.registry import Prospects, look_ahead
 from runner.reports.html.markup import Html, joined, tag
 from runner.reports.html.sentences import listed
@@ -68,7 +69,9 @@ def _summary(analysis: GraphAnalysis) -> Table:
         f"{counted(len(analysis.sub_graphs), 'sub-graph')}, {counted(chains, 'chain')}",
     )
     if analysis.control_flow:
-        table.add_row("control flow", ", ".join(analysis.control_flow), "")
+        table.add_row("control flow", shortened(analysis.control_flow), "")
+    if analysis.random_nodes:
+        table.add_row("random", shortened(analysis.random_nodes), "other numbers at each run")
     return table
 
 

@@ -84,5 +84,5 @@ def test_nodes_out_of_order_are_sorted_also_within_bodies(tmp_path: Path) -> Non
     network.add("If", network.weight(np.array(True)), out="y", then_branch=body, else_branch=body)
     network.output("z", [2, 3])
     path = network.save(tmp_path / "if.onnx")
-    assert analyse(path).control_flow == ("If × 1",)
+    assert analyse(path).control_flow == ("If 'If_1'",)
     assert [node.op_type for node in onnx.load(path).graph.node] == ["Neg", "If"]

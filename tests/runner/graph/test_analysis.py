@@ -204,7 +204,7 @@ def test_the_work_grows_with_the_nodes_and_no_faster(network, tmp_path: Path) ->
     assert calls[1] < 4.4 * calls[0]
 
 
-def test_control_flow_and_many_outputs_are_reported_and_survived(network, tmp_path: Path) -> None:
+def test_no_cut_takes_an_output_of_the_model(network, tmp_path: Path) -> None:
     build = network()
     early = build.block(build.conv("input", "stem"), "a")
     late = build.block(early, "b")

@@ -151,26 +151,6 @@ def test_shared_weights_save_nothing_and_are_refused(network: Any, tmp_path: Pat
         shorten(model, tmp_path / "out")
 
 
-def test_control_flow_is_refused_by_name(tmp_path: Path, residual: Path) -> None:
-    from onnx import TensorProto
-
-    model = onnx.load(residual)
-    branch = [
-        helper.make_graph(
-            [helper.make_node(op_type, ["scores"], [f"{op_type}.out"])], op_type, [],
-            [helper.make_tensor_value_info(f"{op_type}.out", TensorProto.FLOAT, [1, 4])],
-        )
-        for op_type in ("Abs", "Neg")
-    ]  # fmt: skip
-    model.graph.initializer.append(helper.make_tensor("flag", TensorProto.BOOL, [], [True]))
-    model.graph.node.append(helper.make_node("If", ["flag"], ["chosen"], then_branch=branch[0], else_branch=branch[1]))
-    model.graph.output[0].name = "chosen"
-    onnx.save(model, tmp_path / "if.onnx")
-    for name in ("early_exit", "partition"):
-        with pytest.raises(PassRefusal, match=r"control flow, and the model has If × 1"):
-            make_pass(name, {}).apply([tmp_path / "if.onnx"], Context(tmp_path))
-
-
 def test_several_parts_and_wrong_options_are_errors(residual: Path, tmp_path: Path) -> None:
     for name in ("early_exit", "partition"):
         with pytest.raises(OperatorError, match="2 parts"):
