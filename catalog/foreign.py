@@ -77,6 +77,22 @@ def _require_regular(status: os.stat_result, path: Path) -> None:
     raise OSError(errno.EINVAL, f"this is {kind}, and only regular files are read", str(path))
 
 
+def lack_of(kind: str, path: Path) -> str:
+    """Say that there is no file or folder of this kind at a path, and what is there instead.
+
+    Examples
+    --------
+    >>> lack_of("folder of masks", Path("nowhere")), lack_of("model file", Path("/dev/null"))
+    ('there is no folder of masks nowhere', '/dev/null is a device, not a model file')
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return f"there is no {kind} {path}"
+    kinds = ((stat.S_ISREG, "a file"), (stat.S_ISDIR, "a folder"), *_KINDS)
+    return f"{path} is {next((name for is_kind, name in kinds if is_kind(mode)), 'something else')}, not a {kind}"
+
+
 def own_directory(path: Path) -> Path:
     """Make a directory that only this user can use, and return it.
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from recommender.answer.tabulation import Tabulation
@@ -69,8 +69,10 @@ def create_app(settings: RecommenderSettings | None = None, *, log: RequestLog |
     app.state.metrics = ServiceMetrics(snapshots)
     secret = None if chosen.api_key is None else chosen.api_key.get_secret_value()
     app.state.recorder = RequestRecorder(app.state.metrics, log, secret=secret)
-    for resources in (questions, evidence, whatif, service):
-        app.include_router(resources.router)
+    for resources in (questions, evidence, whatif):
+        app.include_router(resources.router, dependencies=[Depends(problems.refuse_unknown_parameters)])
+    # What watches a service may add parameters of its own.
+    app.include_router(service.router)
     install_api_page(app)
     install_question_page(app)
     problems.install(app)

@@ -160,7 +160,7 @@ router = APIRouter(tags=["evidence"])
 
 # Any route may answer 413: the limit on bodies does not ask for the method.
 _NAMED = documented(401, 404, 413, 422, 500, 503)
-_PLAIN = documented(401, 413, 500, 503)
+_PLAIN = documented(401, 413, 422, 500, 503)
 
 
 def snapshots(request: Request) -> Snapshots:

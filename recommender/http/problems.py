@@ -183,6 +183,20 @@ def _phrase(status: int) -> str:
     return HTTPStatus(status).phrase
 
 
+def refuse_unknown_parameters(request: Request) -> None:
+    """Refuse parameters of the address that a route does not have: a misspelt one would be ignored in silence."""
+    route = request.scope["route"]
+    allowed = [parameter.alias for parameter in route.dependant.query_params]
+    words = f"no such parameter; allowed: {', '.join(allowed) or 'none'}"
+    errors = [
+        {"type": "unknown_parameter", "loc": ("query", name), "msg": words, "input": value}
+        for name, value in request.query_params.items()
+        if name not in allowed
+    ]
+    if errors:
+        raise RequestValidationError(errors)
+
+
 async def _handle(request: Request, error: Exception) -> Response:
     return problem_response(error, request.url.path)
 

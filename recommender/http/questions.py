@@ -303,7 +303,9 @@ class QuickAnswers:
         self._cache = cache
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != _PATH or scope["method"] != "POST" or not _is_json(scope):
+        asks = scope["type"] == "http" and scope["path"] == _PATH and scope["method"] == "POST" and _is_json(scope)
+        # The application refuses parameters in the address.
+        if not asks or scope["query_string"]:
             await self._app(scope, receive, send)
             return
         body = (await receive()).get("body", b"")

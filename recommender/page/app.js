@@ -179,6 +179,14 @@ field("copy").addEventListener("click", async () => {
     field("copied").textContent = "copy it from the address bar";
   }
 });
-addEventListener("popstate", () => { question.fromAddress(); links.reread(); answer(); });
+addEventListener("popstate", () => {
+  try {
+    links.reread();
+    question.fromAddress();
+    answer();
+  } catch (error) {
+    fail(error);
+  }
+});
 addEventListener("resize", chart);
 start().catch(fail);

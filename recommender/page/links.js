@@ -9,6 +9,7 @@ import { bitRate } from "/page/words.js";
 const STEPS = 200;
 const [LOWEST, HIGHEST] = [0.5, 1000];
 const PREFIX = "link.";
+export const PARAMETER = `${PREFIX}NAME`;
 let shownFor = null;
 let chosen = fromAddress();
 let last = Object.keys(chosen)[0] ?? null;
@@ -18,15 +19,31 @@ export function reread() {
   shownFor = null;
 }
 
+export function isParameter(name) {
+  return name.startsWith(PREFIX);
+}
+
 export async function show(subject, environment) {
   const key = `${subject} ${environment}`;
   if (key === shownFor) return;
   if (shownFor !== null && shownFor.split(" ")[0] !== subject) chosen = {};
   const { links } = await ask("/links", { query: { subject, environment } });
+  if (shownFor === null) refuse(links.map((link) => link.link));
   field("links").replaceChildren(...links.map(control));
   field("links-field").hidden = links.length === 0;
   shownFor = key;
   follow();
+}
+
+// Those of the address, once it is known which links there are; what is wrong is left out of the next question.
+function refuse(names) {
+  for (const [name, rate] of Object.entries(chosen)) {
+    const fault = !names.includes(name) ? `there is no link “${name}”; allowed: ${names.join(", ") || "none"}`
+      : megabits(rate) === "" ? `“${PREFIX}${name}” takes a bandwidth such as 10mbit, got “${rate}”` : null;
+    if (fault === null) continue;
+    delete chosen[name];
+    throw new Error(`The address cannot be read: ${fault}. Nothing was asked yet: correct the address, or change the question.`);
+  }
 }
 
 export function rates() {

@@ -12,13 +12,19 @@ let allowed = null;
 
 export function fromAddress() {
   const params = new URLSearchParams(location.search);
+  const unknown = [...params.keys()].filter((name) => !FIELDS.includes(name) && name !== TIERS && !links.isParameter(name));
+  // A budget that is ignored in silence would make another question of it.
+  const faults = unknown.map((name) => `this page knows no “${name}”; allowed: ${[...FIELDS, TIERS].join(", ")} and ${links.PARAMETER}`).slice(0, 1);
   for (const name of FIELDS) {
     const value = params.get(name) ?? DEFAULTS[name] ?? "";
     // A name that nobody knows stays in the question: the service refuses it, and no other question is answered instead.
     if (field(name).tagName === "SELECT" && value !== "") withOption(name, value);
-    if (value !== "" || name !== "subject") field(name).value = value;
+    const number = field(name).type !== "number" || Number.isFinite(Number(value));
+    if (value !== "" || name !== "subject") field(name).value = number ? value : "";
+    if (!number) faults.push(`“${name}” takes a number alone, got “${value}”`);
   }
   allowed = params.get(TIERS)?.split(",") ?? null;
+  if (faults.length > 0) throw new Error(`The address cannot be read: ${faults.join("; ")}. Nothing was asked yet: correct the address, or change the question.`);
 }
 
 // One box per tier of the subject, checked unless the question leaves it out.

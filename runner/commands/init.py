@@ -12,6 +12,7 @@ import typer
 import yaml
 
 from catalog.declaration import parse_catalog
+from catalog.foreign import lack_of
 from catalog.units import counted
 from runner.commands.progress import shortened
 from runner.commands.schema import EDITOR_LINE, SCHEMA_NAME, write_schema
@@ -324,7 +325,7 @@ def own_model(
 ) -> OwnModel:
     """Read the model and, where its data is named, the data; paths become relative to the catalog file."""
     if not model.is_file():
-        raise SubjectError(f"there is no model file {model}; allowed: an ONNX file")
+        raise SubjectError(f"{lack_of('model file', model)}; allowed: an ONNX file")
     guess = guess_subject(model, kept=RunnerSettings().workdir / "models", data=data)
     _check_truth(guess, labels, task)
     # 63 characters are the most that a name in the catalog may have (`catalog.declaration`).
@@ -362,7 +363,7 @@ def _refusals(model: Path) -> dict[str, str]:
 def _timed(folder: Path) -> int:
     """Return how many inputs to time: the pictures of the folder, at most the default."""
     if not folder.is_dir():
-        raise SubjectError(f"there is no folder {folder}; allowed: a folder with at least two image files, or a .npz")
+        raise SubjectError(f"{lack_of('folder', folder)}; allowed: a folder with at least two image files, or a .npz")
     count = len(images_in(folder))
     if count < 2:
         raise SubjectError(

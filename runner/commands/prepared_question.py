@@ -13,6 +13,7 @@ import typer
 
 from catalog.declaration import Catalog, DatasetFiles, SubjectSpec, load_catalog
 from catalog.declaration.schema import Task
+from catalog.foreign import lack_of
 from recommender.schemas import RecommendRequest
 from runner.commands.kept_plan import (
     DeclaredSubject,
@@ -76,7 +77,7 @@ def find_subject(subject: str, path: Path | None, own: OwnData) -> CatalogSubjec
         return _declared(subject, file)
     model = Path(subject)
     if not model.is_file():
-        raise RunnerError(f"there is no model file {model}; allowed: an ONNX file, or the name of a declared subject")
+        raise RunnerError(f"{lack_of('model file', model)}; allowed: an ONNX file, or the name of a declared subject")
     if not file.exists():
         _write(model, own, file)
     return _declared_model(model, own, file)

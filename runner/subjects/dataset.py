@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image
 
-from catalog.foreign import read_regular
+from catalog.foreign import lack_of, read_regular
 from runner.errors import SubjectError
 from runner.subjects.embedded.images import Bytes
 
@@ -127,7 +127,7 @@ class MissingFile:
     path: Path
 
     def absent(self) -> str | None:
-        return f"there is no model file {self.path}; a relative path starts at the catalog file"
+        return f"{lack_of('model file', self.path)}; a relative path starts at the catalog file"
 
     def prepare(self) -> None:
         """Do nothing: only the user can add the file, as `absent` explains."""

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
-from catalog.foreign import read_regular, require_regular
+from catalog.foreign import lack_of, read_regular, require_regular
 from catalog.units import counted
 from runner.errors import SubjectError
 from runner.subjects.dataset import OnItem, Picture, Truth, unwatched, write_items
@@ -295,7 +295,7 @@ def choose(values: Sequence[Value], count: int) -> list[Value]:
 
 
 def _missing(layout: FolderLayout) -> str:
-    return f"there is no folder {layout.root}; expected {layout.expected}"
+    return f"{lack_of('folder', layout.root)}; expected {layout.expected}"
 
 
 def _pictures(root: Path, paths: Iterable[Path]) -> Iterator[Picture]:

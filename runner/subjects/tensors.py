@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.foreign import read_regular, require_regular
+from catalog.foreign import lack_of, read_regular, require_regular
 from runner.errors import SubjectError
 from runner.graph.states import token_input
 from runner.operators.base import listed
@@ -155,7 +155,7 @@ class TensorDataset:
         check_axes(self.declared, {model_input.name: model_input for model_input in inputs})
 
     def absent(self) -> str | None:
-        return None if self.file.is_file() else f"there is no file {self.file}; expected {self._expected}"
+        return None if self.file.is_file() else f"{lack_of('file', self.file)}; expected {self._expected}"
 
     def fingerprint(self) -> str:
         return self._sha256

@@ -92,7 +92,7 @@ def _circle() -> onnx.ModelProto:
 _UNREADABLE, _NOT_RUN = "is not a readable ONNX model", "allowed: operators and an opset"
 CASES = (
     Case("is not there", lambda folder: (folder / "my.onnx").unlink(), "there is no model file", command=FILL),
-    Case("is a folder", _directory, "there is no model file", command=FILL),
+    Case("is a folder", _directory, "is a folder, not a model file", command=FILL),
     Case("is truncated", _truncated, _UNREADABLE),
     Case("is not ONNX", _bytes(b"<html>not found</html>"), _UNREADABLE),
     Case("is empty", _bytes(b""), _UNREADABLE),

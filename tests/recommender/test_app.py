@@ -295,6 +295,30 @@ def test_refused_fields_say_what_was_got_and_what_is_allowed(
     assert refused["field"] == field and got in refused["got"] and allowed in refused["allowed"]
 
 
+@pytest.mark.parametrize(
+    ("address", "allowed"),
+    [
+        ("/leaderboard?subject=net&percentil=50", "subject, percentile, environment"),
+        ("/whatif?subject=net&link=a-b&bandwidth=1mbit", "subject, link, from, to, percentile, points, environment"),
+        ("/subjects?subject=net", "none"),
+        ("/strategies/net:identity:mobile?environmet=x", "environment"),
+    ],
+)
+def test_parameters_that_nobody_knows_are_refused_with_the_allowed_ones(
+    client: Any, filled: object, address: str, allowed: str
+) -> None:
+    body = problem(client.get(address), 422, "invalid-request")
+    assert f"no such parameter; allowed: {allowed}, got " in body["detail"]
+    # What watches a service may add its own.
+    assert client.get("/healthz?x=1").status_code == 200
+
+
+def test_a_question_takes_no_parameters_in_the_address_even_if_its_answer_is_known(client: Any, filled: object) -> None:
+    ask(client, max_latency_s=0.15)
+    again = client.post("/recommend?max_latency_s=0.001", json={"subject": "net", "max_latency_s": 0.15})
+    assert "max_latency_s: no such parameter; allowed: none" in problem(again, 422, "invalid-request")["detail"]
+
+
 def test_bodies_that_break_parsers_are_refused(client: Any, filled: object) -> None:
     for body in (b"[" * 30_000, b'{"subject": "net", "max_latency_s": ' + b"9" * 5000 + b"}", b"\xff\xfe", b"\x00"):
         response = client.post("/recommend", content=body, headers={"content-type": "application/json"})

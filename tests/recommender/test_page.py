@@ -85,6 +85,23 @@ def test_an_unknown_name_in_the_address_is_refused_and_nothing_else_is_answered(
 
 
 @in_browser
+@pytest.mark.parametrize(
+    ("question", "refusal"),
+    [
+        ("max_latency=30ms", "this page knows no “max_latency”; allowed: subject, slo, latency, percentile,"),
+        ("latency=30ms", "“latency” takes a number alone, got “30ms”"),
+        ("link.cloud=1mbit", "there is no link “cloud”; allowed: "),
+    ],
+)
+def test_what_the_page_does_not_know_in_an_address_is_refused(
+    live: Callable[..., str], question: str, refusal: str
+) -> None:
+    dom = loaded(f"{live()}/?subject=net&{question}")
+    assert f"The address cannot be read: {refusal}" in dom and "Nothing was asked yet" in dom
+    assert 'class="choice"' not in dom and "no budget" not in dom
+
+
+@in_browser
 def test_confidence_tiers_and_privacy_are_part_of_the_question(live: Callable[..., str]) -> None:
     dom = loaded(f"{live()}/?subject=net&latency=500&confidence=99&tiers=edge&raw=edge")
     assert "only on edge, raw input stays on edge" in dom and '<div class="choice">quantized on edge' in dom
@@ -131,13 +148,18 @@ def test_a_link_in_the_address_is_predicted_and_marked(linked: Writer, live: Cal
 
 
 @in_browser
-def test_links_outside_the_question_stay_as_measured(linked: Writer, live: Callable[..., str]) -> None:
-    dom = loaded(f"{live()}/?subject=net&link.moon=1mbit&link.edge-cloud=%3Cb%3Equick")
-    assert '<span class="badge known">measured</span>' in dom
-    assert "measured at 10 Mbit/s" in dom and "What if a link were faster?" in dom
-    assert dom.count('aria-valuetext="as measured"') == 2
-    assert re.search(r'<figure id="curves-figure"[^>]* hidden', dom)
-    assert 'class="foreseen"' not in dom and "<b>quick" not in dom
+@pytest.mark.parametrize(
+    ("link", "refusal"),
+    [
+        ("link.moon=1mbit", "there is no link “moon”; allowed: edge-cloud"),
+        ("link.edge-cloud=%3Cb%3Equick", "“link.edge-cloud” takes a bandwidth such as 10mbit, got “&lt;b&gt;quick”"),
+    ],
+)
+def test_a_link_that_cannot_be_asked_for_is_refused(
+    linked: Writer, live: Callable[..., str], link: str, refusal: str
+) -> None:
+    dom = loaded(f"{live()}/?subject=net&{link}")
+    assert f"The address cannot be read: {refusal}" in dom and "<b>quick" not in dom
 
 
 @in_browser

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from catalog.foreign import read_regular, require_regular
+from catalog.foreign import lack_of, read_regular, require_regular
 from runner.errors import SubjectError
 from runner.subjects.dataset import Truth
 from runner.subjects.folders import images_in, is_image_name
@@ -239,7 +239,7 @@ class MaskedImages:
     def check_masks(self) -> None:
         """Raise SubjectError where the folder of masks, or the mask of a picture, is missing."""
         if not self.masks.is_dir():
-            raise SubjectError(f"there is no folder of masks {self.masks}; expected {self.expected}")
+            raise SubjectError(f"{lack_of('folder of masks', self.masks)}; expected {self.expected}")
         for path in self.validation():
             self._mask_of(path)
 

@@ -1,6 +1,7 @@
 """`runner init`, `runner schema` and `runner doctor`: how one starts."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -268,6 +269,8 @@ def test_init_quotes_names_that_yaml_would_read_as_values(
         (["--model", "text.onnx"], 1, "not a readable ONNX model"),
         (["--model", "net.onnx", "--data", "empty"], 1, "empty holds 0 pictures; allowed"),
         (["--model", "net.onnx", "--data", "nowhere"], 1, "there is no folder nowhere; allowed: a folder with"),
+        (["--model", "net.onnx", "--data", "pipe"], 1, "pipe is a named pipe, not a folder; allowed: a folder with"),
+        (["--model", "pipe"], 1, "pipe is a named pipe, not a model file; allowed: an ONNX file"),
         (["--data", "empty"], 2, "it goes with --model"),
         (["--model", "net.onnx", "--labels", "labels.csv"], 2, "it goes with --data"),
         (
@@ -289,6 +292,7 @@ def test_init_says_what_it_cannot_use(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.onnx").write_text("<html>not found</html>")
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "net.onnx").write_bytes((FAMILIES / "regnet.onnx").read_bytes())
     assert run(lambda: app(["init", *arguments])) == code
     said = " ".join(capsys.readouterr().err.replace("│", " ").split())
