@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from catalog.evidence.loading import StoredDesigns
 from catalog.evidence.queries import MEASUREMENT_COUNTS, Reader, fetch, fetch_named
-from catalog.statistics.families import client_tier, condition_chains
+from catalog.statistics.families import KNOWN_TIERS, client_tier, condition_chains
 from catalog.statistics.input_draw import SampleDesign
 from catalog.units import rate, setting_of
 
@@ -445,10 +445,14 @@ class _Reading:
         if not current:
             reason = "nothing was measured yet; measure it with: runner fill-catalog"
             return LinkedStrategy(*name, (), (), reason, measured=False)
-        links = _names_in_order(current[0]["conditions"]) or self._links_of(current)
-        if not links and "links" not in current[0]["conditions"] and _json(declared["tiers"]) != [self._client]:
+        tiers = _json(declared["tiers"])
+        named = _names_in_order(current[0]["conditions"])
+        # A table may say the rate of a link in every row, also of strategies that end before it.
+        links = tuple(link for link in named if not _is_beyond(link, tiers))
+        links = links if named else self._links_of(current)
+        if not links and "links" not in current[0]["conditions"] and tiers != [self._client]:
             return LinkedStrategy(*name, (), (), "which links it uses was not recorded, as in imported latencies")
-        hops = _hops(links, _json(declared["tiers"]), current[0]["conditions"])
+        hops = _hops(links, tiers, current[0]["conditions"])
         if hops is None:
             reason = f"which request uses which of its links ({', '.join(links)}) is not known"
             return LinkedStrategy(*name, (), (), reason)
@@ -546,6 +550,13 @@ def _json(value: Any) -> Any:
 
 def _names_in_order(conditions: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(link["name"]) for link in conditions.get("links") or ())
+
+
+def _is_beyond(link: str, placement: Sequence[str]) -> bool:
+    """Tell whether a link leads on from the last tier of a placement, by the order of the study's tiers."""
+    tiers = [*placement, link.rpartition("-")[2]]
+    places = [KNOWN_TIERS.index(tier) for tier in tiers if tier in KNOWN_TIERS]
+    return len(places) == len(tiers) and max(places[:-1]) < places[-1]
 
 
 def _declared(conditions: Mapping[str, Any]) -> dict[str, LinkRate]:

@@ -23,10 +23,12 @@ from catalog.exchange.spellings import (
     REQUIRED,
     Kind,
     Label,
+    Rate,
     column_unit,
     is_column,
     name_near,
     read_label,
+    read_rate,
     spelled_column,
     spelled_operator,
 )
@@ -76,8 +78,6 @@ SECONDS = ("s", "ms", "us")
 UNIT, LINK = "unit", "link"
 _IN_BRACKETS = re.compile(r"[(\[]\s*(?:in\s+)?([^()\[\]]*?)\s*[)\]]")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_RATE = re.compile(r"([0-9.]+)[ _]*(bps|[kmg]bps|[kmg]?bits?/s)\b", re.I)
-_RATE_FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _WITH_UNIT = re.compile(r"([0-9.]+(?:[eE][+-]?[0-9]+)?) ?([a-zµμ]+)", re.I)
 _NOTHING = frozenset({"", "-", "–", "—", "na", "n/a", "nan", "null", "none"})
 # Rows that say something of those above them have such a word in one of their cells.
@@ -262,11 +262,18 @@ class Layout:
             )
 
 
-def needs_layout(header: Sequence[str], options: RowOptions, run: Mapping[str, str]) -> bool:
+def needs_layout(header: Sequence[str], options: RowOptions, run: Mapping[str, str], named: str) -> bool:
     """Tell whether a header is not one that rows have here already, or the file's name adds to it."""
     if options or not set(map(run_column, run)) <= set(map(spelled_column, header)):
         return True
+    if any(map(read_rate, _named_parts(named))) and not any(map(LINK_COLUMN.match, map(_plain, header))):
+        return True
     return all(not _is_own_header(header, kind) for kind in REQUIRED)
+
+
+def _named_parts(named: str) -> Sequence[str]:
+    """Return what a file's path may say names by: its own without the suffix, then the folders above it."""
+    return Path(named.removesuffix(".gz")).with_suffix("").parts[: -_FOLDERS - 1 : -1]
 
 
 def run_column(word: str) -> str:
@@ -336,14 +343,12 @@ def _measured(base: str, unit: str) -> _Meaning:
 
 def _of_tiers(name: str, text: str, unit: str) -> _Meaning:
     """Return what a header says that names tiers, operators, metrics, runs or a rate: a column of a wide table."""
-    rate = _RATE.search(name)
-    label = read_label(text if rate is None else name.replace(rate[0], " "))
+    rate = read_rate(name)
+    label = read_label(text if rate is None else rate.rest)
     if rate is not None:
-        factor = _RATE_FACTORS[rate[2][0].lower() if rate[2][0].lower() in "kmg" else ""]
         names = {name: value for name, value in label.names.items() if name != "placement"}
         link = {LINK: label.names["placement"]} if "placement" in label.names else {}
-        # 2.5 Mbit/s are a whole number of bits.
-        names |= {**link, "rate": f"{float(rate[1]) * factor:g}"}
+        names |= {**link, "rate": rate.bit_per_s}
         return _Meaning(unit if unit in SECONDS else "", Label(names))
     if unit.endswith("bit_per_s"):
         link_of = label.names.get("placement", "")
@@ -413,7 +418,7 @@ class _LayoutBuilder:
             self._unknown += [position for position, _ in self._wide]
             self._wide = []
         self._read_labels()
-        self._read_file_name()
+        self._read_file_name(kind)
         value = self._find_unit() if kind == "latencies" else "value_pct"
         self._find_links()
         self._check_options(kind)
@@ -500,22 +505,32 @@ class _LayoutBuilder:
                 if name == column or not self._says(name):
                     self._sources[name] = _Cell(cell.position, partial(_in_label, name))
 
-    def _read_file_name(self) -> None:
-        """Take names that no column says from the path, `resnet/identity_mobile.csv`."""
+    def _read_file_name(self, kind: Kind) -> None:
+        """Take names and rates that no column says from the path, `10mbit/resnet/identity_cloud.csv`."""
         missing = [name for name in _NAMED if not self._says(name)]
         names: dict[str, str] = {}
-        parts = Path(self._table.file.removesuffix(".gz")).with_suffix("").parts[: -_FOLDERS - 1 : -1]
-        for place, part in enumerate(parts):
-            label = read_label(part)
+        rates: list[tuple[Rate, str]] = []
+        complete = not missing
+        for place, part in enumerate(_named_parts(self._table.file)):
+            label, rate = _label_of_part(part)
+            if rate is not None and rate.written not in self._options.ignored:
+                rates.append((rate, link := _link_of(label)))
+                # The link of the rate, unless nothing else says the tiers.
+                label = Label() if link else label
             # Above a file that says its subject, a folder of a tier says no more than that.
-            if "subject" in names and label.rest:
-                break
+            complete |= "subject" in names and bool(label.rest)
+            if complete:
+                continue
             names = {**label.names, **names}
             # A file may be all that there is of a subject; a folder is of one whose strategies the names below say.
             if label.rest and (names or (missing == ["subject"] and place == 0)):
                 names.setdefault("subject", label.rest)
-            if set(missing) <= set(names):
-                break
+            complete = set(missing) <= set(names)
+        if "placement" in missing and "placement" not in names and any(link for _, link in rates):
+            names["placement"] = next(link for _, link in rates if link)
+            rates = [(rate, "") for rate, _ in rates]
+        if kind == "latencies":
+            self._read_rates(rates)
         names |= {self._options.columns.get(word, run_column(word)): text for word, text in self._table.run.items()}
         of_runs = ("repetition", "round")
         read = {name: names[name] for name in (*missing, *of_runs) if name in names and not self._says(name)}
@@ -529,6 +544,26 @@ class _LayoutBuilder:
         said = ", ".join(f"{name} {text}" for name, text in read.items() if not (self._table.run and name in of_runs))
         if said:
             self._remarks.append(f"by the file's name: {said}")
+
+    def _read_rates(self, rates: Sequence[tuple[Rate, str]]) -> None:
+        """Take the rates of links that the path says, where no column says any."""
+        columns = any(name.endswith("_bit_per_s") for name in self._sources)
+        if columns or any("rate" in _names_in(meaning) for _, meaning in self._wide):
+            return
+        for rate, link in rates:
+            link = link or self._options.constants.get(LINK, "")
+            stated = self._sources.setdefault(f"{link}_bit_per_s", rate.bit_per_s)
+            leave_out = f"or leave it out: --ignore {shlex.quote(rate.written)}"
+            if not link:
+                asked = f"say it: --set {LINK}=edge-cloud, {leave_out}"
+                self.problems.append(
+                    f"nothing says of which link the rate {rate.written!r} in the file's path is; {asked}"
+                )
+                del self._sources["_bit_per_s"]
+            elif stated != rate.bit_per_s:
+                self.problems.append(f"{rate.written!r} in the file's path is a second rate of {link}; {leave_out[3:]}")
+            else:
+                self._remarks.append(f"by the file's path: {link} at {rate.written}")
 
     def _find_unit(self) -> str:
         """Find the unit of latencies, by header, first cell or the user's word; return the name of their column."""
@@ -597,6 +632,18 @@ class _LayoutBuilder:
         layout = Layout(kind, variants, self._table.header, self._options, self._stored_placements)
         layout.remarks += self._remarks
         return layout
+
+
+def _label_of_part(part: str) -> tuple[Label, Rate | None]:
+    """Return what a file's name or a folder above it says, and the rate in it."""
+    rate = read_rate(part)
+    return read_label(part if rate is None else rate.rest), rate
+
+
+def _link_of(label: Label) -> str:
+    """Return the link that a label names beside a rate, if it says nothing else."""
+    tiers = label.names.get("placement", "")
+    return tiers if tiers.count("-") == 1 and len(label.names) == 1 and not label.rest else ""
 
 
 def _names_in(meaning: _Meaning) -> dict[str, str]:

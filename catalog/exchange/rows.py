@@ -333,7 +333,7 @@ def _csv_rows(text: TextIO, reader: _RowReader) -> Rows:
     if len(header) > _MAX_COLUMNS:
         raise ExchangeError(reader.file, [f"has {len(header)} columns; allowed are {_MAX_COLUMNS}"])
     body = _CsvBody(cells, len(header), reader.file, skipped)
-    if mark == "," and not needs_layout(header, reader.options, reader.run):
+    if mark == "," and not needs_layout(header, reader.options, reader.run, reader.named):
         return _own_rows(header, body)
     numbers = all(map(_is_number, header))
     below = (row for batch in body.batches() for row in batch.rows())
@@ -478,7 +478,7 @@ def _rows_of(source: Iterator[Any], reader: _RowReader) -> Rows:
         isinstance(first, dict)
         and first
         and len(first) <= _MAX_COLUMNS
-        and needs_layout(list(first), reader.options, {})
+        and needs_layout(list(first), reader.options, {}, reader.named)
     ):
         return _json_table(chain((first,), source), list(first), reader)
     rows = Rows(_kind(list(first) if isinstance(first, dict) else []), "row", [])

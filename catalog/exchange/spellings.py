@@ -140,8 +140,8 @@ _PASS_WORDS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("quantized", "quantised", "quantization", "quantisation", "quantize", "int8"), ("static_ptq",)),
     **dict.fromkeys(("earlyexit", "earlyexiting", "ee"), ("early_exit",)),
     **dict.fromkeys(("partition", "partitioned", "partitioning"), ("partition",)),
-    "qe": ("static_ptq", "early_exit"),
-    "qep": ("static_ptq", "early_exit", "partition"),
+    **dict.fromkeys(("qe", "qee"), ("static_ptq", "early_exit")),
+    **dict.fromkeys(("qep", "qeep"), ("static_ptq", "early_exit", "partition")),
 }
 _TIER_WORDS: Mapping[str, tuple[str, ...]] = {
     **{tier: (tier,) for tier in TIERS},
@@ -151,12 +151,22 @@ _TIER_WORDS: Mapping[str, tuple[str, ...]] = {
 }
 # The study's tables write a strategy as `Q_M` or `P_ME`; alone, `E` is an operator or a tier.
 _OPERATOR_LETTERS = {"I": "identity", "Q": "quantized", "E": "earlyexit", "P": "partition", "QE": "qe", "QEP": "qep"}
+_OPERATOR_LETTERS |= {"EE": "earlyexit", "QEE": "qe", "QEEP": "qep"}
 _TIER_LETTERS = {"M": "mobile", "E": "edge", "C": "cloud", "ME": "me", "EC": "ec", "MC": "mc"}
 _METRIC_WORDS: Mapping[str, str] = {
     **{metric: metric for metric in METRICS},
     **{"top_1": "top1", "top_5": "top5", "mean_iou": "miou"},
 }
 _REPETITION_WORDS = ("run", "rep", "repetition", "iteration", "iter", "trial")
+# A rate in a text, with a word beside it that says no more; the 8 bits of a quantized model are none.
+_RATE_WORD = r"(?:at|bandwidth|bw|limit|link|net|network|rate|speed|uplink|wan)"
+_RATE = re.compile(
+    rf"(?:(?<![a-z]){_RATE_WORD}[ _=-]*)?"
+    r"(([0-9]+(?:\.[0-9]+)?)[ _-]*(?:([kmg])bits?(?:/s|_per_s|_s)?|([kmg])?(?:bps|bits?/s))(?![a-z]))"
+    rf"(?:[ _-]*{_RATE_WORD}(?![a-z]))?",
+    re.I,
+)
+_RATE_FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 # Two words that are one.
 _PAIRS = {("early", "exit"): "earlyexit", ("early", "exiting"): "earlyexit", ("top", "1"): "top1", ("top", "5"): "top5"}
 _PAIRS |= {("mean", "iou"): "miou", ("m", "iou"): "miou"}
@@ -229,6 +239,33 @@ def read_label(text: str) -> Label:
         rest, tiers = [*tiers, *rest], []
     said = {"operator": operator, "placement": "-".join(tiers)}
     return Label({name: value for name, value in said.items() if value} | names, "_".join(rest))
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A rate in a text: as it is written there, in bit/s, and the text without it."""
+
+    written: str
+    bit_per_s: str
+    rest: str
+
+
+def read_rate(text: str) -> Rate | None:
+    """Return the first rate that a text says; None where it says none.
+
+    Examples
+    --------
+    >>> read_rate("cloud_bw2.5Mbps")
+    Rate(written='2.5Mbps', bit_per_s='2500000', rest='cloud_ ')
+    >>> read_rate("resnet_8bit") is None
+    True
+    """
+    match = _RATE.search(text)
+    if match is None:
+        return None
+    factor = _RATE_FACTORS[(match[3] or match[4] or "").lower()]
+    # 2.5 Mbit/s are a whole number of bits.
+    return Rate(match[1], f"{round(float(match[2]) * factor)}", text.replace(match[0], " "))
 
 
 def _operator_of(passes: Sequence[str]) -> str | None:
@@ -332,11 +369,16 @@ _NUMBER = re.compile(r"(?:^|(?<=[\s_-]))()([0-9]{1,6})$")
 
 @dataclass(frozen=True)
 class RunFile:
-    """A file, the path without the number of its run, and the number by the word for it, such as `run` or `round`."""
+    """A file, the path without the number of its run, and the number by the word for it, such as `run` or `round`.
+
+    `rates` are those that the path says, and `group` is the path without them.
+    """
 
     file: Path
     named: str
     run: Mapping[str, str] = field(default_factory=dict)
+    rates: tuple[str, ...] = ()
+    group: str = ""
 
 
 def files_in(paths: Sequence[Path]) -> tuple[Path, ...]:
@@ -395,7 +437,7 @@ def _folder(files: Sequence[Path]) -> Path:
 
 
 def run_groups(files: Sequence[Path], first_line: Callable[[Path], bytes]) -> tuple[tuple[RunFile, ...], ...]:
-    """Return files as they are imported together: those that differ in the number of a run and have the same columns.
+    """Return files as they are imported together: they differ in a run's number or a rate and have the same columns.
 
     Parameters
     ----------
@@ -406,13 +448,15 @@ def run_groups(files: Sequence[Path], first_line: Callable[[Path], bytes]) -> tu
     depth = len(_folder(files).parts)
     groups: dict[str, list[RunFile]] = defaultdict(list)
     for file in files:
-        groups[_split(file, _RUN, depth).named].append(_split(file, _RUN, depth))
+        member = _split(file, _RUN, depth)
+        groups[member.group].append(member)
     alone = [members[0].file for members in groups.values() if len(members) == 1]
     groups = {named: members for named, members in groups.items() if len(members) > 1}
     numbered: dict[str, list[RunFile]] = defaultdict(list)
     for file in alone:
         # What nothing else shares is no run of several; a number may be one without a word.
-        numbered[_split(file, _NUMBER, depth).named].append(_split(file, _NUMBER, depth))
+        member = _split(file, _NUMBER, depth)
+        numbered[member.group].append(member)
     places = {file: position for position, file in enumerate(files)}
     divided = (part for members in (*groups.values(), *numbered.values()) for part in _divided(members, first_line))
     return tuple(sorted(divided, key=lambda part: places[part[0].file]))
@@ -420,8 +464,8 @@ def run_groups(files: Sequence[Path], first_line: Callable[[Path], bytes]) -> tu
 
 def _divided(members: Sequence[RunFile], first_line: Callable[[Path], bytes]) -> Iterator[tuple[RunFile, ...]]:
     """Yield files together where they are runs with the same columns, else one by one."""
-    runs = {tuple(member.run.items()) for member in members}
-    if () not in runs and 1 < len(members) == len(runs):
+    runs = {(tuple(member.run.items()), member.rates) for member in members}
+    if ((), ()) not in runs and 1 < len(members) == len(runs):
         # Without numbers: a log begins with one, and so do rows without a header.
         lines = {re.sub(rb"[0-9.]+", b"", first_line(member.file)) for member in members}
         if len(lines) == 1 and lines != {b""}:
@@ -434,7 +478,8 @@ def _divided(members: Sequence[RunFile], first_line: Callable[[Path], bytes]) ->
 def _split(file: Path, pattern: re.Pattern[str], depth: int) -> RunFile:
     """Take the number of a run out of a path; the first folders have those of none, because all files are in them."""
     run: dict[str, str] = {}
-    parts = []
+    rates: list[str] = []
+    parts, shared = [], []
     path = Path(_without_gz(file)).with_suffix("")
     above = depth - len(file.absolute().parts) + len(path.parts)
     for position, part in enumerate(path.parts):
@@ -442,7 +487,11 @@ def _split(file: Path, pattern: re.Pattern[str], depth: int) -> RunFile:
             run[match[1].lower() or "run"] = str(int(match[2]))
             part = f"{part[: match.start()]}{part[match.end() :]}".strip(" _-.") or "-"
         parts.append(part)
-    return RunFile(file, str(Path(*parts)), run)
+        if position >= above and (rate := read_rate(part)):
+            rates.append(rate.bit_per_s)
+            part = rate.rest
+        shared.append(part)
+    return RunFile(file, str(Path(*parts)), run, tuple(rates), str(Path(*shared)))
 
 
 def _without_gz(file: Path) -> str:

@@ -11,7 +11,7 @@ from catalog.errors import ExchangeError
 from catalog.evidence.database import Database
 from catalog.evidence.link_samples import LinkedStrategy, LinkRate, linked_strategies
 from catalog.evidence.loading import strategy_evidence
-from catalog.exchange import collect, import_files, rows_csv
+from catalog.exchange import RowOptions, collect, files_in, import_files, rows_csv
 from recommender.whatif.model import Prediction, UnpredictableStrategy, estimate_s, predict, refusal, what_if
 
 HEADER = "subject,operator,placement,input_id,repetition,latency_s,round"
@@ -226,3 +226,88 @@ def test_noise_of_the_settings_is_averaged(database: Database, tmp_path: Path) -
         for step in range(8)
     ]
     assert np.median(errors) < 0.05
+
+
+def by_path(directory: Path, pattern: str, *, repeated: bool = False) -> Path:
+    """Write a file for each rate of a cloud strategy, and one of mobile, which `repeated` is there at every rate."""
+    for rate in RATES:
+        for placement, where in (
+            ("cloud", pattern),
+            ("mobile", pattern if repeated else pattern.replace("{rate}", "")),
+        ):
+            if placement == "mobile" and not repeated and rate != RATES[0]:
+                continue
+            file = directory / "raw" / where.format(rate=f"{rate / 1e6:g}Mbps", tier=placement)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            taken_s = [latency_s({"edge-cloud": rate}, item, adds=True) for item in range(10)]
+            lines = [
+                f"{item}.jpg,{repetition},{taken_s[item] if placement == 'cloud' else 0.3!r}"
+                for repetition in range(3)
+                for item in range(10)
+            ]
+            file.write_text("\n".join(["image,run,latency_s", *lines]))
+    return directory / "raw"
+
+
+LINK = RowOptions(constants={"link": "edge-cloud"})
+
+
+def linked_files(database: Database, folder: Path, options: RowOptions = LINK) -> dict[str, LinkedStrategy]:
+    import_files(database, files_in([folder]), options=options)
+    with database.session() as session:
+        (environment,) = {row.environment.id for row in strategy_evidence(session)}
+        return {strategy.placement: strategy for strategy in linked_strategies(session, "net", environment)}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "repeated"),
+    [
+        ("{tier}_{rate}/net_identity.csv", False),
+        ("{tier}/{rate}/net_identity.csv", False),
+        ("net_identity_{tier}_{rate}.csv", False),
+        ("bw_{rate}/net_identity_{tier}.csv", True),
+        ("{rate}/{tier}/net_identity.csv", True),
+        ("edge-cloud {rate}/net_identity_{tier}.csv", True),
+    ],
+)
+def test_a_rate_in_the_path_is_a_setting_of_the_link(
+    database: Database, tmp_path: Path, pattern: str, repeated: bool
+) -> None:
+    """Folders of rates were refused, and a rate in a file's name became a part of the subject's."""
+    options = RowOptions() if "edge-cloud" in pattern else LINK
+    strategies = linked_files(database, by_path(tmp_path, pattern, repeated=repeated), options)
+    cloud = strategies["cloud"]
+    rates = [samples.declared["edge-cloud"].up_bit_per_s for samples in cloud.evidence]
+    assert sorted(rates) == list(RATES)
+    assert predicted(cloud, edge_cloud=2e6) == pytest.approx(true_percentile({"edge-cloud": 2e6}), rel=0.02)
+    assert strategies["mobile"].links == ()
+
+
+def test_a_rate_in_the_path_of_no_named_link_is_refused_with_what_to_say(database: Database, tmp_path: Path) -> None:
+    folder = by_path(tmp_path, "{tier}_{rate}/net_identity.csv")
+    with pytest.raises(ExchangeError) as refused:
+        import_files(database, files_in([folder]))
+    assert "nothing says of which link the rate '1Mbps' in the file's path is" in str(refused.value)
+    assert "say it: --set link=edge-cloud, or leave it out: --ignore 1Mbps" in str(refused.value)
+    one = folder / "cloud_1Mbps" / "net_identity.csv"
+    import_files(database, [one], options=RowOptions(ignored=frozenset({"1Mbps"})))
+    with database.session() as session:
+        [stored] = strategy_evidence(session)
+    assert (stored.subject, stored.placement) == ("net", "cloud")
+
+
+def test_the_bits_of_a_quantized_model_are_no_rate(database: Database, tmp_path: Path) -> None:
+    (tmp_path / "net_8bit_identity_cloud.csv").write_text("image,run,latency_s\na.jpg,0,0.5\n")
+    import_files(database, [tmp_path / "net_8bit_identity_cloud.csv"])
+    with database.session() as session:
+        [stored] = strategy_evidence(session)
+    assert (stored.subject, stored.placement) == ("net_8bit", "cloud")
+
+
+def test_a_rate_in_every_row_is_not_on_the_way_of_what_ends_before_the_link(database: Database, tmp_path: Path) -> None:
+    """A strategy on mobile was predicted for another edge-cloud, by 7 % off, since it was said to cross the link."""
+    strategies = linked_files(database, by_path(tmp_path, "{rate}/{tier}/net_identity.csv", repeated=True))
+    mobile = predict(strategies["mobile"], {"edge-cloud": LinkRate(2e6, 2e6)}, 90.0)
+    assert isinstance(mobile, Prediction)
+    assert mobile.estimate_s == 0.3
+    assert not mobile.predicted
