@@ -555,9 +555,9 @@ class _LayoutBuilder:
             stated = self._sources.setdefault(f"{link}_bit_per_s", rate.bit_per_s)
             leave_out = f"or leave it out: --ignore {shlex.quote(rate.written)}"
             if not link:
-                asked = f"say it: --set {LINK}=edge-cloud, {leave_out}"
+                advice = f"say it: --set {LINK}=edge-cloud, {leave_out}"
                 self.problems.append(
-                    f"nothing says of which link the rate {rate.written!r} in the file's path is; {asked}"
+                    f"nothing says of which link the rate {rate.written!r} in the file's path is; {advice}"
                 )
                 del self._sources["_bit_per_s"]
             elif stated != rate.bit_per_s:
