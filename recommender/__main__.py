@@ -127,8 +127,17 @@ def main() -> None:
     """Run the command; print every expected failure as one line on stderr and exit with code 1."""
     # Until the service is ready: modules and evidence stay, and to search them for garbage only takes time.
     gc.set_threshold(100_000, 20, 20)
-    if code := _exit_code(cli):
+    if code := _exit_code(command_line()):
         sys.exit(code)
+
+
+def command_line() -> Any:
+    """Return the command as it is called."""
+    command = typer.main.get_command(cli)
+    for option in command.get_params(typer.Context(command)):
+        if option.name == "help":
+            option.metavar = ""  # Typer would print the type of a switch that takes no value
+    return command
 
 
 def _exit_code(command: Callable[[], object]) -> int:
