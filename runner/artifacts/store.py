@@ -19,6 +19,7 @@ import pickle
 import shutil
 import signal
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -52,8 +53,8 @@ from runner.artifacts.model_runs import (
 )
 from runner.errors import ModelFileError, OperatorError, SubjectError, describe
 from runner.graph.model_file import has_external_data, read_model
-from runner.graph.rewriting import whole
-from runner.graph.structure import read_structure
+from runner.graph.rewriting import whole, with_seeds
+from runner.graph.structure import Randomness, read_structure
 from runner.graph.writing import data_file, write_part
 from runner.model_process import end_with, ending
 from runner.operators.base import Context, Pass, PassRefusal, passes_code
@@ -66,6 +67,8 @@ logger = logging.getLogger(__name__)
 _MANIFEST_VERSION = 3
 # The key of the details under which the reason stands why nothing was run.
 NOT_VERIFIED = "not_verified"
+# The key of a proof under which the nodes stand that draw random numbers.
+RANDOM_DETAIL = "random"
 # From passes to the key of their artifact for the same model and calibration data.
 KeyOfPasses = Callable[[Sequence[Pass]], str]
 
@@ -210,7 +213,7 @@ class ArtifactStore:
                 made = replace(made, uncut=model) if made.uncut == sound.path else made
                 signatures = _check(signature, made, sound.rigour)
                 distance = _run_beside(trial, made)
-                proof = {**signatures, **_prove(trial, made, calibration)}
+                proof = {**signatures, **_prove(trial, made, calibration, directory)}
                 size = {GRAPH: count_graph(made.parts).as_details()}
                 details = _as_stored({"passes": made.details, "proof": proof, **distance, **size})
                 files = _collect(made.parts, target)
@@ -358,17 +361,40 @@ def _check(model: Signature, made: _PassOutput, rigour: Rigour) -> Mapping[str, 
     return {"checker": onnx.__version__, "onnxruntime": onnxruntime.__version__, "signature": "kept"}
 
 
-def _prove(trial: Trial, made: _PassOutput, calibration: CalibrationSource) -> Mapping[str, Any]:
-    """Compare results with their references, and parts with the model they were cut from."""
-    proof: dict[str, Any] = dict(made.proof)
+def _prove(trial: Trial, made: _PassOutput, calibration: CalibrationSource, directory: Path) -> Mapping[str, Any]:
+    """Compare results with their references, and parts with the model they were cut from.
+
+    Where the model draws random numbers, copies are compared in which it draws the same ones at each run.
+    """
+    random = _random_nodes(made)
+    proof: dict[str, Any] = {**made.proof, **({RANDOM_DETAIL: list(random)} if random else {})}
+
+    def comparable(path: Path) -> Path:
+        return _seeded(path, directory) if random else path
+
     for name, (reference, result) in made.references.items() if trial.feeds else ():
         try:
-            proof[name] = prove_close(reference, result, trial.feeds[:PROOF_INPUTS])
+            proof[name] = prove_close(comparable(reference), comparable(result), trial.feeds[:PROOF_INPUTS])
         except OperatorError as error:
             raise PassRefusal(f"{name}: {error}") from error
     if len(made.parts) > 1:
-        proof["composition"] = prove_equal(made.uncut, made.parts, _up_to(PROOF_INPUTS, calibration))
+        parts, inputs = [comparable(part) for part in made.parts], _up_to(PROOF_INPUTS, calibration)
+        # Each run draws other numbers than the one before it, so that all models must make the same runs.
+        proof["composition"] = prove_equal(comparable(made.uncut), parts, inputs, extremes=not random)
     return proof
+
+
+def _random_nodes(made: _PassOutput) -> tuple[str, ...]:
+    """Return the nodes that draw random numbers in what passes made."""
+    models = [read_model(path).model for path in (made.parts if made.details else ())]
+    return tuple(name for model in models for name in Randomness(model).named(model.graph.node))
+
+
+def _seeded(path: Path, directory: Path) -> Path:
+    """Write a copy of a model whose random nodes draw the same numbers at each run."""
+    copy = Path(tempfile.mkdtemp(dir=directory)) / path.name
+    write_part(with_seeds(read_structure(read_model(path))), copy)
+    return copy
 
 
 def _run_beside(trial: Trial, made: _PassOutput) -> Mapping[str, Any]:

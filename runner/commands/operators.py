@@ -17,11 +17,12 @@ from catalog.units import size
 from runner.artifacts.apply_operator import apply_operator, parse_pipeline
 from runner.artifacts.calibration import Calibration, read_calibration, subject_calibration
 from runner.artifacts.model_runs import TRIAL_INPUTS
-from runner.artifacts.store import NOT_VERIFIED, ArtifactStore
+from runner.artifacts.store import NOT_VERIFIED, RANDOM_DETAIL, ArtifactStore
 from runner.commands.terminal import RunnerSettings, example
 from runner.errors import OperatorError, SubjectError
 from runner.graph.analysis import Exit, GraphAnalysis, analyse
 from runner.graph.runtime import REMEDY
+from runner.operators.base import listed
 from runner.operators.registry import Prospects, look_ahead
 from runner.reports.skeleton import operators_report, skeleton_svg, where_text
 from runner.subjects.dataset import Subject
@@ -128,6 +129,9 @@ def apply(
             err.print(labelled(f"{did['pass']}:", "yellow", warning))
     for warning in manifest["proof"].get("composition", {}).get("warnings", ()):
         err.print(labelled("partition:", "yellow", warning))
+    if random := manifest["proof"].get(RANDOM_DETAIL):
+        text = f"{listed(random)} may draw other numbers at each run: compared with seeds, measured only on average"
+        err.print(labelled(f"{pipeline.name}:", "yellow", text))
     distance = output_distance(manifest)
     if distance is not None and distance.warning:
         err.print(labelled(f"{pipeline.name}:", "yellow", distance.warning))

@@ -134,7 +134,11 @@ class _CutFinder:
         node, tensor_type = structure.nodes[index], structure.types.get(name)
         if node.op_type == "DequantizeLinear":
             return self._cuttable(node.input[0])
-        after = {structure.nodes[user].op_type for user in structure.consumers.get(name, ())}
+        readers = [structure.nodes[user] for user in structure.consumers.get(name, ())]
+        # ONNX Runtime drops a Dropout between two nodes, and lets it draw where it reads an input or gives an output.
+        if any(map(structure.randomness.is_training, (*readers, node))):
+            return None
+        after = {reader.op_type for reader in readers}
         if (
             tensor_type is None
             or tensor_type.dims is None

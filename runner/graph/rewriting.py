@@ -8,10 +8,10 @@ from onnx import TensorProto, helper
 
 from runner.errors import OperatorError
 from runner.graph.model_file import ByteRange, ModelFile
-from runner.graph.runtime import tensors_read
+from runner.graph.runtime import bodies, tensors_read
 from runner.graph.shapes import TensorType
 from runner.graph.states import State
-from runner.graph.structure import Structure
+from runner.graph.structure import RANDOM, Structure
 from runner.graph.writing import Part
 
 QUANTIZED_TYPES = frozenset({TensorProto.UINT8, TensorProto.INT8, TensorProto.UINT16, TensorProto.INT16})
@@ -258,6 +258,34 @@ def whole(structure: Structure) -> Part:
     """Return the model as it is, without what no output needs."""
     plain = {index: structure.file.stored_nodes.get(index, node) for index, node in enumerate(structure.nodes)}
     return _extract(structure, plain, {}, outputs=structure.outputs, stop=frozenset())
+
+
+def with_seeds(structure: Structure) -> Part:
+    """Return the model with seeds in its random nodes: the same inputs in the same order give the same outputs."""
+    part = whole(structure)
+    nodes = [node if isinstance(node, ByteRange) else _seeded(node) for node in part.nodes]
+    header = onnx.ModelProto()
+    header.CopyFrom(part.header)
+    for function in header.functions:
+        seeded = [_seeded(node) for node in function.node]
+        del function.node[:]
+        function.node.extend(seeded)
+    return replace(part, header=header, nodes=nodes)
+
+
+def _seeded(node: onnx.NodeProto) -> onnx.NodeProto:
+    """Return a node with a seed where it, or what is inside its bodies, may draw and has none."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    if node.op_type in (*RANDOM, "Dropout") and all(attribute.name != "seed" for attribute in node.attribute):
+        # ONNX has it as an integer for a Dropout alone.
+        copy.attribute.append(helper.make_attribute("seed", 1 if node.op_type == "Dropout" else 1.0))
+    for attribute in copy.attribute:
+        for body in bodies(attribute):
+            seeded = [_seeded(inner) for inner in body.node]
+            del body.node[:]
+            body.node.extend(seeded)
+    return copy
 
 
 def _rescaled(structure: Structure, *, entry: str, result: str) -> dict[int, dict[int, Scaling]]:

@@ -131,15 +131,47 @@ def is_control_flow(node: onnx.NodeProto) -> bool:
     return node.op_type in _CONTROL_FLOW
 
 
-def is_random(node: onnx.NodeProto, functions: Collection[tuple[str, str]] = ()) -> bool:
-    """Return whether a node draws random numbers, itself, in its bodies or in one of these functions.
+class Randomness:
+    """Which nodes of a model draw random numbers, themselves, in their bodies or in the functions that they call."""
 
-    A Dropout does not: ONNX Runtime hands its input on, also where the model asks for training.
-    """
-    if node.op_type in RANDOM or _callee(node) in functions:
-        return True
-    graphs = (body for attribute in node.attribute for body in bodies(attribute))
-    return any(is_random(inner, functions) for body in graphs for inner in body.node)
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._functions: set[tuple[str, str]] = set()
+        constants = {tensor.name: tensor for tensor in model.graph.initializer} | {
+            node.output[0]: entry.t
+            for node in model.graph.node
+            if node.op_type == "Constant"
+            for entry in node.attribute
+        }
+        self._off = {
+            name
+            for name, tensor in constants.items()
+            if tensor.data_type == onnx.TensorProto.BOOL
+            and math.prod(tensor.dims) == 1
+            and not numpy_helper.to_array(tensor).any()
+        }
+        # Functions call each other, to any depth and in any order.
+        for _ in model.functions:
+            before = len(self._functions)
+            self._functions |= {
+                (function.domain, function.name) for function in model.functions if any(map(self.draws, function.node))
+            }
+            if len(self._functions) == before:
+                break
+
+    def draws(self, node: onnx.NodeProto) -> bool:
+        """Return whether a node draws random numbers."""
+        if node.op_type in RANDOM or _callee(node) in self._functions or self.is_training(node):
+            return True
+        graphs = (body for attribute in node.attribute for body in bodies(attribute))
+        return any(self.draws(inner) for body in graphs for inner in body.node)
+
+    def is_training(self, node: onnx.NodeProto) -> bool:
+        """Return whether a node is a Dropout that is not known to be off."""
+        return node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] not in {"", *self._off}
+
+    def named(self, nodes: Iterable[onnx.NodeProto]) -> tuple[str, ...]:
+        """Return those of the nodes that draw, as `RandomNormal 'noise'`."""
+        return tuple(label(node) for node in nodes if self.draws(node))
 
 
 def label(node: onnx.NodeProto) -> str:
@@ -338,9 +370,12 @@ class Structure:
     @cached_property
     def random_nodes(self) -> tuple[str, ...]:
         """Live nodes that draw random numbers, themselves or in their bodies, as `RandomNormal 'noise'`."""
-        functions = _random_functions(self.file.model)
-        nodes = (self.nodes[index] for index in self.live)
-        return tuple(label(node) for node in nodes if is_random(node, functions))
+        return self.randomness.named(self.nodes[index] for index in self.live)
+
+    @cached_property
+    def randomness(self) -> Randomness:
+        """Which nodes draw random numbers."""
+        return Randomness(self.file.model)
 
 
 def read_structure(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -> Structure:
@@ -367,7 +402,7 @@ def read_structure(file: ModelFile, *, sizes: Mapping[str, int] | None = None) -
             raise ModelFileError(file.path, f"nothing computes its output {name!r}")
     # A model with states takes and gives something else as well, so that one with a single input or output has none.
     states = find_states(graph) if min(len(graph.input), len(outputs)) > 1 else ()
-    roles = _roles(nodes, reads, producer, inputs, states, _random_functions(file.model))
+    roles = _roles(nodes, reads, producer, inputs, states, Randomness(file.model))
     live = _live(reads, producer, outputs)
     consumers: dict[str, list[int]] = {}
     for index in live:
@@ -431,24 +466,6 @@ def with_late_branches(structure: Structure) -> Structure:
 def _callee(node: onnx.NodeProto) -> tuple[str, str]:
     """Return the function that a node calls, if it calls one, by domain and name."""
     return node.domain, node.op_type
-
-
-def _random_functions(model: onnx.ModelProto) -> frozenset[tuple[str, str]]:
-    """Return the model's own functions that draw random numbers, by domain and name."""
-    random: frozenset[tuple[str, str]] = frozenset()
-    # Functions call each other, to any depth and in any order.
-    for _ in model.functions:
-        before, random = (
-            random,
-            frozenset(
-                (function.domain, function.name)
-                for function in model.functions
-                if any(is_random(node, random) for node in function.node)
-            ),
-        )
-        if random == before:
-            break
-    return random
 
 
 def _branches(nodes: Sequence[onnx.NodeProto], branching: Collection[tuple[str, str]]) -> bool:
@@ -519,7 +536,7 @@ def _roles(
     producer: Mapping[str, int],
     inputs: tuple[str, ...],
     states: tuple[State, ...],
-    random: Collection[tuple[str, str]],
+    randomness: Randomness,
 ) -> tuple[Role, ...]:
     by_input = dict.fromkeys(inputs, Role.DATA) | dict.fromkeys((state.input for state in states), Role.STATE)
     roles: list[Role] = []
@@ -530,7 +547,7 @@ def _roles(
         # The result holds sizes alone, whatever numbers went in.
         if node.op_type in _SHAPE_READERS:
             roles.append(Role.CONSTANT if kinds == {Role.CONSTANT} else Role.SHAPE)
-        elif Role.DATA in kinds or is_random(node, random):
+        elif Role.DATA in kinds or randomness.draws(node):
             roles.append(Role.DATA)
         elif Role.STATE in kinds:
             roles.append(Role.STATE if node.op_type in _MOVING and Role.SHAPE not in kinds else Role.DATA)

@@ -106,7 +106,7 @@ def choose_cut(analysis: GraphAnalysis, *, paper: bool = True) -> Cut:
     >>> len(cut.tensors), cut.crossing_bytes
     (2, 100352)
     """
-    inside = beside_control_flow(analysis.control_flow, "cut")
+    inside = beside_control_flow(analysis.control_flow, "cut") + _training(analysis)
     cut = analysis.best_cut(paper=paper)
     if cut is None:
         raise PassRefusal(f"nothing cuts the model in two: {_obstacle(analysis)}{inside}")
@@ -166,6 +166,14 @@ def _unknown(analysis: GraphAnalysis, before: str = "") -> str:
         f"{before}the types of {tensors} are unknown (ONNX does not infer them, and runs on made-up inputs do not show "
         "them), and a link carries known types alone"
     )
+
+
+def _training(analysis: GraphAnalysis) -> str:
+    """Name the Dropouts that are on, before and behind which nothing is cut; nothing where there are none."""
+    dropouts = [label for label in analysis.random_nodes if label.startswith("Dropout ")]
+    if not dropouts:
+        return ""
+    return f"; {listed(dropouts)} may train, and no cut lies beside such a node: export the model for inference"
 
 
 def _names(tensors: Sequence[GraphTensor]) -> str:
