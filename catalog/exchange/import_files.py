@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -52,12 +52,14 @@ from catalog.evidence.tables import (
 )
 from catalog.exchange.document import FORMAT, VERSION, Document
 from catalog.exchange.import_document import ImportOutcome, store_document
-from catalog.exchange.layouts import NO_OPTIONS, RowOptions
+from catalog.exchange.layouts import NO_OPTIONS, LatenciesFirst, RowOptions
 from catalog.exchange.lineage import PREFIX, imported_key
 from catalog.exchange.row_collector import gather_rows
 from catalog.exchange.rows import (
     NAME_RULE,
     Rows,
+    StrategyName,
+    StrategyRows,
     artifact_counts,
     first_character,
     holds_objects,
@@ -74,7 +76,7 @@ from catalog.exchange.rows_to_document import (
     rows_digest,
 )
 from catalog.exchange.serialization import ContentStream, problems_of, read_document
-from catalog.exchange.spellings import RunFile, common_name, run_groups
+from catalog.exchange.spellings import REQUIRED, RunFile, common_name, folded, run_groups
 from catalog.foreign import open_regular, printable
 from catalog.keys import content_key
 from catalog.statistics.families import KNOWN_PASSES
@@ -142,8 +144,13 @@ def import_files(
         raise ExchangeError("--environment", [f"{environment!r} is no name; {NAME_RULE}"])
     with database.writing_session() as session, _without_cycles():
         command = _Command(session, environment, _as_name(common_name(files)), at, names, progress, options)
-        imported = tuple(command.import_group(group) for group in run_groups(files, _first_line))
+        imported = command.import_groups(run_groups(files, _first_line))
         imported = tuple(command.remarked(file) for file in imported)
+        unused = [column for column in options.columns if column not in options.used]
+        if unused and any(file.format in REQUIRED for file in imported):
+            raise ExchangeError(
+                "--column", [f"{options.columns[column]}={column}: no file has it" for column in unused]
+            )
         session.commit()
     return imported
 
@@ -238,16 +245,38 @@ class _Command:
     subjects: dict[Path, set[str]] = field(default_factory=dict)
     identities: set[str] = field(default_factory=set)
     before: _EvidenceBefore | None = None
+    all_latencies_there: bool = True
 
     def remarked(self, imported: Imported) -> Imported:
         """Return what a file brought with the subjects that nothing is compared with, once all files are there."""
-        lacking = self.subjects.get(imported.file, set()) - self.identities
-        if not lacking:
-            return imported
-        text = f"{', '.join(sorted(lacking))}: no operator is called `identity`, with which all others are compared"
-        return replace(imported, remarks=(*imported.remarks, text))
+        subjects = self.subjects.get(imported.file, set())
+        remarks = list(imported.remarks)
+        if lacking := subjects - self.identities:
+            names = ", ".join(sorted(lacking))
+            remarks.append(f"{names}: no operator is called `identity`, with which all others are compared")
+        timed = (
+            {subject for subject, _ in self._placements()} if imported.format != "latencies" and self.before else set()
+        )
+        if timed and (untimed := sorted(name for name in subjects if folded(name) not in timed)):
+            remarks.append(
+                f"{', '.join(untimed)}: no latencies are called so in this environment; where those of another name "
+                "are meant, call both alike in the files, or in a file of one subject with --set subject=NAME"
+            )
+        return replace(imported, remarks=tuple(remarks))
 
-    def import_group(self, group: Sequence[RunFile]) -> Imported:
+    def import_groups(self, groups: Sequence[Sequence[RunFile]]) -> tuple[Imported, ...]:
+        """Import all files, those last that need the placements of latencies."""
+        imported, last = [], []
+        self.all_latencies_there = False
+        for group in groups:
+            try:
+                imported.append(self._import_group(group))
+            except LatenciesFirst:
+                last.append(group)
+        self.all_latencies_there = True
+        return (*imported, *map(self._import_group, last))
+
+    def _import_group(self, group: Sequence[RunFile]) -> Imported:
         """Import one file, or several that are runs of the same, into the command's transaction."""
         files = [member.file for member in group]
         if len(files) == 1:
@@ -268,7 +297,8 @@ class _Command:
                 yield self._rows(contents.streams[-1], member)
 
     def _rows(self, stream: ContentStream, member: RunFile) -> Rows:
-        named, file, placements = member.named, str(member.file), self._placements
+        named, file = member.named, str(member.file)
+        placements = self._placements if self.all_latencies_there else dict
         return read_rows(stream, file=file, options=self.options, placements=placements, named=named, run=member.run)
 
     def _import_file(self, file: Path) -> Imported:
@@ -308,7 +338,8 @@ class _Command:
         apart = self._named_apart(claimed, digest)
         try:
             before = self._evidence_before()
-            foreign = ForeignRows(renamed(gathered, self.names), digest, self.at, before.percentiles)
+            named, renamings = _named_as_before(renamed(gathered, self.names), before.strategies)
+            foreign = ForeignRows(named, digest, self.at, before.percentiles)
             document = foreign_document(foreign, before.strategies, file=str(file))
         except ValidationError as error:  # what rows may hold by themselves and evidence may not
             raise ExchangeError(str(file), problems_of(error)) from error
@@ -322,7 +353,7 @@ class _Command:
         stored = store_document(self.session, document, record, named_by_user=True, progress=storing)
         # To read and judge all rows again after every file takes longer than to store it.
         before.strategies.update(_strategies_of(document, before.strategies))
-        remarks = (*rows.remarks, *_remarks(document))
+        remarks = (*rows.remarks, *renamings, *_remarks(document))
         self.subjects[file] = {strategy.subject for strategy in document.strategies}
         self.identities.update(subject for _, subject, operator, _ in before.strategies if operator == "identity")
         self.identities.update(entry.subject for entry in document.strategies if entry.operator == "identity")
@@ -343,7 +374,7 @@ class _Command:
         placements: dict[tuple[str, str], list[str]] = defaultdict(list)
         for (environment, subject, operator, placement), strategy in self._evidence_before().strategies.items():
             if environment in joined and strategy.rounds:
-                placements[subject, operator].append(placement)
+                placements[folded(subject), folded(operator)].append(placement)
         return placements
 
     def _record(self, name: str, key: str, sha256: str, kind: str, details: dict[str, object]) -> FileRecord:
@@ -381,6 +412,36 @@ def opened(file: Path) -> BinaryIO:
         raise ExchangeError(str(file), ["is a directory; name a file in it"]) from error
     except OSError as error:
         raise ExchangeError(str(file), [f"cannot be read: {error.strerror}"]) from error
+
+
+def _named_as_before(
+    gathered: Mapping[StrategyName, StrategyRows], before: Iterable[tuple[str, str, str, str]]
+) -> tuple[Mapping[StrategyName, StrategyRows], Sequence[str]]:
+    """Return the rows with subjects and operators called as in other files of their environment, and what to say of it.
+
+    `ResNet-50` is `resnet_50` there; a name that is there as it is, or that could be several, stays.
+    """
+    stored_names: dict[tuple[str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for environment, subject, operator, _ in before:
+        for column, name in (("subject", subject), ("operator", operator)):
+            stored_names[environment, column][folded(name)].add(name)
+    own = {column: {getattr(strategy, column) for strategy in gathered} for column in ("subject", "operator")}
+    remarks: dict[str, None] = {}
+
+    def here(strategy: StrategyName, column: str) -> str:
+        name = str(getattr(strategy, column))
+        there = stored_names[imported_key(environment_key(strategy.environment)), column].get(folded(name), {name})
+        if name in there or len(there) > 1 or sum(folded(other) == folded(name) for other in own[column]) > 1:
+            return name
+        stored = next(iter(there))
+        remarks[f"{column} {name} is taken for {stored}, as another file of the environment calls it"] = None
+        return stored
+
+    named = {
+        replace(strategy, subject=here(strategy, "subject"), operator=here(strategy, "operator")): members
+        for strategy, members in gathered.items()
+    }
+    return named, list(remarks)
 
 
 def _remarks(document: Document) -> Iterator[str]:
@@ -576,7 +637,13 @@ class _FileRemoval:
 
     def _environments(self) -> list[Environment]:
         rows = stored_rows(self._session, Environment)
-        return [row for row in rows if self._file.id in contributing_files(self._session, _identity(row))]
+        # A file of sizes brings no row of its own: it changed strategies.
+        changed = noted(self._file, "replaced", {})
+        return [
+            row
+            for row in rows
+            if row.key in changed or self._file.id in contributing_files(self._session, _identity(row))
+        ]
 
     def _strategy_artifacts(self, environment: Environment) -> set[str]:
         return stored_values(self._session, Strategy, "artifact_key", environment_id=environment.id)

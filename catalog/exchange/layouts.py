@@ -25,8 +25,8 @@ from catalog.exchange.spellings import (
     Label,
     Rate,
     column_unit,
+    folded,
     is_column,
-    name_near,
     read_label,
     read_rate,
     spelled_column,
@@ -96,7 +96,7 @@ _EXAMPLES = {
 _NEAR = 0.75
 # A file's name and so many folders above it less one may say names.
 _FOLDERS = 4
-# The placements that latencies have by subject and operator: those of an accuracy that says none.
+# The placements that latencies have by subject and operator, both `folded`: those of accuracies and sizes without one.
 Placements = Callable[[], Mapping[tuple[str, str], Sequence[str]]]
 
 
@@ -112,6 +112,8 @@ class RowOptions:
     constants: Mapping[str, str] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
     inputs: int | None = None
+    # The columns of the user that some file of the command has.
+    used: set[str] = field(default_factory=set, compare=False)
 
     def __bool__(self) -> bool:
         return bool(self.columns or self.constants or self.ignored or self.inputs)
@@ -218,9 +220,9 @@ class Layout:
     def _completed(self, row: list[str]) -> Iterator[list[str]]:
         if not self._derived:
             yield row
-        elif self.kind == "accuracies":
+        elif self.kind != "latencies":
             subject, operator = (row[self.columns.index(name)] for name in ("subject", "operator"))
-            for placement in self._placements.get((name_near(subject), spelled_operator(operator)), ("",)):
+            for placement in self._placements.get((folded(subject), folded(spelled_operator(operator))), ("",)):
                 yield [*row[:-1], placement]
         else:
             yield [*row[: -len(self._derived)], *self._by_order(row)]
@@ -260,6 +262,10 @@ class Layout:
                 f"{written!r} counts repetitions within one round; if each began on freshly started tiers, import with "
                 f"--column round={shlex.quote(written)}"
             )
+
+
+class LatenciesFirst(ExchangeError):
+    """A file of accuracies or sizes that name no placement: those are known once there are latencies."""
 
 
 def needs_layout(header: Sequence[str], options: RowOptions, run: Mapping[str, str], named: str) -> bool:
@@ -308,6 +314,8 @@ def lay_out(table: Table, options: RowOptions, placements: Placements, *, file: 
     """
     builder = _LayoutBuilder(table, options, placements)
     layout = builder.layout()
+    if builder.problems and builder.lacks_placements:
+        raise LatenciesFirst(file, builder.problems)
     if builder.problems:
         raise ExchangeError(file, builder.problems)
     return layout
@@ -394,6 +402,7 @@ class _LayoutBuilder:
         # Looked up where they are needed: to read evidence takes a while.
         self._stored_placements: Mapping[tuple[str, str], Sequence[str]] = {}
         self.problems: list[str] = []
+        self.lacks_placements = False
         self._remarks: list[str] = []
         # By the name here; of a wide table also by what the header of each column says.
         self._sources: dict[str, _Source] = {}
@@ -419,7 +428,7 @@ class _LayoutBuilder:
             self._wide = []
         self._read_labels()
         self._read_file_name(kind)
-        value = self._find_unit() if kind == "latencies" else "value_pct"
+        value = self._find_unit() if kind == "latencies" else REQUIRED[kind][-1]
         self._find_links()
         self._check_options(kind)
         self._check(kind)
@@ -438,7 +447,9 @@ class _LayoutBuilder:
                 self.problems.append(f"--column {name}={column}: no column; {allowed}")
             # Another file of the command may have the column, and this one what it is under its own name.
             plain = _plain(meaning.column)
-            if column not in self._table.header and is_column(plain, kind) and not self._says(plain):
+            if column in self._table.header or column in self._table.run:
+                self._options.used.add(column)
+            elif plain in REQUIRED[kind] and not self._says(plain):
                 self.problems.append(f"--column {name}={column}: the file has {', '.join(self._table.header)}")
 
     def _declared(self, name: str) -> _Meaning | None:
@@ -481,7 +492,10 @@ class _LayoutBuilder:
         if any(name.startswith("latency") for name in self._sources):
             return "latencies"
         said = {*self._sources, *self._options.constants, *_names_of(self._wide)}
-        return "accuracies" if said & {"metric", "value_pct"} else "latencies"
+        if said & {"metric", "value_pct"}:
+            return "accuracies"
+        # What names an input without a latency that is known by its name is no table of sizes.
+        return "sizes" if "size_bytes" in said and not said & {"input_id", "repetition"} else "latencies"
 
     def _first(self, position: int) -> str:
         return self._table.first[position].strip() if position < len(self._table.first) else ""
@@ -605,9 +619,10 @@ class _LayoutBuilder:
         missing = [name for name in REQUIRED[kind] if not self._says(name)]
         if self._wide:
             missing.remove(REQUIRED[kind][-1])
-        if kind == "accuracies" and "placement" in missing and (placements := self._placements()):
+        if kind != "latencies" and "placement" in missing and (placements := self._placements()):
             self._stored_placements = placements
             missing.remove("placement")
+        self.lacks_placements = kind != "latencies" and "placement" in missing
         if kind == "latencies" and (len({"input_id", "repetition"} & set(missing)) < 2 or self._options.inputs):
             # The order of the rows says the other one.
             missing = [name for name in missing if name not in ("input_id", "repetition")]
@@ -707,9 +722,9 @@ def unknown_column(name: str, kind: Kind, *, briefly: bool = False) -> str:
 
 
 def _how_to_say(name: str, kind: Kind) -> str:
-    if name == "placement" and kind == "accuracies":
+    if name == "placement" and kind != "latencies":
         return (
-            "placement: say its column, --column placement=COLUMN; without one, accuracies are those of every "
+            f"placement: say its column, --column placement=COLUMN; without one, {kind} are those of every "
             "placement with latencies: import both at once, or name the environment of the latencies with --environment"
         )
     if name == "input_id":

@@ -101,7 +101,8 @@ class RowCollector:
 
     def gather(self) -> dict[StrategyName, StrategyRows]:
         """Return all rows by strategy; the order of the rows has no meaning and leaves no trace."""
-        take = self._take_latency if self._rows.kind == "latencies" else self._take_accuracy
+        takes = {"latencies": self._take_latency, "accuracies": self._take_accuracy, "sizes": self._take_artifact}
+        take = takes[self._rows.kind]
         for batch in self._rows.batches:
             if not batch.cells:
                 continue
@@ -467,6 +468,13 @@ class RowCollector:
             shown, former = (text or "empty" for text in (moment, members.measured_at))
             self._rows.problem(row, f"measured_at of {strategy} is {shown}, and {former} before; keep one")
         members.metrics[metric], members.items, members.measured_at = value, items, moment
+
+    def _take_artifact(self, row: Row) -> None:
+        group = self._group(row)
+        if not self._cell(row, "size_bytes"):
+            self._problem(row, "size_bytes", "a whole number from 1 on")
+        for conflict in () if group is None else group.conflicts:
+            self._rows.problem(row, conflict)
 
     def _operator(self, row: Row) -> str:
         return spelled_operator(self._cell(row, "operator"))

@@ -292,7 +292,10 @@ def _missing(columns: Sequence[str], kind: Kind) -> Iterator[str]:
 
 
 def _kind(columns: Sequence[str]) -> Kind:
-    return "accuracies" if {"value_pct", "metric"} & set(map(spelled_column, columns)) else "latencies"
+    names = set(map(spelled_column, columns))
+    if {"value_pct", "metric"} & names:
+        return "accuracies"
+    return "sizes" if "size_bytes" in names and not {"input_id", "latency_s"} & names else "latencies"
 
 
 def _column_problems(columns: Sequence[str], kind: Kind, header: Sequence[str]) -> Iterator[str]:

@@ -19,10 +19,11 @@ from typing import Literal, NamedTuple
 
 from catalog.errors import ExchangeError
 
-Kind = Literal["latencies", "accuracies"]
+Kind = Literal["latencies", "accuracies", "sizes"]
 REQUIRED: Mapping[Kind, tuple[str, ...]] = {
     "latencies": ("subject", "operator", "placement", "input_id", "repetition", "latency_s"),
     "accuracies": ("subject", "operator", "placement", "metric", "value_pct"),
+    "sizes": ("subject", "operator", "placement", "size_bytes"),
 }
 # What a tier does within a sample, as `PartTimes` names it.
 PART_NAMES = ("preprocess_s", "compute_s", "postprocess_s", "serialise_s")
@@ -30,6 +31,7 @@ _SHARED = ("environment", "passes", "size_bytes", "parameters", "nodes", "measur
 OPTIONAL: Mapping[Kind, tuple[str, ...]] = {
     "latencies": ("round", *_SHARED, "input_bytes", "sent_bytes", *PART_NAMES),
     "accuracies": ("items", *_SHARED),
+    "sizes": ("environment", "passes", "parameters", "nodes"),
 }
 LINK_COLUMN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9_.]*-[A-Za-z0-9_.-]+)_bit_per_s$")
 TIERS = ("mobile", "edge", "cloud")
@@ -327,6 +329,17 @@ def spelled_operator(name: str) -> str:
     letters = _OPERATOR_LETTERS.get(name.strip(), name)
     label = read_label(letters)
     return label.names["operator"] if set(label.names) == {"operator"} and not label.rest else name
+
+
+def folded(name: str) -> str:
+    """Return what spellings of a name have in common: its letters and digits, in lower case.
+
+    Examples
+    --------
+    >>> folded("ResNet-50") == folded("resnet_50") == folded("RESNET 50")
+    True
+    """
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 def spelled_placement(name: str) -> str:

@@ -15,6 +15,7 @@ from sqlmodel import Session
 
 from catalog.errors import ExchangeError
 from catalog.evidence.database import Database
+from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.soundness import sound_rows
 from catalog.evidence.tables import Environment, Measurement, Sample, stored_rows
 from catalog.exchange import RowOptions, files_in, forget_file, import_files
@@ -581,3 +582,84 @@ def test_rows_are_not_judged_again_for_every_file(
     import_files(database, files)
     assert len(judged) == 1
     assert stored_names(database)[0] == [tmp_path.name]
+
+
+APART = "image,run,latency_s\n" + "".join(f"{item}.jpg,{run},0.{item + 1}\n" for run in (0, 1) for item in range(4))
+
+
+def apart(folder: Path) -> Path:
+    """Write latencies of ResNet-50, identity and `QEE`, by their paths, on two tiers."""
+    for operator in ("Identity", "QEE"):
+        for tier in ("mobile", "edge"):
+            file = folder / tier / f"ResNet-50_{operator}.csv"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(APART)
+    return folder
+
+
+def stored_sizes(database: Database) -> dict[str, tuple[int | None, float | None]]:
+    """Return size and accuracy by strategy."""
+    with database.session() as session:
+        return {
+            f"{row.subject}/{row.operator}@{row.placement}": (
+                row.size_bytes,
+                row.accuracy and row.accuracy.accuracy_pct,
+            )
+            for row in strategy_evidence(session)
+        }
+
+
+def test_accuracies_and_sizes_apart_join_latencies_of_names_spelt_otherwise(database: Database, tmp_path: Path) -> None:
+    """Another spelling was another subject, and a table of sizes was refused for its missing latencies."""
+    folder = apart(tmp_path)
+    (folder / "accuracy.csv").write_text(
+        "model,operator,top1\nresnet_50,identity,82.5\nresnet_50,Quantized Early Exit,75\n"
+    )
+    (folder / "model sizes.csv").write_text("Model,Operator,Size (MiB)\nRESNET 50,Identity,10\nRESNET 50,QE,2.5\n")
+    imported = import_files(database, files_in([folder]))
+    expected = {
+        f"ResNet_50/{operator}@{tier}": (size, accuracy)
+        for operator, size, accuracy in (("identity", 10 * 2**20, 82.5), ("quantized_early_exit", 5 * 2**19, 75.0))
+        for tier in ("mobile", "edge")
+    }
+    assert stored_sizes(database) == expected
+    remarks = [remark for file in imported for remark in file.remarks]
+    assert "subject resnet_50 is taken for ResNet_50, as another file of the environment calls it" in remarks
+    # All latencies are read first, and the sizes alone go again.
+    assert [file.format for file in imported][-2:] == ["accuracies", "sizes"]
+    assert all(file.stored.known_before for file in import_files(database, files_in([folder])))
+    forget_file(database, "model sizes.csv")
+    assert stored_sizes(database) == {name: (None, accuracy) for name, (_, accuracy) in expected.items()}
+
+
+def test_another_subject_of_accuracies_is_named_beside_those_with_latencies(database: Database, tmp_path: Path) -> None:
+    folder = apart(tmp_path)
+    (folder / "accuracy.csv").write_text("model,operator,tier,top1\nresnext,identity,mobile,82.5\n")
+    imported = import_files(database, files_in([folder]))
+    [remarks] = [file.remarks for file in imported if file.format == "accuracies"]
+    assert any(remark.startswith("resnext: no latencies are called so in this environment") for remark in remarks)
+
+
+def test_sizes_of_one_artifact_that_contradict_each_other_are_refused(database: Database, tmp_path: Path) -> None:
+    folder = apart(tmp_path)
+    (folder / "sizes.csv").write_text("model,operator,size_bytes\nresnet 50,Identity,10\nresnet 50,identity,11\n")
+    with pytest.raises(ExchangeError, match=r"line 3: size_bytes of .* is 11, and 10 on line 2; keep one"):
+        import_files(database, files_in([folder]))
+    with pytest.raises(ExchangeError, match="placement: say its column"):
+        import_files(database, [folder / "sizes.csv"])
+
+
+def test_two_spellings_in_one_file_stay_two_subjects(database: Database, tmp_path: Path) -> None:
+    (tmp_path / "first.csv").write_text(f"model,operator,tier,{APART.split()[0]}\nresnet,identity,mobile,a,0,0.1\n")
+    more = "ResNet,identity,edge,a,0,0.1\nRESNET,identity,edge,a,0,0.1\n"
+    (tmp_path / "first-more.csv").write_text(f"model,operator,tier,{APART.split()[0]}\n{more}")
+    import_files(database, [tmp_path / "first.csv", tmp_path / "first-more.csv"])
+    assert set(stored_sizes(database)) == {"resnet/identity@mobile", "ResNet/identity@edge", "RESNET/identity@edge"}
+
+
+def test_a_column_that_the_user_names_must_be_in_some_file(database: Database, tmp_path: Path) -> None:
+    folder = apart(tmp_path)
+    (folder / "sizes.csv").write_text("model,operator,Size\nResNet-50,Identity,10\n")
+    import_files(database, files_in([folder]), options=RowOptions({"Size": "size_bytes"}))
+    with pytest.raises(ExchangeError, match="size_mib=Sise: no file has it"):
+        import_files(database, [folder / "mobile" / "ResNet-50_QEE.csv"], options=RowOptions({"Sise": "size_mib"}))
