@@ -3,7 +3,8 @@
 What is below a measurement, an accuracy, a pool or an analysis is stored with it and never changed: what is measured or
 imported again comes with another row above it. So a row above that is as it was says the same of all that is below, of
 which there is a hundred times as much. Other programs may do anything to a file: of what is below its rows, numbers and
-sums are compared as well. A server computes sums in no fixed order of its rows and does without.
+sums are compared as well. To sum up what is below takes a server seconds for a million samples; it announces what was
+changed or deleted there, and counts it (`changed_below`), and everything is read again then.
 
 A PostgreSQL server announces changes (LISTEN, NOTIFY), which a thread of its own hears (`ChangeFeed`). Triggers of the
 schema (`migrations/notifications.py`) announce every commit to the evidence: of fills, of imports and of statements
@@ -93,6 +94,19 @@ def row_digests(reader: Reader) -> RowDigests:
             own, drawn_from = digests["measurement"][measurement], digests["input_pool"][pool]
             digests["measurement"][measurement] = hash((own, drawn_from))
     return digests
+
+
+# Everything else that is below rows is inserted, with them, and never changed.
+_COUNTED = """
+SELECT CAST(COALESCE(SUM(n_tup_upd + n_tup_del), 0) AS BIGINT) FROM pg_stat_user_tables
+WHERE schemaname = current_schema() AND relname IN ('pool_input', 'tier_run', 'sample', 'sample_part', 'sample_link',
+'link_probe', 'accuracy_item', 'accuracy_class_item')
+"""
+
+
+def changed_below(reader: Reader) -> int:
+    """Return how many rows below others a server says were changed or deleted, up to some seconds ago; 0 of a file."""
+    return 0 if is_file(reader) else int(next(iter(stream(reader, _COUNTED)))[0])
 
 
 def _digests(reader: Reader, table: str, name: str) -> Iterator[tuple[Any, int]]:
@@ -210,7 +224,7 @@ class ChangeFeed:
 
     def __init__(self, url: str | Path) -> None:
         self._url = url
-        self._count = 0
+        self._count = self._below = 0
         self._lack: str | None = _STOPPED
         self._decided = threading.Event()
         self._closing = threading.Event()
@@ -222,6 +236,11 @@ class ChangeFeed:
     def count(self) -> int:
         """How many changes there were; it grows by one as well when a connection begins, before which some may be."""
         return self._count
+
+    @property
+    def below(self) -> int:
+        """How many changes there were below rows that do not show it, or may have been before a connection began."""
+        return self._below
 
     @property
     def lack(self) -> str | None:
@@ -304,15 +323,19 @@ class ChangeFeed:
             if time.monotonic() > deadline:
                 raise _NotHeardError(_POOLED)
         # What was written before this connection listened was not heard.
+        self._below += 1
         self._count += 1
         self._lack = None
         self._decided.set()
 
     def _hear(self, driver: Any) -> None:
+        from migrations.notifications import BELOW
+
         while not self._closing.is_set():
             ready, _, _ = select.select([driver, self._wake], [], [], _ALIVE_EVERY_S)
             if not ready:
                 driver.execute("SELECT 1")
             for heard in driver.notifies(timeout=0):
+                self._below += heard.payload == BELOW
                 # Other processes make sure of their own connection.
                 self._count += not heard.payload.startswith(_PROBE)

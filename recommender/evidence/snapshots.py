@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalog.errors import CatalogError, DatabaseMissingError, DatabaseTooNewError, DatabaseTooOldError
-from catalog.evidence.changes import ChangeFeed, CheckedRows
+from catalog.evidence.changes import ChangeFeed, CheckedRows, changed_below
 from catalog.evidence.database import (
     Database,
     data_version,
@@ -69,6 +69,7 @@ class Snapshots:
         self._file = None if "://" in database or database.startswith("file:") else Path(database).expanduser()
         self._state: FileState | None = None
         self._seen: Hashable = None
+        self._below: Hashable = None
         self._bounds = AccuracyBounds()
         # A process that reads once looks for no changes.
         self._checked = CheckedRows() if subject is None else None
@@ -174,6 +175,7 @@ class Snapshots:
             with self._lock:
                 opened = self._open()
                 change = self._change(opened)
+                self._forget_what_changed_below(opened)
             evidence = load(
                 sound_database(opened, self._checked),
                 self._bounds,
@@ -206,9 +208,7 @@ class Snapshots:
             # A writer that closes this very file changes its time and size too; what changed in it is looked for. Rows
             # of another file may have the numbers of those that were read.
             if state is None or self._state is None or state.identity != self._state.identity:
-                self._bounds.read = {}
-                self._checked = None if self._checked is None else CheckedRows()
-                self._changes = SubjectChanges()
+                self._forget()
         self._disconnect()
         self._opened = open_database(self.database, readonly=True)
         if self._follow and self._opened.file is None:
@@ -216,6 +216,23 @@ class Snapshots:
             self._feed.start(wait_s=_LISTENING_S)
         self._state = state
         return self._opened
+
+    def _forget(self) -> None:
+        """Forget what tells unchanged rows from others, so that everything is read again."""
+        self._bounds.read = {}
+        self._checked = None if self._checked is None else CheckedRows()
+        self._changes = SubjectChanges()
+
+    def _forget_what_changed_below(self, opened: Database) -> None:
+        """Forget everything where a server says that rows were changed by hand that no other row shows."""
+        # A process that reads once compares nothing.
+        if opened.file is not None or self._subject is not None:
+            return
+        with opened.reading() as reader:
+            below = (self._feed and self._feed.below, changed_below(reader))
+        if below != self._below:
+            self._forget()
+        self._below = below
 
     def _file_or_none(self) -> Path | None:
         return self._file or database_file(self.database)

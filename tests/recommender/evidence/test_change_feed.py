@@ -68,6 +68,29 @@ def test_a_round_is_announced_and_nothing_is_read_again_without_a_change(
 
 
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("announced", [True, False])
+def test_what_is_changed_below_a_row_that_does_not_show_it_is_read_again(
+    opened: Snapshots, writer: Writer, url: str, announced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BLIND_REFRESH_S", 0.01)
+    if not announced:
+        with psycopg.connect(url) as connection:
+            connection.execute("DROP FUNCTION announce_evidence() CASCADE")
+    before = opened.current()
+    assert (opened.refresh() == ANNOUNCED) == announced
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE sample SET latency_s = latency_s * 2")
+    longest_s = 2 * max(before.select("net").candidates[0].latency_s[0])
+    # Where nothing is announced, the server's own counters show it some seconds later.
+    assert until(lambda: max(opened.current().select("net").candidates[0].latency_s[0]) == longest_s, within_s=60.0)
+    # A new round does not read everything again.
+    writer.declare(1, "identity", "mobile", subject="other")
+    writer.measure(1, "identity", "mobile", 0.2, subject="other")
+    assert until(lambda: "other" in opened.current().subjects)
+    assert until(lambda: opened.current().read_subjects <= {"other"}, within_s=60.0)
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 def test_a_connection_that_ends_is_made_again_and_nothing_is_missed(
     opened: Snapshots, writer: Writer, url: str
 ) -> None:
