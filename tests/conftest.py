@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 import psycopg
@@ -35,7 +35,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql
+from sqlalchemy import Connection, event
+from sqlalchemy import Engine as SqlEngine
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import make_url
+from sqlalchemy.util import LRUCache
 
 from catalog.evidence.database import Database, open_database
 from runner.errors import EngineUnavailableError
@@ -70,6 +75,8 @@ _LONG = (
 )  # fmt: skip
 # Databases of SQLite that hold `Contents`, by their name.
 _TEMPLATES: dict[str, str] = {}
+# The SQL of statements that an engine has compiled.
+_STATEMENTS: LRUCache[Any, Any] = LRUCache(5_000)
 _MARKS = ("docker", "postgres")
 _NO_POSTGRES = 'no PostgreSQL server; start one with: eval "$(.ci/postgres start)"'
 
@@ -94,7 +101,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--processes", type=int, default=1, metavar="N", help=text)
 
 
+@event.listens_for(SqlEngine, "engine_connect")
+def _share_statements(connection: Connection) -> None:
+    connection.execution_options(compiled_cache=_STATEMENTS)
+
+
+def _compile_statements_once() -> None:
+    """Let all engines of a kind share the SQL of their statements: each test's would make that of the product again.
+
+    SQLAlchemy keeps SQL by dialect, and every engine has a dialect object of its own; here they are configured alike.
+    """
+    for dialect in (SQLiteDialect_pysqlite, PGDialect_psycopg):
+        dialect.__eq__ = lambda self, other: type(self) is type(other)  # type: ignore[method-assign]
+        dialect.__hash__ = lambda self: hash(type(self))  # type: ignore[method-assign]
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    _compile_statements_once()
     count = config.getoption("--processes")
     if count > 1:
         config.pluginmanager.register(SideBySide(partial(_at_once, count), _group, _prepare))
@@ -187,9 +210,9 @@ def pytest_runtest_makereport(
 
 
 @settings(max_examples=50, database=None)
-@given(st.floats())
-def _collect_constants(number: float) -> None:
-    """Have hypothesis read the constants of all imported modules, from which it draws: each process would else."""
+@given(st.floats(), st.text())
+def _collect_constants(number: float, text: str) -> None:
+    """Have hypothesis read all modules' constants and its table of characters, which each process would do else."""
 
 
 class PostgresServer:
