@@ -167,14 +167,13 @@ def test_the_password_comes_from_a_file_and_not_from_the_command_line(
     monkeypatch.setenv(VARIABLE, "")  # whatever the command sets is taken back
     settings = tmp_path / "settings"
     settings.write_text(f"TIERWISE_DATABASE={url.render_as_string(hide_password=False)}\n")
-    settings.chmod(0o644)
-    assert run(lambda: app(["--settings", str(settings), "status"])) == 0
+    command = ["--settings", str(settings), "status"]
     settings.chmod(0o600)
-    command = [sys.executable, "-m", "runner", "--settings", str(settings), "status"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert run(lambda: app(command)) == 0
+    assert capfd.readouterr().err == ""
     settings.chmod(0o644)
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "runner", *command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0
     assert "others may read" in done.stderr and "chmod 600" in done.stderr and not secrets_in(done.stderr)
 
 
