@@ -25,13 +25,14 @@ from onnxruntime.capi import onnxruntime_pybind11_state as engine_state
 
 from catalog.artifact_details import Agreement, OutputDistance
 from runner.errors import ModelFileError, OperatorError, memory_advice
-from runner.graph.model_file import read_model, require_utf8
+from runner.graph.model_file import data_files, read_model, require_utf8
 from runner.graph.rewriting import whole
 from runner.graph.runtime import brief, guessed_shapes, guesses
 from runner.graph.shapes import Dimension, input_dimensions
 from runner.graph.states import PastAxes, State, find_states, is_mask, past_axes
 from runner.graph.structure import read_structure
 from runner.graph.writing import write_part
+from runner.model_process import NoAnswerInTimeError, call, limit_memory
 
 # So many give the distance an interval; to compare bits a few suffice.
 TRIAL_INPUTS = 32
@@ -39,6 +40,8 @@ PROOF_INPUTS = 4
 # A proof must not take longer than the passes, nor hold the outputs of a segmenter for 32 images.
 _TRIAL_TIME_S = 10.0
 _TRIAL_BYTES = 2**28
+# Whether a model runs at all is asked by commands that only read models.
+_LARGEST_TRIAL_BYTES, _OBSTACLE_TIME_S = 2**29, 30.0
 _SEED = 20
 # For free dimensions of random inputs. First an image side that survives five halvings, then other usual ones (a model
 # may declare a side free and take one size alone), and at last lengths of waveforms.
@@ -63,6 +66,7 @@ _ENGINE_ERRORS: tuple[type[Exception], ...] = (
     TypeError,
     *(kind for kind in vars(engine_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
 )
+_LOADING_ERRORS: tuple[type[Exception], ...] = (*_ENGINE_ERRORS, OperatorError, MemoryError)
 Array = NDArray[np.generic]
 # What a model takes at once: an array, or a tuple of them in the order of its inputs where it has several.
 ModelInputs = Array | tuple[Array, ...]
@@ -143,6 +147,42 @@ def try_model(model: Path, inputs: Sequence[ModelInputs]) -> Trial:
                 else:
                     return replace(trial, results=results)
     return Trial((), (), "random", obstacle)
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why a model does not run: the engine does not load it, or it runs on no input that could be made up."""
+
+    text: str
+    loads: bool
+
+
+def find_obstacle(model: Path) -> Obstacle | None:
+    """Run a model on made-up inputs in a process of its own, which it may crash; return why it does not run.
+
+    None as well where the model is large or takes long, so that nothing is known.
+    """
+    if model.stat().st_size + sum(file.stat().st_size for file in data_files(model)) > _LARGEST_TRIAL_BYTES:
+        return None
+    try:
+        process = call(f"{__name__}:_obstacle", (str(model.absolute()),), deadline_s=_OBSTACLE_TIME_S)
+    except NoAnswerInTimeError:
+        return None
+    if process.answer is None:
+        return Obstacle(f"ONNX Runtime crashes on this model ({process.ending})", loads=False)
+    return Obstacle(**process.answer) if process.answer else None
+
+
+def _obstacle(model: str) -> dict[str, Any]:
+    """Return the fields of the obstacle; none where the model runs."""
+    limit_memory()
+    try:
+        trial = try_model(Path(model), ())
+    except _LOADING_ERRORS as error:
+        return {"text": f"ONNX Runtime does not load this model: {brief(error)}", "loads": False}
+    if trial.feeds:
+        return {}
+    return {"text": f"the model runs on no input that could be made up ({trial.obstacle})", "loads": True}
 
 
 def _states(model: Path) -> tuple[State, ...]:

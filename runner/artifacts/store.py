@@ -54,6 +54,7 @@ from runner.artifacts.model_runs import (
 from runner.errors import ModelFileError, OperatorError, SubjectError, describe
 from runner.graph.model_file import has_external_data, read_model
 from runner.graph.rewriting import whole, with_seeds
+from runner.graph.runtime import emptiness
 from runner.graph.structure import Randomness, read_structure
 from runner.graph.writing import data_file, write_part
 from runner.model_process import end_with, ending
@@ -336,10 +337,21 @@ def _sound(model: Path, passes: Sequence[Pass], directory: Path) -> SoundModel:
 
 def _try_original(model: Path, calibration: CalibrationSource) -> Trial:
     """Run the model itself before the passes."""
+    _refuse_empty(model)
     try:
         return try_model(model, _up_to(TRIAL_INPUTS, calibration))
     except NotRunnable as error:
         raise PassRefusal(f"the model does not run on the inputs it is to be measured with: {error}") from error
+
+
+def _refuse_empty(model: Path) -> None:
+    """Raise PassRefusal for a model of which no input holds a number."""
+    try:
+        reason = emptiness(read_model(model).graph)
+    except ModelFileError:  # only the engine can read it
+        return
+    if reason is not None:
+        raise PassRefusal(reason)
 
 
 def _up_to(count: int, calibration: CalibrationSource) -> Sequence[ModelInputs]:

@@ -16,14 +16,14 @@ from catalog.declaration import Catalog, load_catalog
 from catalog.units import size
 from runner.artifacts.apply_operator import apply_operator, parse_pipeline
 from runner.artifacts.calibration import Calibration, read_calibration, subject_calibration
-from runner.artifacts.model_runs import TRIAL_INPUTS
+from runner.artifacts.model_runs import TRIAL_INPUTS, find_obstacle
 from runner.artifacts.store import NOT_VERIFIED, RANDOM_DETAIL, ArtifactStore
 from runner.commands.terminal import RunnerSettings, example
 from runner.errors import OperatorError, SubjectError
 from runner.graph.analysis import Exit, GraphAnalysis, analyse
 from runner.graph.runtime import REMEDY
 from runner.operators.base import listed
-from runner.operators.registry import Prospects, look_ahead
+from runner.operators.registry import Prospects, known_passes, look_ahead
 from runner.reports.skeleton import operators_report, skeleton_svg, where_text
 from runner.subjects.dataset import Subject
 from runner.subjects.embedded.datasets import SUBJECTS, resolve_subject
@@ -74,15 +74,25 @@ def operators(
     """
     if cut not in ("paper", "any"):
         raise typer.BadParameter(f"{cut!r}; allowed: paper, any", param_hint="--cut")
-    analysis = analyse(_model(model).path, sizes=_dimensions(dimension or ()))
+    chosen = _model(model)
+    analysis = analyse(chosen.path, sizes=_dimensions(dimension or ()))
     prospects = look_ahead(analysis, blocks=blocks, paper=cut == "paper")
+    # Where every pass is refused anyway, whether the model runs says nothing more.
+    is_open = chosen.subject is None and len(prospects.refusals) < len(known_passes())
+    obstacle = find_obstacle(chosen.path) if is_open else None
+    if obstacle is not None and not obstacle.loads:
+        prospects = prospects.refused(obstacle.text)
     if svg is not None:
         _write(svg, skeleton_svg(analysis, prospects))
         err.print(f"drawn: {svg}")
     if as_json:
-        print(json.dumps(_analysis_json(analysis, prospects), indent=2))
+        content = _analysis_json(analysis, prospects) | {"obstacle": obstacle and obstacle.text}
+        print(json.dumps(content, indent=2))
         return
     out.print(operators_report(analysis, prospects))
+    if obstacle is not None and obstacle.loads:
+        text = f"{obstacle.text}: where it runs on none of its data either, every operator is refused"
+        err.print(Text(text, "yellow"), soft_wrap=True)
     for output in prospects.unserved:
         text = f"no tier serves this model: its output {output}. {REMEDY}"
         err.print(Text(text, "yellow"), soft_wrap=True)

@@ -36,6 +36,23 @@ def unserved_outputs(graph: onnx.GraphProto) -> tuple[str, ...]:
     )
 
 
+def emptiness(graph: onnx.GraphProto) -> str | None:
+    """Say why no input of a model holds a number, where each declares an axis of length 0; None where some do."""
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in stored]
+    empty = [value.name for value in inputs if any(map(_is_nothing, value.type.tensor_type.shape.dim))]
+    if not empty or len(empty) < len(inputs):
+        return None
+    return (
+        f"an axis of length 0 is declared for {', '.join(map(repr, empty))}, and ONNX Runtime takes no other length: "
+        "no sample holds a number; export the model with that axis free, or of its length"
+    )
+
+
+def _is_nothing(dim: onnx.TensorShapeProto.Dimension) -> bool:
+    return dim.HasField("dim_value") and dim.dim_value == 0
+
+
 def _unserved_kind(declared: onnx.TypeProto) -> str | None:
     """Return what a value is in words; None for tensors that are served or of undeclared type."""
     kind = declared.WhichOneof("value")

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from runner.errors import ModelFileError
 from runner.graph.analysis import Cut, Exit, GraphAnalysis
 from runner.graph.model_digest import model_sha256
 from runner.graph.model_file import read_model
-from runner.graph.runtime import unserved_outputs
+from runner.graph.runtime import emptiness, unserved_outputs
 from runner.graph.states import find_states
 from runner.graph.structure import is_weight_node
 from runner.host import Host, this_host
@@ -131,6 +131,10 @@ class Prospects:
     quantization_refusal: str | None
     unserved: tuple[str, ...] = ()
 
+    def refused(self, text: str) -> "Prospects":
+        """Return what is left where every pass is refused for one reason."""
+        return replace(self, exit=None, exit_refusal=text, cut=None, cut_refusal=text, quantization_refusal=text)
+
     @property
     def refusals(self) -> dict[str, str]:
         """The refusals' texts by pass."""
@@ -182,7 +186,7 @@ def look_ahead(analysis: GraphAnalysis, *, blocks: int = 2, paper: bool = True) 
         refuse_unquantizable(model)
     except PassRefusal as refusal:
         quantization_refusal = str(refusal)
-    return Prospects(
+    prospects = Prospects(
         early,
         early_refusal,
         cut,
@@ -191,6 +195,8 @@ def look_ahead(analysis: GraphAnalysis, *, blocks: int = 2, paper: bool = True) 
         quantization_refusal,
         unserved_outputs(model.graph),
     )
+    empty = emptiness(model.graph)
+    return prospects.refused(empty) if empty else prospects
 
 
 def _quantizable(graph: onnx.GraphProto) -> Counter[str]:

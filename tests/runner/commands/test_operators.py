@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import operators_growth
 from runner.cli import app, run
+from tests.foreign.networks import Network
 
 
 def runner(*arguments: str) -> int:
@@ -90,3 +91,42 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert runner(command, "--help") == 0
     assert f"runner {command} " in capsys.readouterr().out.split("Example")[1]
+
+
+def _reshaping(path: Path, shape: list[int | str], length: int) -> Path:
+    """Write four residual layers over numbers that are put in rows of a length."""
+    network = Network()
+    rows = network.add("Reshape", network.input("x", shape), network.weight([-1, length]))
+    network.add("MatMul", network.perceptrons(rows, length, 4), network.normal(length, 10), out="y")
+    network.output("y", ["n", 10])
+    return network.save(path)
+
+
+def test_a_model_that_cannot_be_loaded_has_no_prospects(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _reshaping(workdir / "m.onnx", [2, 16], 17)
+    assert runner("operators", "m.onnx", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["obstacle"].startswith("ONNX Runtime does not load this model: ")
+    assert {answer["refusal"] for answer in said["passes"].values()} == {said["obstacle"]}
+
+
+def test_a_model_that_runs_on_nothing_made_up_is_doubted(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _reshaping(workdir / "m.onnx", ["n", "m"], 17)
+    assert runner("operators", "m.onnx") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith("the model runs on no input that could be made up (m.onnx cannot be run: ")
+    assert "every operator is refused" in said
+
+
+def test_a_model_of_empty_inputs_is_refused_before_and_by_the_build(
+    workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _reshaping(workdir / "m.onnx", [0, 16], 16)
+    assert runner("operators", "m.onnx", "--json") == 0
+    refusals = {answer["refusal"] for answer in json.loads(capsys.readouterr().out)["passes"].values()}
+    assert refusals == {
+        "an axis of length 0 is declared for 'x', and ONNX Runtime takes no other length: no sample holds a number; "
+        "export the model with that axis free, or of its length"
+    }
+    assert runner("apply", "early_exit", "m.onnx", "-o", "out") == 1
+    assert "an axis of length 0 is declared for 'x'" in capsys.readouterr().err
