@@ -6,9 +6,9 @@ and each look has its share of the error; all shares together are at most one, h
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import count
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import scipy
@@ -26,8 +26,8 @@ _LATENCY_ROUNDING = 1e-12
 _ROUNDING = 1e-9
 
 
-@dataclass(frozen=True)
-class BudgetCheck:
+# A tuple, because a question judges every budget of every candidate: a frozen dataclass takes several times as long.
+class BudgetCheck(NamedTuple):
     """One budget of one candidate, judged at one level.
 
     Attributes
@@ -64,12 +64,12 @@ class BudgetCheck:
     confidence: float
     level: float
     refusal: IntervalRefusal | None = None
-    bound_at: Callable[[float], float] | None = field(default=None, repr=False, compare=False)
+    bound_at: Callable[[float], float] | None = None
     items: int | None = None
     best_confidence: float = 1.0
-    best_bound_at: Callable[[float], float] | None = field(default=None, repr=False, compare=False)
-    needed_at: Callable[[float], int | None] | None = field(default=None, repr=False, compare=False)
-    widest: float | None = field(default=None, repr=False, compare=False)
+    best_bound_at: Callable[[float], float] | None = None
+    needed_at: Callable[[float], int | None] | None = None
+    widest: float | None = None
 
     @property
     def holds(self) -> bool:
@@ -99,22 +99,7 @@ class BudgetCheck:
 
     def at(self, level: float) -> Self:
         """Judge the same budget at another level."""
-        if level == self.level:
-            return self
-        # `dataclasses.replace` takes several times as long, and a question judges every budget of every candidate.
-        return type(self)(
-            self.limit,
-            self.estimate,
-            self.confidence,
-            level,
-            self.refusal,
-            self.bound_at,
-            self.items,
-            self.best_confidence,
-            self.best_bound_at,
-            self.needed_at,
-            self.widest,
-        )
+        return self if level == self.level else self._replace(level=level)
 
 
 def latency_within(
@@ -287,8 +272,7 @@ def floor_from_drop(short: AccuracyDrop, min_pct: float, *, confidence_level: fl
     """
     # Accuracy is 100 less the drop against a reference without error, so one bound serves both budgets.
     check = drop_within(short, 100 - min_pct, confidence_level=confidence_level)
-    return replace(
-        check,
+    return check._replace(
         limit=min_pct,
         estimate=100 - check.estimate,
         bound_at=_from_hundred(check.bound_at),
@@ -458,7 +442,10 @@ class StepDown:
         self._joint: list[float] = []
         self.holding = 0
         # No further: what comes after the first that does not hold is seldom asked for.
-        while self.holding < count and self._joint_of_step(self.holding) >= confidence_level:
+        for test in self._surest_first:
+            self._joint.append(self._next_joint(test, self._joint))
+            if not self._joint[-1] >= confidence_level:
+                break
             self.holding += 1
 
     def holds(self, test: int) -> bool:
@@ -496,12 +483,15 @@ class StepDown:
             # Replaced and not extended: several threads may ask.
             joint = list(self._joint)
             for test in self._surest_first[len(joint) : step + 1]:
-                remaining = self._count - len(joint)
-                confidence = self._confidences[test] if self._among is None else self._among(test, remaining)
-                # Never surer than one before.
-                joint.append(min(confidence**remaining, joint[-1] if joint else 1.0))
+                joint.append(self._next_joint(test, joint))
             self._joint = joint
         return self._joint[step]
+
+    def _next_joint(self, test: int, joint: Sequence[float]) -> float:
+        remaining = self._count - len(joint)
+        confidence = self._confidences[test] if self._among is None else self._among(test, remaining)
+        # Never surer than one before.
+        return min(confidence**remaining, joint[-1] if joint else 1.0)
 
 
 def step_down(

@@ -360,6 +360,43 @@ class LogEstimate:
         )
 
 
+def confidences_below(estimates: Sequence[LogEstimate | None], limit: float, *, tests: int = 1) -> list[float]:
+    """Return `LogEstimate.confidence_below` of several estimates for one limit, and 0 for None.
+
+    Parameters
+    ----------
+    estimates : sequence of LogEstimate or None
+    limit : float
+        On the scale of the estimates.
+    tests : int
+        As in `LogEstimate.upper`.
+
+    Returns
+    -------
+    list of float
+
+    Examples
+    --------
+    >>> estimate = LogEstimate(0.0, variance_rounds=0.01, variance_inputs=0.0, df_rounds=2, df_inputs=9)
+    >>> [round(confidence, 4) for confidence in confidences_below([estimate, None], 0.1)]  # R: pt(1, 2)
+    [0.7887, 0.0]
+    """
+    confidences = []
+    for estimate in estimates:
+        logarithm = None
+        if estimate is None:
+            confidences.append(0.0)
+            continue
+        # Nearly all are looked up: for those, nothing else that `confidence_below` distinguishes matters.
+        if (distance := limit - estimate.value) >= 0:
+            table = estimate._upward.tables.made.get(tests)
+            logarithm = None if table is None else table.at(distance)
+        confidences.append(
+            estimate.confidence_below(limit, tests=tests) if logarithm is None else 1 - math.exp(logarithm)
+        )
+    return confidences
+
+
 def _tail_of(tail: float, power: float) -> float:
     """Return the tail of a level raised to a power, exact for the smallest tails too."""
     return tail if power == 1 else -math.expm1(power * math.log1p(-tail))

@@ -70,6 +70,38 @@ def latency_probability(estimate: LogEstimate, max_log: float) -> float:
     return float(scipy.special.stdtr(df, standard[np.newaxis]).mean(axis=1)[0])
 
 
+def latency_probabilities(estimates: Sequence[LogEstimate | None], max_log: float) -> list[float | None]:
+    """Return `latency_probability` of several estimates for one limit, and None for None.
+
+    Parameters
+    ----------
+    estimates : sequence of LogEstimate or None
+        With the variances that the decision shall use.
+    max_log : float
+        Natural logarithm of the limit.
+
+    Returns
+    -------
+    list of float or None
+
+    Examples
+    --------
+    >>> estimate = LogEstimate(0.0, variance_rounds=0.01, variance_inputs=0.0, df_rounds=2, df_inputs=9)
+    >>> [None if own is None else round(own, 4) for own in latency_probabilities([estimate, None], 0.1)]
+    [0.7887, None]
+    """
+    probabilities: list[float | None] = []
+    for estimate in estimates:
+        if estimate is None:
+            probabilities.append(None)
+            continue
+        # Nearly all are looked up.
+        table = estimate.tables.made.get(_PROBABILITY)
+        value = None if table is None else table.at(max_log - estimate.value)
+        probabilities.append(latency_probability(estimate, max_log) if value is None else value)
+    return probabilities
+
+
 def _by_variance(estimate: LogEstimate) -> list[tuple[float, float]]:
     """Return the variances that are not 0 with their degrees of freedom, the largest first."""
     sources = (source for source in _sources(estimate) if source[0] > 0)

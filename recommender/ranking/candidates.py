@@ -246,7 +246,7 @@ class Estimate(NamedTuple):
 
     def judged(self, checks: tuple[BudgetCheck, ...]) -> "Estimate":
         """Return the same numbers with what the budgets make of them."""
-        return self._replace(checks=checks)
+        return Estimate(*self[:-1], checks)
 
 
 def same_evidence(one: Candidate, other: Candidate) -> bool:

@@ -2,16 +2,16 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal, NamedTuple
 
-from catalog.statistics.feasibility import BudgetCheck, latency_check, step_down, upper_bound, with_share
+from catalog.statistics.feasibility import BudgetCheck, StepDown, latency_check, upper_bound, with_share
 from catalog.statistics.intervals import PercentileInterval
-from catalog.statistics.log_estimate import LogEstimate
+from catalog.statistics.log_estimate import LogEstimate, confidences_below
 from catalog.statistics.outcomes import COUNTED, sidak
-from catalog.statistics.posterior import latency_probability
+from catalog.statistics.posterior import latency_probabilities
 from recommender.ranking.candidates import Candidate, CandidateCache, Estimate
 from recommender.ranking.model import (
     Budgets,
@@ -46,7 +46,7 @@ _LATENCY_SHARE_PER_POINT = 0.1
 _ROUNDING = 1e-9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Family:
     """The candidates that a joint promise pays for, and what of its error is left for them.
 
@@ -62,6 +62,8 @@ class Family:
     share : float
     sharing : tuple of int
         For every candidate, how many of these share its accuracy; at least 1.
+    error_shares : tuple of float
+        For every candidate, what of the error is left for its latency: by the looks of a race as well.
 
     References
     ----------
@@ -72,6 +74,20 @@ class Family:
     rows: tuple[int, ...]
     share: float
     sharing: tuple[int, ...]
+    error_shares: tuple[float, ...]
+
+    @classmethod
+    def of(cls, table: CandidateTable, rows: tuple[int, ...], share: float) -> "Family":
+        """Return the family of these candidates."""
+        count = Counter(table.shared_accuracy[row] for row in rows)
+        # One that does not count is asked as if it did.
+        sharing = tuple(max(count[accuracy], 1) for accuracy in table.shared_accuracy)
+        return cls(rows, share, sharing, tuple(share * own for own in table.error_share))
+
+    @cached_property
+    def counted(self) -> frozenset[int]:
+        """The same as `rows`, to be looked up."""
+        return frozenset(self.rows)
 
     def accuracy_level(self, row: int, level: float, confidence: float) -> float:
         """Return the level of an accuracy at a step: once for all that share it, not below the asked confidence."""
@@ -79,20 +95,17 @@ class Family:
 
 
 class _Step(NamedTuple):
-    """Where stepping down came to a candidate: among so many tests, at this level, and what it promises together."""
+    """Where stepping down came to a candidate: among so many tests, at this level."""
 
     tests: int
     level: float
-    # The first check that does not hold at the level; None where all do.
-    missed: int | None
-    joint: Callable[[], float]
 
 
 class Judgement:
     """What the budgets make of every candidate, as numbers; it refers to no candidate.
 
     Bounds of latencies take the variance across rounds steadied by that of the other candidates (`moderated`); the
-    intervals shown with an estimate are the candidate's own. The surest first (`step_down`), among those that count
+    intervals shown with an estimate are the candidate's own. The surest first (`StepDown`), among those that count
     (`family`). Near misses that count, and candidates whose images can promise nothing, are never among the surest.
 
     A candidate that breaks a budget passes only if that budget's own test errs, so the budgets of one candidate need no
@@ -129,8 +142,16 @@ class Judgement:
         of_latency = self._latency_chances()
         self.family = self._counted(of_latency)
         self._tests = _Tests(self)
-        self._steps = self._stepped()
-        self.gap = [self._gap(row) for row in self._rows]
+        # Those that count and may be promised, with their places among the tests.
+        self._tested = {
+            row: place
+            for place, row in enumerate(self.family.rows)
+            if not self.missed[row] and self._missing[row] is None
+        }
+        self._steps = self._stepped() if self._tested else None
+        # The first check that does not hold, of those for which one does not.
+        self._unproven = {} if self._steps is None else self._first_missed(self._steps)
+        self.gap = self._gaps()
         stated = self._stated(of_latency)
         self.chance = [_together(*pair) for pair in zip(stated, self._accuracy.chance, strict=True)]
 
@@ -146,10 +167,8 @@ class Judgement:
         # Without a budget there is nothing to break.
         unbounded = not self.budgets.any_set
         proven = [
-            step.missed is None and self.gap[row] is None
-            if (step := self._steps.get(row)) is not None
-            else unbounded and not self.missed[row]
-            for row in self._rows
+            gap is None and (row in self._tested or (unbounded and not self.missed[row]))
+            for row, gap in enumerate(self.gap)
         ]
         return [Status.PROVEN if own else status_of(chance) for own, chance in zip(proven, self.chance, strict=True)]
 
@@ -180,21 +199,30 @@ class Judgement:
         """Return the place of a candidate, with its checks where it is not proven."""
         if self.missed[row]:
             return self._near_miss(row, estimate)
-        step, missing = self._steps.get(row), self._missing[row]
-        chance, loss, status = self.chance[row], self.loss[row], self.status[row]
-        if step is None:
+        chance, loss, status, lack = self.chance[row], self.loss[row], self.status[row], self.gap[row]
+        if row not in self._tested:
+            missing = self._missing[row]
             gap = None if missing is None else _undecided(estimate, missing)
             return Prospect(estimate, status, chance, loss, gap, _no_confidence if self.budgets.any_set else _certainty)
-        joint = partial(self._joint, row, step)
-        if self.gap[row] is None:
+        joint = partial(self._joint, row)
+        if lack is None:
             return Prospect(estimate, status, chance, loss, None, joint)
+        step = self._step(row)
         judged = estimate.judged(self._tests.checks(row, step.level, step.tests))
-        gap = self._by_model(row, judged) if step.missed is None else _unproven(judged, self.budgets, step.missed)
-        return Prospect(judged, status, chance, loss, gap, joint)
+        if lack is Gap.UNPROVEN:
+            return Prospect(judged, status, chance, loss, _unproven(judged, self.budgets, self._unproven[row]), joint)
+        return Prospect(judged, status, chance, loss, self._by_model(row, judged), joint)
 
-    def _joint(self, row: int, step: _Step) -> float:
+    def _step(self, row: int) -> _Step:
+        """Return where stepping down came to a candidate that was tested."""
+        assert self._steps is not None, "what was tested has a step"
+        place = self._tested[row]
+        return _Step(self._steps.remaining_of(place), self._steps.level_of(place))
+
+    def _joint(self, row: int) -> float:
+        assert self._steps is not None, "what was tested has a step"
         # An accuracy must hold by itself at whatever level is reported (docs/statistics.md, "Budgets").
-        return min(step.joint(), self._tests.accuracy_confidence(row))
+        return min(self._steps.joint_of(self._tested[row]), self._tests.accuracy_confidence(row))
 
     def miss_confidence(self, row: int) -> float:
         """Return the largest level at which the evidence shows that a candidate breaks some budget."""
@@ -216,7 +244,7 @@ class Judgement:
         # Most questions have one budget of latency.
         if len(self._latency) == 1:
             [columns], [limit] = self._latency, self._limits
-            return [None if own is None else latency_probability(own, limit) for own in columns.posterior]
+            return latency_probabilities(columns.posterior, limit)
         percentiles = tuple(budget.percentile for budget in self.budgets.latency)
         correlation = self.table.correlation(percentiles) if len(percentiles) > 1 else None
         return [
@@ -226,20 +254,14 @@ class Judgement:
 
     def _counted(self, of_latency: Sequence[float | None]) -> Family:
         """Leave out what no bound can be given for, and what is far beyond a budget."""
-        pairs = zip(of_latency, self._accuracy.chance, strict=True)
-        least = {
-            row: min(latency, accuracy)
-            for row, (latency, accuracy) in enumerate(pairs)
-            if latency is not None and accuracy is not None
-        }
-        rows, share = tuple(least), 1.0
+        accuracy = self._accuracy.chance
+        rows = tuple([row for row in self._rows if of_latency[row] is not None and accuracy[row] is not None])
+        share = 1.0
         # A single candidate needs no correction for many.
-        if self._latency and len(least) > 1:
-            rows, share = tuple(row for row, chance in least.items() if chance >= 1 - COUNTED), COUNTED
-        accuracies = self.table.shared_accuracy
-        count = Counter(accuracies[row] for row in rows)
-        # One that does not count is asked as if it did.
-        return Family(rows, share, tuple(max(count[accuracy], 1) for accuracy in accuracies))
+        if self._latency and len(rows) > 1:
+            least = 1 - COUNTED
+            rows, share = tuple([row for row in rows if of_latency[row] >= least and accuracy[row] >= least]), COUNTED
+        return self.table.of_rows(("family", rows, share), lambda: Family.of(self.table, rows, share))
 
     def _stated(self, of_latency: Sequence[float | None]) -> Sequence[float | None]:
         """Replace the chances of near misses that too few rounds leave open by those that are usual (`presumed`).
@@ -257,42 +279,43 @@ class Judgement:
                 stated[row] = latency_chance(presumed, self._limits)
         return stated
 
-    def _stepped(self) -> Mapping[int, _Step]:
+    def _stepped(self) -> StepDown:
         """Step down over all that count."""
-        rows, tests = self.family.rows, self._tests
+        rows, tests, tested = self.family.rows, self._tests, list(self._tested)
         # What counts and misses stays, with confidence 0: the levels have paid for leaving out what `family` does.
-        tested = [not self.missed[row] and self._missing[row] is None for row in rows]
-        if not any(tested):
+        confidences = [0.0] * len(rows)
+        for row, confidence in zip(tested, tests.confidences(tested, len(rows)), strict=True):
+            confidences[self._tested[row]] = confidence
+
+        def among(place: int, count: int) -> float:
+            row = rows[place]
+            return tests.confidences([row], count)[0] if row in self._tested else 0.0
+
+        # The number of tests matters only where strategies share variance, which errs once for all.
+        return StepDown(confidences, self.budgets.confidence, among if any(tests.shares_variance) else None)
+
+    def _first_missed(self, steps: StepDown) -> Mapping[int, int]:
+        """Return the place of the first check that does not hold, by row, of those that are not proven."""
+        # All of them are judged at the step that failed first.
+        failed = [row for row, place in self._tested.items() if not steps.holds(place)]
+        if not failed:
             return {}
+        missed = self._tests.missed(failed, self._step(failed[0]))
+        return {row: place for row, place in zip(failed, missed, strict=True) if place is not None}
 
-        def confidence(place: int, count: int) -> float:
-            return tests.confidence(rows[place], count) if tested[place] else 0.0
-
-        steps = step_down(
-            [confidence(place, len(rows)) for place in range(len(rows))],
-            confidence_level=self.budgets.confidence,
-            # The number of tests matters only where strategies share variance, which errs once for all.
-            among=confidence if any(tests.shares_variance) else None,
-        )
-        stepped = {}
-        for place, row in enumerate(rows):
-            if tested[place]:
-                count, level = steps.remaining_of(place), steps.level_of(place)
-                missed = None if steps.holds(place) else tests.missed(row, level, count)
-                stepped[row] = _Step(count, level, missed, partial(steps.joint_of, place))
-        return stepped
-
-    def _gap(self, row: int) -> Gap | None:
-        if self.missed[row]:
-            return None
-        if (missing := self._missing[row]) is not None:
-            return missing.gap
-        step = self._steps.get(row)
-        if step is None:
-            return None
-        if step.missed is not None:
-            return Gap.UNPROVEN
-        return Gap.BY_MODEL if any(columns.by_model[row] for columns in self._latency) else None
+    def _gaps(self) -> Sequence[Gap | None]:
+        by_model = [columns.by_model for columns in self._latency if any(columns.by_model)]
+        gaps: list[Gap | None] = []
+        for row, (missed, missing) in enumerate(zip(self.missed, self._missing, strict=True)):
+            gap = None
+            if not missed and missing is not None:
+                gap = missing.gap
+            elif row in self._unproven:
+                gap = Gap.UNPROVEN
+            elif by_model and row in self._tested and any(column[row] for column in by_model):
+                gap = Gap.BY_MODEL
+            gaps.append(gap)
+        return gaps
 
     def _by_model(self, row: int, estimate: Estimate) -> UndecidedCandidate | None:
         """Return the first percentile whose bound holds and rests on a model."""
@@ -324,49 +347,73 @@ class _Tests:
     """
 
     def __init__(self, judgement: Judgement) -> None:
-        self._budgets, self._table = judgement.budgets, judgement.table
+        budgets, family = judgement.budgets, judgement.family
+        self._budgets, self._table, self._family = budgets, judgement.table, family
         self._columns, self._limits = judgement._latency, judgement._limits
-        self._family = judgement.family
-        self._count = len(self._family.rows)
-        self._shares = [self._family.share * own for own in self._table.error_share]
+        self._count = len(family.rows)
         # Whether a latency of a candidate has a part that errs once for all.
-        sharing = [columns.shares_variance for columns in self._columns]
-        self.shares_variance = list(map(any, zip(*sharing, strict=True))) or [False] * self._table.count
-        self._of_accuracy = self._table.accuracy_tests(self._budgets)
-        self._of_latency: dict[tuple[int, int], list[float]] = {}
+        self.shares_variance = self._table.shares_variance(tuple([budget.percentile for budget in budgets.latency]))
+        self._of_accuracy = self._table.accuracy_tests(budgets)
+        self._stepping: dict[int, float] = self._table.of_rows(
+            (
+                "stepping",
+                budgets.min_accuracy_pct,
+                budgets.max_accuracy_drop_pp,
+                budgets.confidence,
+                family.rows,
+                family.share,
+            ),
+            dict,
+        )
+        # By number of tests and row, those of every budget of latency.
+        self._of_latency: dict[int, dict[int, Sequence[float]]] = {}
 
-    def confidence(self, row: int, count: int) -> float:
-        """Return the confidence for stepping down; an accuracy that alone does not hold puts it below any level."""
-        confidences = self._confidences(row, count)
-        # Most questions have one budget of latency.
-        of_latency = confidences[0] if len(confidences) == 1 else min(confidences, default=1.0)
-        own, stepping = 1 - (1 - of_latency) / self._shares[row], self.accuracy_confidence(row)
-        if stepping >= self._budgets.confidence:
-            # Judged once for all that share it, at level ** sharing; the root puts it on the scale of one test.
-            stepping **= 1 / self._family.sharing[row]
-        return max(0.0, own if own < stepping else stepping)
+    def confidences(self, rows: Sequence[int], count: int) -> Sequence[float]:
+        """Return the confidences for stepping down; an accuracy that alone does not hold puts it below any level."""
+        of_latency, shares, confidences = self._latency(rows, count), self._family.error_shares, []
+        for row, by_budget in zip(rows, of_latency, strict=True):
+            # Most questions have one budget of latency.
+            least = by_budget[0] if len(by_budget) == 1 else min(by_budget, default=1.0)
+            own, stepping = 1 - (1 - least) / shares[row], self._stepping.get(row)
+            if stepping is None:
+                stepping = self._stepping[row] = self._stepping_of(row)
+            confidence = own if own < stepping else stepping
+            confidences.append(confidence if confidence > 0 else 0.0)
+        return confidences
+
+    def _stepping_of(self, row: int) -> float:
+        confidence = self.accuracy_confidence(row)
+        # Judged once for all that share it, at level ** sharing; the root puts it on the scale of one test.
+        return confidence ** (1 / self._family.sharing[row]) if confidence >= self._budgets.confidence else confidence
 
     def accuracy_confidence(self, row: int) -> float:
         """Return the largest level at which all budgets of accuracy hold, each by itself, with a share of the error."""
         confidence = 1 - (1 - self.of_accuracy(row).confidence) / self._family.share
         return confidence if confidence > 0 else 0.0
 
-    def missed(self, row: int, level: float, count: int) -> int | None:
-        """Return the place of the first check that does not hold at the level of a step."""
-        of_latency, of_accuracy = self._levels(row, level)
-        confidences = self._confidences(row, count)
+    def missed(self, rows: Sequence[int], step: _Step) -> Sequence[int | None]:
+        """Return the place of the first check that does not hold at a step, None where all do."""
+        return [
+            self._first_below(row, confidences, step.level)
+            for row, confidences in zip(rows, self._latency(rows, step.tests), strict=True)
+        ]
+
+    def _first_below(self, row: int, confidences: Sequence[float], level: float) -> int | None:
+        least = with_share(level, self._family.error_shares[row]) - _ROUNDING
         for place, confidence in enumerate(confidences):
-            if not confidence >= of_latency - _ROUNDING:
+            if not confidence >= least:
                 return place
+        least = self._family.accuracy_level(row, level, self._budgets.confidence) - _ROUNDING
         for place, check in enumerate(self.of_accuracy(row).checks, start=len(confidences)):
-            if not check.confidence >= of_accuracy - _ROUNDING:
+            if not check.confidence >= least:
                 return place
         return None
 
     def checks(self, row: int, level: float, count: int) -> tuple[BudgetCheck, ...]:
         """Judge at the level of a step."""
-        of_latency, of_accuracy = self._levels(row, level)
-        effective, confidences = self._effective(row, count), self._confidences(row, count)
+        of_latency = with_share(level, self._family.error_shares[row])
+        of_accuracy = self._family.accuracy_level(row, level, self._budgets.confidence)
+        effective, [confidences] = self._effective(row, count), self._latency([row], count)
         latency = [
             latency_check(columns.bounded[row], budget.max_s, confidence, confidence_level=of_latency, tests=effective)
             for columns, budget, confidence in zip(self._columns, self._budgets.latency, confidences, strict=True)
@@ -380,24 +427,30 @@ class _Tests:
             own = self._of_accuracy[row] = self._table.accuracy_tests_of(row, self._budgets)
         return own
 
-    def _levels(self, row: int, level: float) -> tuple[float, float]:
-        """Return the level of latencies, and that of accuracies."""
-        own = with_share(level, self._shares[row])
-        return own, self._family.accuracy_level(row, level, self._budgets.confidence)
-
     def _effective(self, row: int, count: int) -> int:
         return count if self.shares_variance[row] else self._count
 
-    def _confidences(self, row: int, count: int) -> list[float]:
-        key = row, count if self.shares_variance[row] else self._count
+    def _latency(self, rows: Sequence[int], count: int) -> Sequence[Sequence[float]]:
+        """Return the confidences of every budget of latency, for each of these candidates."""
         # Kept: stepping down asks for the same number as what is said afterwards.
-        confidences = self._of_latency.get(key)
-        if confidences is None:
-            confidences = self._of_latency[key] = [
-                0.0 if (own := columns.promised[row]) is None else own.confidence_below(limit, tests=key[1])
-                for columns, limit in zip(self._columns, self._limits, strict=True)
-            ]
-        return confidences
+        kept = self._of_latency.setdefault(count, {})
+        if new := [row for row in rows if row not in kept]:
+            self._compute(new, count, kept)
+        return [kept[row] for row in rows]
+
+    def _compute(self, rows: Sequence[int], count: int, kept: dict[int, Sequence[float]]) -> None:
+        if count != self._count and not all(self.shares_variance):
+            # What does not share a variance is among all tests, whatever their number.
+            alone = [row for row in rows if not self.shares_variance[row]]
+            kept.update(zip(alone, self._latency(alone, self._count), strict=True))
+            rows = [row for row in rows if self.shares_variance[row]]
+        by_budget = [
+            confidences_below([columns.promised[row] for row in rows], limit, tests=count)
+            for columns, limit in zip(self._columns, self._limits, strict=True)
+        ]
+        # Most questions have one budget of latency.
+        by_row = [[own] for own in by_budget[0]] if len(by_budget) == 1 else list(zip(*by_budget, strict=True))
+        kept.update(zip(rows, by_row if by_budget else [()] * len(rows), strict=True))
 
 
 def _no_confidence() -> float:
@@ -581,7 +634,7 @@ class AllShortfalls:
         self._rows = {candidate: row for row, candidate in enumerate(among)}
         judgement = judge(among, budgets)
         assert judgement is not None, "there is at least the candidate that is asked about"
-        self._judged, self._counted = judgement, frozenset(judgement.family.rows)
+        self._judged = judgement
         self._limits = _limits(budgets)
         self._estimates = budget_estimates(judgement)
         # By whether a candidate counts among those that a promise pays for.
@@ -591,7 +644,7 @@ class AllShortfalls:
     def of(self, candidate: Candidate, judged: Sequence[BudgetCheck] = ()) -> tuple[Shortfall, ...]:
         """Compare every budget with one candidate; `judged` gives its checks where it was judged."""
         row = self._rows[candidate]
-        counted = row in self._counted
+        counted = row in self._judged.family.counted
         # At the level of the next candidate to hold.
         family, step = self._judged.family, self._steps[counted]
         level = None if judged else family.accuracy_level(row, step.level, self._budgets.confidence)
@@ -700,7 +753,7 @@ def next_bounds(judged: Judgement, *, proven: int, all_count: bool) -> list[Sequ
     A promise then pays for `all_count`, or for those of its `Family` and the candidate itself, less the proven ones.
     """
     counted, others = (_next_step(judged, counted=own, proven=proven, all_count=all_count) for own in (True, False))
-    rows = frozenset(judged.family.rows)
+    rows = judged.family.counted
     columns = [[*_latency_bounds(judged, step), *_accuracy_bounds(judged, step)] for step in (counted, others)]
     return [
         [first if row in rows else second for row, (first, second) in enumerate(zip(*pair, strict=True))]

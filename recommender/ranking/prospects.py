@@ -373,6 +373,7 @@ class CandidateTable:
         self._columns: dict[Hashable, Any] = {}
         self._kept: dict[Hashable, Any] = {}
         self._comparisons: dict[Hashable, Comparison] = {}
+        self._of_rows: dict[Hashable, Any] = {}
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -403,6 +404,15 @@ class CandidateTable:
         """Return what the candidates make of the budgets of accuracy."""
         key = "accuracy", budgets.min_accuracy_pct, budgets.max_accuracy_drop_pp
         return self.kept(key, lambda: _accuracy(self.candidates, budgets))
+
+    def shares_variance(self, percentiles: tuple[float, ...]) -> Sequence[bool]:
+        """Return whether a bound of any of these percentiles has a part that errs once for all candidates."""
+
+        def shares() -> Sequence[bool]:
+            columns = [self.latency(percentile).shares_variance for percentile in percentiles]
+            return list(map(any, zip(*columns, strict=True))) or [False] * self.count
+
+        return self._column(("shares variance", percentiles), shares)
 
     def accuracy_tests(self, budgets: Budgets) -> dict[int, AccuracyTests]:
         """Return the checks of the budgets of accuracy by row, those that a question needed (`accuracy_tests_of`)."""
@@ -440,6 +450,10 @@ class CandidateTable:
     def comparison(self, key: Hashable, compute: Callable[[], Comparison]) -> Comparison:
         """Return a comparison of two candidates, of which there are many."""
         return _looked_up(self._comparisons, key, compute, most=_MOST_COLUMNS * self.count)
+
+    def of_rows(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return what depends on which candidates a promise pays for, of which there are many choices."""
+        return _looked_up(self._of_rows, key, compute, most=_MOST_COLUMNS)
 
     def kept(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Return what depends on the figures of budgets too, of which there are many."""

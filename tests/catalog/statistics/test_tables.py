@@ -7,8 +7,15 @@ from functools import partial
 import numpy as np
 import pytest
 
-from catalog.statistics.log_estimate import _MOST_BOUNDS, OFTEN, HermiteTable, LogEstimate, Tables
-from catalog.statistics.posterior import latency_probability
+from catalog.statistics.log_estimate import (
+    _MOST_BOUNDS,
+    OFTEN,
+    HermiteTable,
+    LogEstimate,
+    Tables,
+    confidences_below,
+)
+from catalog.statistics.posterior import latency_probabilities, latency_probability
 
 ESTIMATES = [
     LogEstimate(0.0, 0.009, 0.0, df_rounds=7.5, df_inputs=6.6, variance_shared=0.0002, df_shared=4),
@@ -45,6 +52,18 @@ def test_a_probability_is_the_same_when_it_is_asked_often(estimate: LogEstimate)
         assert latency_probability(often, limit) == pytest.approx(
             latency_probability(replace(estimate), limit), abs=1e-7
         )
+
+
+@pytest.mark.parametrize("tests", [1, 18])
+def test_a_column_has_to_the_last_bit_what_each_estimate_gives(tests: int) -> None:
+    # Some with tables and some without; a jump below alone, and no variance at all.
+    odd = [replace(ESTIMATES[2], variance_rounds=0.0, variance_inputs_above=0.0), LogEstimate(0.0, 0.0, 0.0, 2, 9)]
+    column = [*(asked_often(replace(estimate), tests) for estimate in ESTIMATES[:3]), *map(replace, ESTIMATES), *odd]
+    for limit in LIMITS:
+        confidences = [estimate.confidence_below(limit, tests=tests) for estimate in column]
+        assert confidences_below([None, *column], limit, tests=tests) == [0.0, *confidences]
+        probabilities = [latency_probability(estimate, limit) for estimate in column]
+        assert latency_probabilities([*column, None], limit) == [*probabilities, None]
 
 
 def test_a_bound_still_holds_at_its_own_level() -> None:
