@@ -467,11 +467,7 @@ def estimate_over_rounds(
     Related Fields 80 (1988).
     """
     count, share = by_round.size, percentile / 100
-    # A draw may leave a round without any of its inputs; such a draw says nothing about a covariance between rounds.
-    drawn = resampled[:, np.isfinite(resampled).all(axis=0)]
-    of_mean, of_each = drawn.mean(axis=0).var(ddof=1), drawn.var(axis=1, ddof=1).mean()
-    # var(mean) = of_each / R + (R - 1) / R * covariance, solved for the covariance.
-    between = (count * of_mean - of_each) / (count - 1)
+    between = _between_rounds(resampled)
     return LogEstimate(
         value=float(by_round.mean()),
         variance_rounds=unless_rounding(float(by_round.var(ddof=1) / count)),
@@ -481,6 +477,19 @@ def estimate_over_rounds(
         df_inputs=math.sqrt(math.pi * inputs * share * (1 - share)),
         by_round=() if rounds is None else tuple(zip(rounds.tolist(), by_round.tolist(), strict=True)),
     )
+
+
+def _between_rounds(resampled: NDArray[np.float64]) -> float:
+    """Return the mean covariance, over draws, between two different rounds."""
+    # Two that are the same stand for rounds that drew their inputs themselves: there is nothing to resample.
+    if resampled.shape[1] == 2 and np.array_equal(resampled[:, 0], resampled[:, 1]):
+        return 0.0
+    count = len(resampled)
+    # A draw may leave a round without any of its inputs; such a draw says nothing about a covariance between rounds.
+    drawn = resampled[:, np.isfinite(resampled).all(axis=0)]
+    of_mean, of_each = drawn.mean(axis=0).var(ddof=1), drawn.var(axis=1, ddof=1).mean()
+    # var(mean) = of_each / R + (R - 1) / R * covariance, solved for the covariance.
+    return float((count * of_mean - of_each) / (count - 1))
 
 
 def over_hosts(estimate: LogEstimate, by_round: NDArray[np.float64], hosts: NDArray[np.int64] | None) -> LogEstimate:

@@ -15,6 +15,7 @@ together.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -327,12 +328,13 @@ class CorrectedCurve:
             tail_from=samples.tail_from,
         )
 
-    @property
+    # Kept, as all that no percentile changes: one after another is asked for.
+    @cached_property
     def common_level(self) -> float:
         """The mean level of the rounds."""
         return float(self.level.mean())
 
-    @property
+    @cached_property
     def level_variance(self) -> float:
         """The variance of the common level from the residuals of the samples."""
         return float(self.weight @ self.residual**2 * (self.weight @ self.weight))
@@ -350,19 +352,25 @@ class CorrectedCurve:
             [np.full(foretold.size, 1 / foretold.size), weight, -weight],
         )
 
-    def standard_error(self, value: float, unseen: float) -> float:
-        """Return the standard error of the share at or below a value, from the samples' residuals near it.
+    def standard_errors(self, values: NDArray[np.float64], unseen: float) -> NDArray[np.float64]:
+        """Return the standard error of the share at or below each value, from the samples' residuals near it.
 
         `unseen` is how much of the weight of such a sample may lie where none was drawn.
         """
         around = self.neighbours - self.neighbours.mean(axis=1, keepdims=True)
         latency = self.expected[:, np.newaxis] + self.neighbours
-        share = (latency[:, :, np.newaxis] + self.spread * around[:, np.newaxis] <= value).mean(axis=2)
-        variance = share.var(axis=1)
+        # Spread first, because whole planes are counted in a fraction of the time of their last axis.
+        spread = latency + (self.spread * around).T[:, :, np.newaxis]
+        return np.array([self._standard_error(spread, value, unseen) for value in values.tolist()])
+
+    def _standard_error(self, spread: NDArray[np.float64], value: float, unseen: float) -> float:
+        below = np.add.reduce((spread <= value).view(np.int8), axis=0, dtype=np.int8)
+        variance = (below / spread.shape[0]).var(axis=1)
         # Of the samples that may lie on either side: those of an oversampled tail weigh less than the others.
         near = float(self.weight @ variance / total) if (total := variance.sum()) > 0 else float(self.weight.max())
         return float(np.hypot(np.sqrt(self.weight**2 @ variance), unseen * near))
 
+    @cached_property
     def fit(self) -> CurveFit:
         """Return how well sizes tell the latencies apart."""
         latency = self.expected + self.residual
@@ -511,7 +519,7 @@ class PoolStudy:
             for distribution, curve in zip(self.distributions, self.curves, strict=True)
         ]
         by_rounds, curve = _pseudo_values(np.array(of_curves)), self.curves[0]
-        fit, around = curve.fit(), curve.level - curve.common_level
+        fit, around = curve.fit, curve.level - curve.common_level
         moves = np.zeros((2, shares.size))
         # One round says nothing of how rounds differ, and has no bounds.
         if rounds > 1:
@@ -553,7 +561,8 @@ def weighted_percentiles(
 
 def _pseudo_values(replicates: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return pseudo-values, shape (percentiles, rounds), of results with all rounds and without each of them."""
-    everything, deleted = replicates[:1].T, replicates[1:].T
+    # Each percentile's own side by side, so that sums do not depend on how many percentiles there are.
+    everything, deleted = replicates[:1].T, np.ascontiguousarray(replicates[1:].T)
     rounds = deleted.shape[1]
     if rounds < 2:
         return everything
@@ -603,8 +612,7 @@ def _woodruff(
     It is the mean over as many standard errors as `reach`.
     """
     at = distribution.quantiles(shares)
-    errors = np.array([curve.standard_error(value, unseen) for value in at.tolist()])
-    error = _CAUTION * reach * errors
+    error = _CAUTION * reach * curve.standard_errors(at, unseen)
     up = distribution.quantiles(np.minimum(shares + error, 1)) - at
     down = at - distribution.quantiles(np.maximum(shares - error, 0))
     return np.array([up, down]) / reach

@@ -349,20 +349,23 @@ class _Table:
     def split(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the effect of each round, and what is left of each value against the other strategies' effect."""
         present = np.isfinite(self.values)
+        complete = bool(present.all())
+        # Without gaps the plain functions give the same bits, in a fraction of the time.
+        mean, total = (np.mean, np.sum) if complete else (np.nanmean, np.nansum)
         effects = np.zeros(self.values.shape[1])
         weight = np.ones(self.values.shape[0])
         rest = share = self.values
         # With all rounds present the effects stand after the first pass and the weights after the third.
-        for _ in range(3 if present.all() else 8):
-            level = np.nanmean(self.values - effects, axis=1, keepdims=True)
+        for _ in range(3 if complete else 8):
+            level = mean(self.values - effects, axis=1, keepdims=True)
             share = np.where(present, weight[:, np.newaxis], 0.0)
             share = share / share.sum(axis=0)
-            effects = np.where(self.common, np.nansum(share * (self.values - level), axis=0), 0.0)
+            effects = np.where(self.common, total(share * (self.values - level), axis=0), 0.0)
             effects[self.common] -= effects[self.common].mean()
-            rest = self.values - np.nanmean(self.values - effects, axis=1, keepdims=True) - effects
+            rest = self.values - mean(self.values - effects, axis=1, keepdims=True) - effects
             # Against the others' mean: dividing by 1 - share takes the strategy itself out of it.
             rest = np.where(self.common, rest / (1 - np.where(share < 1, share, 0.0)), rest)
-            weight = _mean_weights(np.nansum(rest**2, axis=1) / np.maximum(present.sum(axis=1) - 1, 1))
+            weight = _mean_weights(total(rest**2, axis=1) / np.maximum(present.sum(axis=1) - 1, 1))
         return effects, rest
 
 
