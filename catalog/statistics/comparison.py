@@ -343,7 +343,7 @@ def _compare(
 ) -> Comparison:
     question = percentiles.question
     first, second = (percentiles.candidates[position] for position in pair)
-    common = np.intersect1d(first.inputs, second.inputs, assume_unique=True)
+    common = _common(first.inputs, second.inputs)
     level = sidak(question.confidence_level, comparisons=comparisons)
     if not _comparable(first, second, common):
         return _nothing_in_common(question, first, second, comparisons)
@@ -417,16 +417,23 @@ def _explained(samples: Samples, percentile: float) -> float:
     return fit.explained if reason is None else 0.0
 
 
+def _common(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return what two ascending arrays have in common; those of strategies measured together are mostly equal."""
+    return first if np.array_equal(first, second) else np.intersect1d(first, second, assume_unique=True)
+
+
 def _comparable(first: Samples, second: Samples, common: NDArray[np.int64]) -> bool:
     """Return whether two strategies were measured on the same inputs, by the same design."""
     if not common.size or first.interpenetrating != second.interpenetrating:
         return False
     # Rounds of other numbers have drawn other inputs.
-    return not first.interpenetrating or bool(np.intersect1d(first.rounds, second.rounds).size)
+    return not first.interpenetrating or bool(_common(first.rounds, second.rounds).size)
 
 
 def _pair_rounds(first: Samples, second: Samples) -> tuple[bool, NDArray[np.int64], NDArray[np.int64]]:
     """Return whether rounds pair by number, and the positions that pair."""
+    if np.array_equal(first.rounds, second.rounds):
+        return True, (every := np.arange(first.rounds.size)), every
     _, rows, columns = np.intersect1d(first.rounds, second.rounds, assume_unique=True, return_indices=True)
     # One common number alone would leave one pair of rounds, and with it no interval.
     if first.interpenetrating or rows.size >= min(2, first.rounds.size, second.rounds.size):

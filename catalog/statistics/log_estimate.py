@@ -71,6 +71,8 @@ class Tables:
     counts: dict[Hashable, int] = field(default_factory=dict)
     made: dict[Hashable, HermiteTable] = field(default_factory=dict)
     bounds: dict[Hashable, float] = field(default_factory=dict)
+    # What a posterior is made of (`catalog.statistics.posterior`).
+    sources: "tuple[Sequence[tuple[float, float]], NDArray[np.float64]] | None" = None
 
     def bound(self, key: Hashable, compute: Callable[[], float]) -> float:
         """Return a bound that only the key decides; budgets differ from question to question, levels seldom do."""

@@ -60,12 +60,15 @@ def latency_probability(estimate: LogEstimate, max_log: float) -> float:
     table = tables.made.get(_PROBABILITY)
     if table is not None and (value := table.at(distance)) is not None:
         return value
-    sources = _by_variance(estimate)
+    if tables.sources is None:
+        own = _by_variance(estimate)
+        tables.sources = own, _shifts(own)
+    sources, shifts = tables.sources
     if not sources:
         return float(estimate.value <= max_log)
     if table is None and tables.is_due(_PROBABILITY):
         tables.made[_PROBABILITY] = _probability_table(sources)
-    (largest, df), shifts = sources[0], _shifts(sources)
+    largest, df = sources[0]
     standard = (distance - shifts) / math.sqrt(largest)
     return float(scipy.special.stdtr(df, standard[np.newaxis]).mean(axis=1)[0])
 

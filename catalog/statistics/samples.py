@@ -15,7 +15,7 @@ what any interval says.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Self
 from weakref import WeakKeyDictionary
 
@@ -134,12 +134,13 @@ class Samples:
         count = np.bincount(flat, minlength=self.rounds.size * self.inputs.size)
         return count.astype(np.int64).reshape(self.rounds.size, self.inputs.size)
 
-    @property
+    # Kept: samples never change, and every interval and comparison asks for both.
+    @cached_property
     def fewest_inputs(self) -> int:
         """Distinct inputs of the round with the fewest: repetitions say nothing about other inputs."""
         return int((self.cells > 0).sum(axis=1).min())
 
-    @property
+    @cached_property
     def supporting_inputs(self) -> int:
         """How many inputs a percentile rests on: of crossed rounds those of one, of interpenetrating ones all."""
         return int((self.cells > 0).sum()) if self.interpenetrating else self.fewest_inputs
@@ -370,8 +371,8 @@ def seeded_draws(inputs: int, n_resamples: int, *seed: int) -> NDArray[np.int32]
     return counts
 
 
-_MOST_KEPT = 64
-_log_percentiles: WeakKeyDictionary[Samples, dict[tuple[float, ...], NDArray[np.float64]]] = WeakKeyDictionary()
+_MOST_KEPT = 512
+_log_percentiles: WeakKeyDictionary[Samples, dict[float, NDArray[np.float64]]] = WeakKeyDictionary()
 
 
 def log_percentiles(samples: Samples, percentiles: Sequence[float]) -> NDArray[np.float64]:
@@ -412,13 +413,14 @@ def log_percentiles(samples: Samples, percentiles: Sequence[float]) -> NDArray[n
     check_percentiles(percentiles)
     # Kept with the samples, which never change: an interval and every comparison of a strategy start from the same.
     kept = _log_percentiles.setdefault(samples, {})
-    key = tuple(percentiles)
-    if key not in kept:
-        if len(kept) >= _MOST_KEPT:
+    by_round = {percentile: kept.get(percentile) for percentile in percentiles}
+    if new := [percentile for percentile, own in by_round.items() if own is None]:
+        if len(kept) + len(new) > _MOST_KEPT:
             kept.clear()
-        kept[key] = _within_rounds(samples, percentiles)
-        kept[key].flags.writeable = False
-    return kept[key]
+        computed = dict(zip(new, _within_rounds(samples, new), strict=True))
+        kept.update(computed)
+        by_round.update(computed)
+    return np.array([by_round[percentile] for percentile in percentiles])
 
 
 def _within_rounds(samples: Samples, percentiles: Sequence[float]) -> NDArray[np.float64]:

@@ -108,6 +108,11 @@ def constraints_of(request: RecommendRequest) -> Constraints:
     )
 
 
+def environment_filter(request: RecommendRequest) -> EnvironmentFilter:
+    """Return which environment a question asks about."""
+    return EnvironmentFilter(request.environment, request.host, request.scale, request.launcher)
+
+
 def constraints_out(request: RecommendRequest) -> ConstraintsOut:
     """Return the constraints as the question states them."""
     # The constraints have the same names in a question and in its answer.
@@ -205,8 +210,7 @@ def _modelled(value: Any) -> Any:
 
 def _fields(evidence: Evidence, request: RecommendRequest, on: date | None) -> dict[str, Any]:
     """Return the fields of a `RecommendResponse`, all of them and in their order."""
-    conditions = EnvironmentFilter(request.environment, request.host, request.scale, request.launcher)
-    chosen = evidence.choose(request.subject, conditions)
+    chosen = evidence.choose(request.subject, environment_filter(request))
     budgets = resolve_budgets(evidence, request)
     # From here on candidates are those over the asked links: predicted where these were not measured.
     subject_evidence = chosen.subject_evidence

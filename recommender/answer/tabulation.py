@@ -5,12 +5,13 @@ so that exactly what answers need is kept, whatever that is.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from catalog.statistics.log_estimate import OFTEN
-from recommender.answer.respond import answer_json
-from recommender.errors import RecommenderError
+from recommender.answer.respond import answer_json, environment_filter, resolve_budgets
+from recommender.errors import NotDeclared, RecommenderError
 from recommender.evidence.model import Evidence
+from recommender.ranking.candidates import compute_intervals
 from recommender.schemas import RecommendRequest
 
 _PERCENTILES = (90.0, 50.0, 95.0, 99.0)
@@ -56,6 +57,44 @@ def tabulate(evidence: Evidence, is_wanted: Callable[[], bool], subjects: frozen
         except RecommenderError:
             # A client that asks this gets the error; here there is none.
             continue
+
+
+def tabulate_together(evidence: Evidence, questions: Sequence[RecommendRequest]) -> None:
+    """Compute together the percentiles that questions ask of the subject and environment of the first one.
+
+    Parameters
+    ----------
+    evidence : Evidence
+    questions : sequence of RecommendRequest
+        At least one; of those about others, about other links, or with an unknown name nothing is computed.
+    """
+    first = questions[0]
+    alike = [question for question in questions if _measured_place(question) == _measured_place(first)]
+    if first.links or len(alike) < 2:
+        return
+    percentiles = [percentile for question in alike for percentile in _percentiles_of(evidence, question)]
+    try:
+        candidates = evidence.choose(first.subject, environment_filter(first)).subject_evidence.candidates
+    except NotDeclared:
+        # The answer to the question says what is not declared; so below.
+        return
+    for candidate in candidates:
+        if candidate.samples:
+            compute_intervals(candidate, percentiles)
+
+
+def _measured_place(question: RecommendRequest) -> tuple[object, ...]:
+    """Return what decides of which measurements a question asks."""
+    return question.subject, environment_filter(question), question.links
+
+
+def _percentiles_of(evidence: Evidence, question: RecommendRequest) -> Iterator[float]:
+    try:
+        budgets = resolve_budgets(evidence, question)
+    except NotDeclared:
+        return
+    yield budgets.percentile
+    yield from (budget.percentile for budget in budgets.latency)
 
 
 def declared_percentiles(evidence: Evidence) -> frozenset[float]:

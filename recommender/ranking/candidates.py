@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Generic, NamedTuple, TypeVar
 from weakref import finalize, ref
 
@@ -226,6 +226,10 @@ class CandidateCache(Generic[T]):
             results[key] = result
         return result
 
+    def holds(self, candidate: object, key: Hashable) -> bool:
+        """Return whether there is a result for this candidate and key."""
+        return key in self._results.get(id(candidate), ())
+
 
 _samples: CandidateCache[Samples] = CandidateCache()
 _intervals: CandidateCache[PercentileInterval] = CandidateCache()
@@ -340,6 +344,27 @@ def interval(candidate: Candidate, percentile: float) -> PercentileInterval:
     return _intervals.get(candidate, percentile, lambda: _interval(candidate, percentile))
 
 
+def compute_intervals(candidate: Candidate, percentiles: Sequence[float]) -> None:
+    """Compute what `interval` returns of several percentiles, in a fraction of the time that one after another takes.
+
+    Parameters
+    ----------
+    candidate : Candidate
+        With at least one sample.
+    percentiles : sequence of float
+        Each above 0 and below 100; for those that are known already nothing is done.
+    """
+    new = [own for own in dict.fromkeys(percentiles) if not _intervals.holds(candidate, own)]
+    # What is predicted has nothing that percentiles share.
+    if candidate.predicted is None and len(new) > 1:
+        for own in percentile_intervals(samples_of(candidate), new, rng=SEED):
+            _intervals.get(candidate, own.percentile, partial(_returned, own))
+
+
+def _returned(own: PercentileInterval) -> PercentileInterval:
+    return own
+
+
 def _interval(candidate: Candidate, percentile: float) -> PercentileInterval:
     if candidate.predicted is not None:
         return candidate.predicted.interval(percentile)
@@ -403,9 +428,12 @@ def ratio_variance(
     measured = [candidate for candidate in among if _by_round(candidate, percentile)]
     if first not in measured or second not in measured:
         return None
+
+    def variances_of_all() -> StrategyVariances:
+        return strategy_variances([dict(_by_round(candidate, percentile)) for candidate in measured])
+
     key = percentile, tuple(map(ref, measured))
-    rounds = [dict(_by_round(candidate, percentile)) for candidate in measured]
-    variances = _variances.get(measured[0], key, lambda: strategy_variances(rounds))
+    variances = _variances.get(measured[0], key, variances_of_all)
     return variances.of_ratio(measured.index(first), measured.index(second))
 
 
