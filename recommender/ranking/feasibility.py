@@ -254,13 +254,13 @@ class Judgement:
 
     def _counted(self, of_latency: Sequence[float | None]) -> Family:
         """Leave out what no bound can be given for, and what is far beyond a budget."""
-        accuracy = self._accuracy.chance
-        rows = tuple([row for row in self._rows if of_latency[row] is not None and accuracy[row] is not None])
-        share = 1.0
+        pairs = zip(of_latency, self._accuracy.chance, strict=True)
+        least = [None if own is None or other is None else min(own, other) for own, other in pairs]
+        rows, share = tuple([row for row, chance in enumerate(least) if chance is not None]), 1.0
         # A single candidate needs no correction for many.
         if self._latency and len(rows) > 1:
-            least = 1 - COUNTED
-            rows, share = tuple([row for row in rows if of_latency[row] >= least and accuracy[row] >= least]), COUNTED
+            share = COUNTED
+            rows = tuple([row for row, chance in enumerate(least) if chance is not None and chance >= 1 - COUNTED])
         return self.table.of_rows(("family", rows, share), lambda: Family.of(self.table, rows, share))
 
     def _stated(self, of_latency: Sequence[float | None]) -> Sequence[float | None]:

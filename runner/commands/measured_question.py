@@ -25,6 +25,7 @@ from recommender.evidence.model import Evidence, begins_key
 from recommender.ranking.model import declared_breaches
 from recommender.ranking.racing import RaceQuestion
 from recommender.schemas import RecommendRequest, RecommendResponse
+from runner.artifacts.store import ArtifactStore
 from runner.commands.fill_steps import (
     FleetProgress,
     FleetRequest,
@@ -56,7 +57,7 @@ from runner.measuring.fill import Filler, FillOutcome, StopRequest
 from runner.measuring.fleet.exclusive import exclusive_fill
 from runner.measuring.fleet.worker import named
 from runner.measuring.keyed_strategy import RunContext
-from runner.measuring.plan import FillScope, MissingAccuracy, Plan, make_plan, update_plan
+from runner.measuring.plan import FillScope, MissingAccuracy, MissingRound, Plan, make_plan, update_plan
 from runner.measuring.race import Race, race_plan
 from runner.measuring.setups import store_environment, sync_strategies
 from runner.reports.answer import limits_in_words
@@ -226,7 +227,8 @@ class _QuestionFill:
         if answer is not None or not (plan.rounds or plan.accuracies or reference):
             err.print("Nothing had to be measured.")
             return answer
-        err.print(f"to measure: {tasks_in_words(plan)}, for {waiting(wait_s)} at most")
+        building = self._building((*plan.rounds, *plan.accuracies, *reference))
+        err.print(f"to measure: {tasks_in_words(plan)}{building}, for {waiting(wait_s)} at most")
         self._testbed.prepare()
         self._measure(plan, reference, ends=begun + wait_s)
         return None
@@ -257,6 +259,12 @@ class _QuestionFill:
         # After a stop, the next fill computes them.
         if not stop.requested:
             store_results(self._database, settings_of(self._context.catalog.analysis))
+
+    def _building(self, tasks: Sequence[MissingRound | MissingAccuracy]) -> str:
+        """Say that models have to be built first, which no estimate includes: nobody knows before how long it takes."""
+        store = ArtifactStore(self._context.workdir / "artifacts")
+        unbuilt = sum(store.find(key) is None for key in {task.keyed.artifact_key for task in tasks})
+        return f" and the time to build {counted(unbuilt, 'model')}" if unbuilt else ""
 
     def _plan(self) -> tuple[Plan, tuple[MissingAccuracy, ...]]:
         """Return what the question may lack, and the accuracies of identity that a drop is measured against."""

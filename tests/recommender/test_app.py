@@ -1,7 +1,7 @@
 """Questions and refusals over the real application and a real database."""
 
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from recommender.errors import FILL_COMMAND
 from recommender.evidence.snapshots import Snapshots
 from recommender.http import questions
 from recommender.http.evidence import snapshots
+from recommender.ranking import candidates
 from recommender.schemas import RecommendRequest
 
 
@@ -428,6 +429,29 @@ def test_a_batch_is_answered_as_its_questions_are_alone(client: Any, filled: Any
     assert batch.headers["content-type"] == "application/json"
     alone = [client.post("/recommend", json=question).json() for question in questions]
     assert batch.json() == {"answers": [{"answer": answer, "problem": None} for answer in alone]}
+
+
+def test_a_batch_computes_the_percentiles_of_its_questions_together(
+    client: Any, filled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together: list[tuple[int, ...]] = []
+    real = candidates.percentile_intervals
+
+    def noted(samples: Any, percentiles: Sequence[float], **options: Any) -> Any:
+        together.append(tuple(percentiles))
+        return real(samples, percentiles, **options)
+
+    monkeypatch.setattr(candidates, "percentile_intervals", noted)
+    # A name that is not declared, in between, concerns its own question alone.
+    questions: list[dict[str, object]] = [
+        {"subject": "net", "max_latency_s": 0.2, "latency_percentile": 60 + number} for number in range(20)
+    ]
+    questions[1:1] = [{"subject": "net", "slo": "none"}, {"subject": "other"}]
+    answers = client.post("/recommend/batch", json={"questions": questions}).json()["answers"]
+    assert [answer["problem"] is None for answer in answers] == [True, False, False, *[True] * 19]
+    asked = [percentiles for percentiles in together if set(percentiles) & set(range(60, 80))]
+    measured = len(client.post("/recommend", json=questions[0]).json()["considered"])
+    assert measured and asked == [tuple(range(60, 74))] * measured + [tuple(range(74, 80))] * measured
 
 
 @pytest.mark.parametrize(
