@@ -160,7 +160,8 @@ def served(kind: str, database: str, *, first: Mapping[str, object] | None = Non
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "benchmarks.recommend", "--serve", kind, "--port", str(port), "-d", database]
-    server = subprocess.Popen(command, cwd=ROOT)
+    # As `recommender` starts.
+    server = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"})
     try:
         url = f"http://127.0.0.1:{port}"
         _first_answer(url, first or QUESTION.model_dump(exclude_unset=True))

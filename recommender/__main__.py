@@ -1,9 +1,14 @@
 """The console command `recommender`: read the evidence, bind the port, announce the address, serve."""
 
+import os
+
+# Before NumPy is imported: its matrices are small here, and a second thread for one of them waits for a core, which it
+# keeps busy meanwhile, for longer than it computes. What a user has set stays.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import functools
 import gc
 import json
-import os
 import socket
 import sys
 from collections import Counter

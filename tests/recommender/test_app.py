@@ -449,9 +449,9 @@ def test_a_batch_computes_the_percentiles_of_its_questions_together(
     questions[1:1] = [{"subject": "net", "slo": "none"}, {"subject": "other"}]
     answers = client.post("/recommend/batch", json={"questions": questions}).json()["answers"]
     assert [answer["problem"] is None for answer in answers] == [True, False, False, *[True] * 19]
-    asked = [percentiles for percentiles in together if set(percentiles) & set(range(60, 80))]
+    taken = [percentiles for percentiles in together if set(percentiles) & set(range(60, 80))]
     measured = len(client.post("/recommend", json=questions[0]).json()["considered"])
-    assert measured and asked == [tuple(range(60, 74))] * measured + [tuple(range(74, 80))] * measured
+    assert measured and taken == [tuple(range(60, 74))] * measured + [tuple(range(74, 80))] * measured
 
 
 @pytest.mark.parametrize(
