@@ -214,13 +214,14 @@ def _fields(evidence: Evidence, request: RecommendRequest, on: date | None) -> d
     budgets = resolve_budgets(evidence, request)
     # From here on candidates are those over the asked links: predicted where these were not measured.
     subject_evidence = chosen.subject_evidence
+    unpredicted: list[DeclaredStrategy] = []
     if request.links:
         subject_evidence = on_links(evidence, subject_evidence, request.links, budgets.percentile)
-    unpredicted = [
-        after
-        for before, after in zip(chosen.subject_evidence.strategies, subject_evidence.strategies, strict=True)
-        if before.candidate is not None and after.candidate is None
-    ]
+        unpredicted = [
+            after
+            for before, after in zip(chosen.subject_evidence.strategies, subject_evidence.strategies, strict=True)
+            if before.candidate is not None and after.candidate is None
+        ]
     constraints = resolve_constraints(evidence, request)
     answer = recommend(subject_evidence.candidates, budgets, constraints=constraints, proven_only=request.version == 1)
     strategies = subject_evidence.by_candidate
