@@ -48,7 +48,9 @@ _SCALING = frozenset({"Mul", "PRelu"})
 Constants = Callable[[str], NDArray[np.generic] | None]
 
 
-def infinite_tensors(nodes: Iterable[onnx.NodeProto], constants: Constants) -> frozenset[str]:
+def infinite_tensors(
+    nodes: Iterable[onnx.NodeProto], constants: Constants, *, pixels: Collection[str] = ()
+) -> frozenset[str]:
     """Return the tensors that may not be finite, overflow aside: all behind an operator not known to be harmless.
 
     Parameters
@@ -57,14 +59,25 @@ def infinite_tensors(nodes: Iterable[onnx.NodeProto], constants: Constants) -> f
         In the order they run.
     constants
         The value of a constant; None for other tensors.
+    pixels
+        Inputs of whole numbers up to 255, which a Cast makes numbers of any other type.
     """
     infinite: set[str] = set()
     for node in nodes:
         # An If reads a condition besides, whose numbers go no further.
         reads = set(tensors_read(node)) - (set(node.input) if node.op_type == "If" else set())
-        if not infinite.isdisjoint(reads) or not _is_harmless(node, constants):
+        is_harmless = (node.op_type == "Cast" and node.input[0] in pixels) or _is_harmless(node, constants)
+        if not infinite.isdisjoint(reads) or not is_harmless:
             infinite.update(node.output)
     return frozenset(infinite)
+
+
+def pixel_inputs(graph: onnx.GraphProto) -> frozenset[str]:
+    """Return the inputs of bytes with four axes: pictures as they are decoded."""
+    kinds = ((value.name, value.type.tensor_type) for value in graph.input)
+    return frozenset(
+        name for name, kind in kinds if kind.elem_type == onnx.TensorProto.UINT8 and len(kind.shape.dim) == 4
+    )
 
 
 def _is_harmless_body(body: onnx.GraphProto, constants: Constants) -> bool:
@@ -328,7 +341,8 @@ class Structure:
             tensor = constants.get(name)
             return None if tensor is None else numpy_helper.to_array(self.file.whole_tensor(tensor))
 
-        return infinite_tensors((self.nodes[index] for index in self.live), value)
+        nodes = (self.nodes[index] for index in self.live)
+        return infinite_tensors(nodes, value, pixels=pixel_inputs(self.file.graph))
 
     @cached_property
     def branching_functions(self) -> frozenset[tuple[str, str]]:

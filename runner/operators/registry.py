@@ -15,7 +15,7 @@ from runner.graph.model_digest import model_sha256
 from runner.graph.model_file import read_model
 from runner.graph.runtime import emptiness, unserved_outputs
 from runner.graph.states import find_states
-from runner.graph.structure import is_weight_node
+from runner.graph.structure import Randomness, is_weight_node, pixel_inputs
 from runner.host import Host, this_host
 from runner.operators.base import Pass, PassRefusal, check_options
 from runner.operators.early_exit import EarlyExit, choose_exit
@@ -55,6 +55,8 @@ def make_pass(name: str, options: Mapping[str, object], *, host: Host | None = N
 _REVISIONS: Mapping[str, Mapping[str, int]] = {
     "states": {"static_ptq": 1, "early_exit": 1, "partition": 1},
     "normalized": {"partition": 1},
+    "pixels": {"partition": 1},
+    "random": {"partition": 1},
     "prepared": {"static_ptq": 1},
 }
 # What a cut before them parts, that ONNX Runtime computes as one.
@@ -101,9 +103,12 @@ def _kinds(model: Path, _sha256: str) -> frozenset[str]:
         return frozenset()
     header, nodes = file.model, file.graph.node
     opset = next((entry.version for entry in header.opset_import if entry.domain in ("", "ai.onnx")), _OLD_OPSET)
+    pixels = pixel_inputs(file.graph)
     kinds = {
         "states": bool(find_states(file.graph)),
         "normalized": any(node.op_type in _NORMALIZATIONS for node in nodes),
+        "pixels": any(node.op_type == "Cast" and node.input[0] in pixels for node in nodes),
+        "random": bool(Randomness(header).named(nodes)),
         "prepared": opset < _OLD_OPSET
         or bool(header.functions or file.graph.sparse_initializer)
         or any(attribute.type == onnx.AttributeProto.GRAPH for node in nodes for attribute in node.attribute),

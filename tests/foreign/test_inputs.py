@@ -17,6 +17,7 @@ from runner.cli import app, run
 from runner.errors import SubjectError
 from runner.graph.model_file import read_model
 from runner.graph.tensor_trial import counts_samples
+from runner.operators.registry import make_pass, pass_versions
 from runner.subjects.dataset import Subject
 from runner.subjects.declared import resolve_declared
 from tests.foreign.networks import Network, applied, chained, outputs, same_bits
@@ -303,3 +304,20 @@ def test_an_input_larger_than_the_memory_is_refused_with_the_models_name(
         "error: vast.onnx takes volume: float32 [1048576, 512, 512]: 1024 GiB at once; allowed: "
         in capsys.readouterr().err
     )
+
+
+def test_a_network_of_decoded_pictures_is_cut_bit_by_bit(tmp_path: Path) -> None:
+    """Bytes become finite numbers, so that the tail may begin as that of a network of real numbers does."""
+    network = Network()
+    real = network.add("Cast", network.input("image", ["n", 32, 32, 3], TensorProto.UINT8), to=TensorProto.FLOAT)
+    scaled = network.add("Div", network.add("Sub", real, network.weight([123.0, 117.0, 104.0])), network.weight(58.0))
+    planes = network.add("Transpose", scaled, perm=[0, 3, 1, 2])
+    current = network.add("Conv", planes, network.normal(16, 3, 3, 3), network.normal(16), pads=[1] * 4)
+    network.add("ReduceMean", network.residual(current, 16, 5), axes=[2, 3], keepdims=0, out="y")
+    network.output("y", ["n", 16])
+    path = network.save(tmp_path / "m.onnx")
+    folder, manifest = applied("partition", path, Calibration())
+    assert manifest["proof"]["composition"]["bit_identical"] and manifest["did"][0]["exact"]
+    feed = {"image": RANDOM.integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)}
+    assert same_bits(outputs(path, feed), chained(folder, feed))
+    assert pass_versions([make_pass("partition", {})], path) == {"partition": {"version": 1, "pixels": 1}}
