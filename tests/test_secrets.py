@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
+import yaml
 from psycopg import sql
 from sqlalchemy.engine import make_url
 from sqlalchemy.util import immutabledict
@@ -23,7 +24,7 @@ from recommender.app import create_app
 from recommender.settings import RecommenderSettings
 from runner.cli import app, run
 from runner.commands.terminal import RunnerSettings
-from tests.catalog_of_one import declare
+from tests.catalog_of_one import CATALOG, declare
 from tests.recommender.conftest import Client
 
 # With characters that URLs spell otherwise, so that both spellings are looked for.
@@ -51,7 +52,7 @@ COMMANDS: Sequence[Sequence[str]] = (
 )
 ROUTES = (
     "/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics", "/subjects", "/strategies", "/coverage", "/slos",
-    "/strategies/table:identity:mobile", "/evidence/nonsense", "/leaderboard?subject=table", "/links?subject=table",
+    "/strategies/table:identity:edge", "/evidence/nonsense", "/leaderboard?subject=table", "/links?subject=table",
 )  # fmt: skip
 
 
@@ -116,6 +117,11 @@ def test_no_command_and_no_route_tells_a_secret(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     declare(tmp_path)
+    # One round over a link: what is measured plays no part.
+    short = {"inputs": 2, "rounds": 1, "warmup": 0}
+    strategies = [{"operators": ["identity"], "placements": ["edge"]}]
+    catalog = CATALOG | {"strategies": strategies, "experiment": short}
+    (tmp_path / "strategies.yaml").write_text(yaml.safe_dump(catalog, sort_keys=False))
     monkeypatch.chdir(tmp_path)
     url = broken(kind)
     monkeypatch.setenv("TIERWISE_DATABASE", url)
