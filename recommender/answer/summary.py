@@ -233,9 +233,9 @@ def _unknown(prospect: Prospect) -> bool:
 
 def _value(prospect: Prospect, objective: Objective) -> float:
     """Return what the objective makes as small as possible; infinite where it was not measured."""
-    candidate = prospect.candidate
     if objective == "latency":
         return prospect.estimate.percentile_s
+    candidate = prospect.candidate
     if objective == "accuracy":
         return -candidate.accuracy.accuracy_pct if candidate.accuracy else math.inf
     amount = {"size": candidate.size_bytes, "sent": candidate.sent_bytes, "cpu": candidate.client_cpu_s}[objective]
