@@ -7,7 +7,7 @@ Rounds that drew their inputs come with their design: what each of their samples
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from typing import Any
@@ -19,6 +19,7 @@ from catalog.evidence.changes import environment_tiers
 from catalog.evidence.queries import ACCURACY_COUNTS, MEASUREMENT_COUNTS, Reader, fetch, fetch_stored, stream
 from catalog.evidence.records import ArtifactFile, FileBase, values_of
 from catalog.evidence.strategy_evidence import (
+    ROWS_LAUNCHER,
     AccuracyEvidence,
     EnvironmentEvidence,
     Origin,
@@ -176,6 +177,44 @@ def strategy_evidence(
     for row in declared:
         groups.setdefault((row.environment_id, row.subject), []).append(loaded.assemble(row))
     return tuple(strategy for members in groups.values() for strategy in in_canonical_order(members))
+
+
+# Rows at other rates of links than those that answers are about have a key of their own, which no strategy declares.
+_OF_OTHER_SETTINGS = f"""
+SELECT m.id AS id, m.latency_key AS latency_key, m.subject AS subject, m.operator AS operator, m.placement AS placement,
+       e.key AS environment
+FROM measurement m JOIN environment e ON e.id = m.environment_id
+WHERE e.launcher = '{ROWS_LAUNCHER}' AND m.latency_key NOT IN (SELECT latency_key FROM strategy)
+ORDER BY m.latency_key, m.round
+"""
+
+
+def other_settings(reader: Reader, evidence: Sequence[StrategyEvidence]) -> tuple[StrategyEvidence, ...]:
+    """Return imported strategies at the other settings of their links, with the latencies and conditions there."""
+    strategies = {
+        (strategy.environment.key, strategy.subject, strategy.operator, strategy.placement): strategy
+        for strategy in evidence
+        if strategy.environment.of_rows
+    }
+    rows = fetch(reader, _OF_OTHER_SETTINGS) if strategies else []
+    places = {row.latency_key: (row.environment, row.subject, row.operator, row.placement) for row in rows}
+    if not places:
+        return ()
+    ids = _one_of({row.id for row in rows})
+    measurements = _MEASUREMENTS.format(keys=f"SELECT latency_key FROM measurement {ids}")
+    samples = _SAMPLES.format(condition=ids.replace("WHERE id", "WHERE measurement_id"))
+    series_by_key = _series_by_key(reader, measurements, samples, {})
+    conditions = _load_conditions(reader, series_by_key.values())
+    return tuple(
+        replace(
+            strategies[places[key]],
+            latency_key=key,
+            latency_s=np.array(series.latency_s, dtype=np.float64),
+            conditions=conditions.get(series.first_measurement, {}),
+        )
+        for key, series in sorted(series_by_key.items())
+        if places[key] in strategies
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from typing import Any
 
 from catalog.analysis import AnalysisSettings, SubjectResult, analyse_subject
 from catalog.evidence.database import Database
-from catalog.evidence.loading import strategy_evidence
+from catalog.evidence.loading import other_settings, strategy_evidence
 from catalog.evidence.queries import Reader
 from catalog.evidence.reading import (
     Breakdown,
@@ -257,7 +257,7 @@ def _gathered(
         tuple(_report(reader, answering, members, costs, settings) for members in chosen),
         # Named on the page, so that the shown environment is not taken for everything that was measured.
         tuple(members[0].environment for members in measured if members not in chosen),
-        setting_sweeps(evidence, adjustment=settings.adjustment),
+        setting_sweeps([*evidence, *other_settings(reader, evidence)], adjustment=settings.adjustment),
     )
 
 

@@ -1,14 +1,18 @@
 """Families over settings: which strategies differ in one setting alone, and their tests against scipy's and numpy's."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from scipy.stats import kruskal
 
 from catalog.evidence.loading import strategy_evidence
 from catalog.evidence.writing import sync_strategies
+from catalog.exchange import import_files
 from runner.reports.html.markup import Ids
+from runner.reports.html.report_data import gather_report
 from runner.reports.html.setting_sweeps import SettingSweep, setting_sweeps, sweep_section, sweep_sentences
 from tests.evidence_builder import measurement_record, sample_records, strategy_record
 
@@ -145,3 +149,23 @@ def test_hosts_are_not_compared_over_a_setting(filling: Any) -> None:
     )  # fmt: skip
     (sweep,) = swept(filling)
     assert len(sweep.strategies[0].evidence) == 3
+
+
+@pytest.mark.both_databases
+def test_rows_at_several_rates_of_a_link_are_swept_in_their_environment(filling: Any, tmp_path: Path) -> None:
+    """The section over settings was missing where rows say several rates, which are settings of one strategy."""
+    lines = ["subject,operator,placement,input_id,repetition,latency_s,edge-cloud_bit_per_s"]
+    seconds = {rate: (0.2 + BITS / rate) * FACTORS for rate in RATES}
+    for rate, values in seconds.items():
+        lines += [f"net,identity,cloud,{item},0,{value!r},{rate:.0f}" for item, value in enumerate(values.tolist())]
+    lines += [f"net,identity,edge,{item},0,{0.5 * factor!r}," for item, factor in enumerate(FACTORS.tolist())]
+    (tmp_path / "grid.csv").write_text("\n".join(lines))
+    import_files(filling.database, [tmp_path / "grid.csv"])
+    (sweep,) = gather_report(filling.database).sweeps
+    assert (sweep.subject, sweep.setting) == ("net", "bandwidth of edge-cloud")
+    (cloud,) = sweep.strategies
+    assert cloud.analysis.members == ("1 Mbit/s", "10 Mbit/s", "100 Mbit/s")
+    assert np.isclose(cloud.analysis.kruskal_wallis.statistic, kruskal(*seconds.values()).statistic)
+    assert list(sweep_sentences(sweep))[-1] == (
+        "The lowest median is that of identity on edge at 1 Mbit/s and identity on cloud at 10 Mbit/s and 100 Mbit/s."
+    )
