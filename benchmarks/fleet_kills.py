@@ -224,7 +224,7 @@ class KillRun:
         before, deadline = len(self._seen), time.monotonic() + _ROUND_S
         while time.monotonic() < deadline and len(self._seen) == before:
             self._keep_running()
-            time.sleep(0.1)
+            time.sleep(0.25)
             self._note()
 
     def _keep_running(self) -> None:

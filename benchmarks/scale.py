@@ -12,6 +12,7 @@ import asyncio
 import gc
 import json
 import logging
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 from sqlalchemy import Connection, inspect, text
 
 from catalog.evidence.database import Database, open_database
@@ -45,6 +47,7 @@ _COPIED = ("artifact", "strategy", *_PER_ROUND)
 # Beyond the ids of 900 copies; a round may have no larger number than a million.
 _NEW_ROUND = 900_000
 _IDS = {"id", "measurement_id", "sample_id"}
+_IDLE_S = 10.0
 _NAMES = {"subject", "key", "artifact_key", "latency_key"}
 
 
@@ -247,41 +250,94 @@ def fake_round(latency_key: str, number: int) -> tuple[str, int]:
     return latency_key, number
 
 
-async def hand_out(testbeds: int, rounds: int) -> Mapping[str, float]:
-    """Return how long rounds take through a scheduler to so many workers, of which each is one testbed."""
-    from distributed import Client, Scheduler, Worker
+def run_scheduler(addresses: "multiprocessing.Queue[str]") -> None:
+    """Run a scheduler in this process, set as that of a fleet is, and say where."""
+    import dask.config
+    from distributed import Scheduler
+
+    from runner.measuring.fleet.dask import QUIET
+
+    async def serve() -> None:
+        async with Scheduler(port=0, dashboard=False, dashboard_address=":0", host="127.0.0.1") as scheduler:
+            addresses.put(scheduler.address)
+            await scheduler.finished()
+
+    with dask.config.set(QUIET):
+        asyncio.run(serve())
+
+
+async def hand_out(scheduler: str, process: psutil.Process, testbeds: int, rounds: int) -> Mapping[str, float]:
+    """Return how long rounds take through a scheduler to so many workers, of which each is one testbed.
+
+    Each testbed has one round at a time, as in a fill. `process` is that of the scheduler.
+    """
+    from distributed import Client, Worker
+
+    from runner.measuring.fleet.dask import HEARTBEAT
 
     # Workers of one process wait for each other, and say so.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-
-    async with Scheduler(port=0, dashboard=False, host="127.0.0.1") as scheduler:
-        workers = [
-            Worker(scheduler.address, nthreads=1, resources={f"testbed:lab-{number}": 1}, dashboard=False)
-            for number in range(testbeds)
-        ]
-        await asyncio.gather(*workers)
-        async with Client(scheduler.address, asynchronous=True) as client:
-            started, cpu = time.perf_counter(), time.process_time()
+    workers = [
+        Worker(
+            scheduler,
+            nthreads=1,
+            resources={f"testbed:lab-{number}": 1},
+            dashboard=False,
+            memory_limit=0,
+            heartbeat_interval=HEARTBEAT,
+        )
+        for number in range(testbeds)
+    ]
+    # Not all at once: each connects both ways.
+    for first in range(0, testbeds, 50):
+        await asyncio.gather(*workers[first : first + 50])
+    async with Client(scheduler, asynchronous=True) as client:
+        started, cpu, scheduling = time.perf_counter(), time.process_time(), sum(process.cpu_times()[:2])
+        number = 0
+        while number < rounds:
             futures = [
                 client.submit(
-                    fake_round, f"{number:064x}", number, pure=False, resources={f"testbed:lab-{number % testbeds}": 1}
+                    fake_round, f"{task:064x}", task, pure=False, resources={f"testbed:lab-{task % testbeds}": 1}
                 )
-                for number in range(rounds)
+                for task in range(number, min(rounds, number + testbeds))
             ]
             await client.gather(futures)
-            took, cpu = time.perf_counter() - started, time.process_time() - cpu
-        memory = _resident_mib()
-        await asyncio.gather(*(worker.close() for worker in workers))
-    return {"rounds_per_s": rounds / took, "cpu_ms": 1000 * cpu / rounds, "memory_mib": memory}
+            number += len(futures)
+        took, cpu = time.perf_counter() - started, time.process_time() - cpu
+        scheduling = sum(process.cpu_times()[:2]) - scheduling
+        idle = sum(process.cpu_times()[:2])
+        await asyncio.sleep(_IDLE_S)
+        idle = (sum(process.cpu_times()[:2]) - idle) / _IDLE_S
+    await asyncio.gather(*(worker.close() for worker in workers))
+    return {
+        "rounds_per_s": rounds / took,
+        "cpu_ms": 1000 * cpu / rounds,
+        "scheduler_ms": 1000 * scheduling / rounds,
+        "idle_pct": 100 * idle,
+        "memory_mib": process.memory_info().rss / 2**20,
+    }
 
 
 def measure_scheduler(testbeds: int, rounds: int) -> None:
-    """Print how many rounds a second the scheduler hands out."""
-    figures: Mapping[str, Any] = asyncio.run(hand_out(testbeds, rounds))
+    """Print how many rounds a second the scheduler hands out, and what it takes of a processor."""
+    import dask.config
+
+    from runner.measuring.fleet.dask import QUIET
+
+    context = multiprocessing.get_context("spawn")
+    addresses = context.Queue()
+    process = context.Process(target=run_scheduler, args=(addresses,), daemon=True)
+    process.start()
+    try:
+        with dask.config.set(QUIET):
+            handing_out = hand_out(addresses.get(timeout=60), psutil.Process(process.pid), testbeds, rounds)
+            figures: Mapping[str, Any] = asyncio.run(handing_out)
+    finally:
+        process.kill()
     print(
-        f"{testbeds:>5} testbeds, {rounds} rounds: {figures['rounds_per_s']:7.0f} rounds/s, "
-        f"{figures['cpu_ms']:.2f} ms of CPU a round for client, scheduler and workers together, "
-        f"{figures['memory_mib']:.0f} MiB",
+        f"{testbeds:>5} testbeds, {rounds} rounds: {figures['rounds_per_s']:7.0f} rounds/s; CPU of a round: "
+        f"{figures['scheduler_ms']:.2f} ms for the scheduler, {figures['cpu_ms']:.2f} ms for client and workers; "
+        f"an idle scheduler takes {figures['idle_pct']:.1f} % of a processor and {figures['memory_mib']:.0f} MiB",
         flush=True,
     )
 

@@ -53,8 +53,9 @@ _PREFIX = "testbed:"
 _CLOSING_S = 5
 _DASHBOARD_S = 2.0
 
+HEARTBEAT = "2s"
 # Dask looks at its workers to share out work by their load, which would be load on a machine that measures.
-_QUIET = {
+QUIET = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.system-monitor.gil.enabled": False,
@@ -141,7 +142,7 @@ def serve(worker: RoundWorker, description: TestbedDescription, scheduler: str, 
     global _service
     check_scheduler(scheduler)
     _service = _Service(worker, description)
-    with dask.config.set(_QUIET):
+    with dask.config.set(QUIET):
         asyncio.run(_serve(_service, scheduler, say))
 
 
@@ -211,7 +212,7 @@ async def _serve_once(service: _Service, scheduler: str, stop: asyncio.Event, sa
         resources=resource(testbed),
         security=_security(scheduler),
         memory_limit=0,
-        heartbeat_interval="2s",
+        heartbeat_interval=HEARTBEAT,
         death_timeout=_CONNECT_S,
         # What only this machine reaches is reached by it alone.
         host="127.0.0.1" if is_loopback(urlsplit(scheduler).hostname or "") else None,
@@ -278,7 +279,7 @@ def connected(scheduler: str) -> Iterator[Client]:
     """Connect to a scheduler within the block; raise FleetError where none answers."""
     check_scheduler(scheduler)
     security = _security(scheduler)
-    with dask.config.set(_QUIET):
+    with dask.config.set(QUIET):
         try:
             client = Client(scheduler, timeout=_CONNECT_S, security=security, set_as_default=False)
         except (OSError, CommClosedError, ValueError, RuntimeError) as error:
