@@ -99,12 +99,12 @@ def setting_sweeps(evidence: Sequence[StrategyEvidence], *, adjustment: str) -> 
             settings = strategy_settings(strategy)
             for name, value in settings.items():
                 others = frozenset((other, settings[other]) for other in settings if other != name)
-                by_value = groups[strategy.subject, name][_Swept(_identity(strategy, name), others)]
+                by_value = groups[strategy.subject, name][_swept(strategy, name, others)]
                 # Evidence comes in the order of its environments: of several with this value the newest stays.
                 by_value[value] = strategy
     sweeps: list[SettingSweep] = []
     for (subject, setting), members in sorted(groups.items(), key=lambda group: group[0]):
-        swept = {key: by_value for key, by_value in members.items() if len(by_value) > 1}
+        swept = _measured_once({key: by_value for key, by_value in members.items() if len(by_value) > 1})
         for words, keys in _by_others(swept).items():
             strategies = tuple(_sweep(swept[key], setting, adjustment) for key in keys)
             fastest = _fastest(strategies, setting, evidence)
@@ -116,7 +116,19 @@ class _Swept(NamedTuple):
     """What the values of a setting are compared for: the strategy and its place, and its other settings."""
 
     identity: object
+    place: object
     others: frozenset[tuple[str, SettingValue]]
+
+
+def _measured_once(
+    swept: Mapping[_Swept, Mapping[SettingValue, StrategyEvidence]],
+) -> dict[_Swept, Mapping[SettingValue, StrategyEvidence]]:
+    """Leave out the same latencies in another environment: settings that do not touch a strategy share its rounds."""
+    once: dict[object, _Swept] = {}
+    for key, by_value in swept.items():
+        samples = frozenset((value, row.latency_s.tobytes()) for value, row in by_value.items())
+        once.setdefault((key.identity, key.others, samples), key)
+    return {key: swept[key] for key in once.values()}
 
 
 def _by_others(swept: Iterable[_Swept]) -> dict[str, list[_Swept]]:
@@ -154,7 +166,7 @@ def strategy_settings(strategy: StrategyEvidence) -> dict[str, SettingValue]:
     return settings
 
 
-def _identity(strategy: StrategyEvidence, setting: str) -> object:
+def _swept(strategy: StrategyEvidence, setting: str, others: frozenset[tuple[str, SettingValue]]) -> _Swept:
     """Return what must be the same for two strategies to differ in a setting alone."""
     names = tuple(str(step["name"]) for step in strategy.passes)
     of_pass = any(setting.endswith(f" of {name}") for name in names)
@@ -162,7 +174,7 @@ def _identity(strategy: StrategyEvidence, setting: str) -> object:
     # An option belongs to the operator, so that operators differ in it within one environment. Imports have a host of
     # their own each, and what was measured here is compared on one host alone.
     place = where.key if of_pass else (where.launcher, where.scale, "" if where.origin else where.host)
-    return (names, None if of_pass else strategy.operator, strategy.placement, place)
+    return _Swept((names, None if of_pass else strategy.operator, strategy.placement), place, others)
 
 
 def _sweep(by_value: Mapping[SettingValue, StrategyEvidence], setting: str, adjustment: str) -> StrategySweep:

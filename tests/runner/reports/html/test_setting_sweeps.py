@@ -169,3 +169,30 @@ def test_rows_at_several_rates_of_a_link_are_swept_in_their_environment(filling:
     assert list(sweep_sentences(sweep))[-1] == (
         "The lowest median is that of identity on edge at 1 Mbit/s and identity on cloud at 10 Mbit/s and 100 Mbit/s."
     )
+
+
+def test_exits_are_compared_once_where_settings_do_not_touch_them(filling: Any) -> None:
+    """Settings of other tiers share the rounds of these exits, which stood there once for every such setting."""
+    for number, cpus in enumerate((0.5, 0.5, 1.0, 1.0)):
+        environment = filling.environment(str(number) * 64)
+        passes = {blocks: [{"name": "early_exit", "options": {"blocks": blocks}}] for blocks in (1, 2)}
+        with filling.database.session() as session:
+            declared = [
+                strategy_record(environment, "net", f"exit_{blocks}", "mobile", passes=passes[blocks], rounds=1)
+                for blocks in passes
+            ]
+            sync_strategies(session, environment, declared)
+            session.commit()
+        tier = {"name": "mobile", "cpus": cpus, "memory_bytes": 2**28}
+        records = [
+            measurement_record(
+                environment, "net", f"exit_{blocks}", "mobile", 1, samples=sample_records(FACTORS / blocks / cpus)
+            )
+            for blocks in passes
+        ]
+        filling.store_rounds([replace(record, conditions={"tiers": [tier]}) for record in records])
+    exits = [sweep for sweep in swept(filling) if sweep.setting == "blocks of early_exit"]
+    assert [(sweep.others, len(sweep.strategies)) for sweep in exits] == [
+        ("CPUs of mobile 0.5 CPUs", 1),
+        ("CPUs of mobile 1 CPU", 1),
+    ]
