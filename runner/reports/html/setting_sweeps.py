@@ -193,13 +193,13 @@ def _sweep(by_value: Mapping[SettingValue, StrategyEvidence], setting: str, adju
 def _fastest(
     swept: Sequence[StrategySweep], setting: str, evidence: Sequence[StrategyEvidence]
 ) -> Mapping[SettingValue, StrategyEvidence]:
-    """Return the strategy with the lowest median at each value, also among those that the setting does not touch."""
+    """Return the strategy with the lowest median at each value, among all that were measured in its environments."""
     members: dict[SettingValue, list[StrategyEvidence]] = defaultdict(list)
     for sweep in swept:
         for value, strategy in sweep.evidence.items():
             members[value].append(strategy)
     subject = next(iter(swept[0].evidence.values())).subject
-    for rows in members.values():
+    for value, rows in members.items():
         environments = {row.environment.key for row in rows}
         rows += [
             other
@@ -207,7 +207,7 @@ def _fastest(
             if other.measured
             and other.subject == subject
             and other.environment.key in environments
-            and setting not in strategy_settings(other)
+            and strategy_settings(other).get(setting, value) == value
         ]
     ordered = sorted(members, key=lambda value: (value.number, value.label))
     return {value: min(members[value], key=lambda row: float(np.median(row.latency_s))) for value in ordered}

@@ -196,3 +196,35 @@ def test_exits_are_compared_once_where_settings_do_not_touch_them(filling: Any) 
         ("CPUs of mobile 0.5 CPUs", 1),
         ("CPUs of mobile 1 CPU", 1),
     ]
+
+
+def test_the_choice_is_among_all_strategies_at_a_value(filling: Any) -> None:
+    """Strategies that another setting touches as well have a sweep of their own, in which the others are candidates."""
+    for number, (cpus, memory_bytes) in enumerate((cpus, memory) for cpus in (0.5, 1.0) for memory in (2**28, 2**30)):
+        environment = filling.environment(str(number) * 64)
+        tiers = {
+            "mobile": {"name": "mobile", "cpus": cpus, "memory_bytes": 2**28},
+            "edge": {"name": "edge", "cpus": 1.0, "memory_bytes": memory_bytes},
+        }
+        with filling.database.session() as session:
+            declared = [
+                strategy_record(environment, "net", "identity", "edge", passes=[], rounds=1),
+                strategy_record(
+                    environment, "net", "partition", "mobile-edge", passes=[{"name": "partition"}], rounds=1
+                ),
+            ]
+            sync_strategies(session, environment, declared)
+            session.commit()
+        alone = measurement_record(environment, "net", "identity", "edge", 1, samples=sample_records(0.1 * FACTORS))
+        parts = measurement_record(
+            environment, "net", "partition", "mobile-edge", 1, samples=sample_records(0.5 * FACTORS / cpus)
+        )
+        filling.store_rounds(
+            [
+                replace(alone, conditions={"tiers": [tiers["edge"]]}),
+                replace(parts, conditions={"tiers": [tiers["mobile"], tiers["edge"]]}),
+            ]
+        )
+    sweeps = {sweep.title: list(sweep_sentences(sweep))[-1] for sweep in swept(filling)}
+    assert len(sweeps) == 5
+    assert set(sweeps.values()) == {"The lowest median is that of identity on edge at every value."}
