@@ -220,7 +220,8 @@ def sweep_sentences(sweep: SettingSweep) -> Iterator[str]:
         first, last = values[0], values[-1]
         test, analysis = strategy.analysis.kruskal_wallis, strategy.analysis
         compared = analysis.comparison(last.label, first.label)
-        word = f"Cliff's delta {compared.magnitude}" if compared.significant else "not significant"
+        word = f"Conover p {pvalue(compared.pvalue)}, Cliff's delta {compared.magnitude}"
+        word = word if compared.significant else "not significant"
         operator, placement = split(strategy.strategy)
         yield sentence(
             f"{spoken(operator)} on {placement}: {duration(strategy.median_s(first))} at {first.label}, "
