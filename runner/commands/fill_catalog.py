@@ -47,7 +47,9 @@ from runner.commands.terminal import (
     example,
     out,
     print_json,
+    scheduler_option,
     separate_names,
+    testbeds_option,
 )
 from runner.launchers.select import Selection, select_launcher
 from runner.measuring.fill import Filler, FillOutcome, StopRequest
@@ -62,22 +64,11 @@ _EDITED = (
 _STOPPED = "stopped; everything measured so far is stored. Continue with: runner fill-catalog"
 
 OnOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--on",
-        metavar="TESTBED[,TESTBED]",
-        help="Measure on these declared testbeds, several at once; repeatable",
-        show_default=False,
-    ),
+    list[str] | None, testbeds_option("Measure on these declared testbeds, several at once; repeatable")
 ]
 SchedulerOption = Annotated[
     str | None,
-    typer.Option(
-        "--scheduler",
-        metavar="URL",
-        help="Measure on testbeds that workers serve at this Dask scheduler (runner testbed serve)",
-        show_default=False,
-    ),
+    scheduler_option("Measure on testbeds that workers serve at this Dask scheduler (runner testbed serve)"),
 ]
 
 

@@ -36,7 +36,9 @@ from runner.commands.terminal import (
     example,
     out,
     percentile_parser,
+    scheduler_option,
     separate_names,
+    testbeds_option,
 )
 from runner.reports.answer import AnswerReport, evidence_lines
 
@@ -402,23 +404,11 @@ MeasureOption = Annotated[
 ]
 OnOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--on",
-        metavar="TESTBED[,TESTBED]",
-        help="With --measure: on these declared testbeds of one environment; repeatable",
-        rich_help_panel=_MEASURING,
-        show_default=False,
-    ),
+    testbeds_option("With --measure: on these declared testbeds of one environment; repeatable", panel=_MEASURING),
 ]
 SchedulerOption = Annotated[
     str | None,
-    typer.Option(
-        "--scheduler",
-        metavar="URL",
-        help="With --measure: on testbeds that workers serve at this Dask scheduler",
-        rich_help_panel=_MEASURING,
-        show_default=False,
-    ),
+    scheduler_option("With --measure: on testbeds that workers serve at this Dask scheduler", panel=_MEASURING),
 ]
 MeasureCatalogOption = Annotated[
     Path | None,

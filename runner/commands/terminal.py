@@ -36,6 +36,17 @@ def percentile_option(text: str) -> Any:
     return typer.Option("--percentile", parser=percentile_parser, metavar="P", help=f"{text}; 90, p90 and 0.9 are p90")
 
 
+def testbeds_option(text: str, *, panel: str | None = None) -> Any:
+    """Return the option `--on`, for testbeds (`separate_names`)."""
+    metavar = "TESTBED[,TESTBED]"
+    return typer.Option("--on", metavar=metavar, help=text, rich_help_panel=panel, show_default=False)
+
+
+def scheduler_option(text: str, *, panel: str | None = None) -> Any:
+    """Return the option `--scheduler`, for the address of a Dask scheduler."""
+    return typer.Option("--scheduler", metavar="URL", help=text, rich_help_panel=panel, show_default=False)
+
+
 # Our tables fit 100 columns.
 out = Console(width=stdout_width(piped=100))
 # A log is searched by line, so nothing is wrapped there.
