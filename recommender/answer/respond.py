@@ -228,7 +228,7 @@ def _fields(evidence: Evidence, request: RecommendRequest, on: date | None) -> d
     planner, whole = Planner(answer, subject_evidence, strategies, request), request.detail == "full"
     fields = _AnswerFields(answer, subject_evidence.subject, strategies, planner, whole=whole)
     relaxed = [_relaxation(relaxation) for relaxation in answer.relaxations]
-    unmeasured = list(not_considered(subject_evidence, answer, constraints))
+    unmeasured = list(not_considered(subject_evidence, answer, constraints, unpredicted))
     to_do = planner.whole(unmeasured)
     infeasible, recommendation = _infeasible(answer), fields.recommendation()
     return {

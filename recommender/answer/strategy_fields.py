@@ -457,9 +457,14 @@ _NO_BOUND = "nothing known rules it out: its latency is open"
 
 
 def not_considered(
-    subject_evidence: SubjectEvidence, answer: RankedAnswer, constraints: Constraints
+    subject_evidence: SubjectEvidence,
+    answer: RankedAnswer,
+    constraints: Constraints,
+    unpredicted: Sequence[DeclaredStrategy],
 ) -> Iterator[NotConsideredOut]:
     """Yield every declared strategy without evidence, and whether its evidence could change the answer.
+
+    No fill measures what was imported as rows, and none makes a prediction for `unpredicted`, which were measured.
 
     It could become the recommendation unless one of these is known already:
 
@@ -472,7 +477,7 @@ def not_considered(
     A bound on its latency from parts measured elsewhere is not used: another tier, another load, no sound bound.
     """
     accuracies = _operator_accuracies(subject_evidence)
-    command = fill_command(subject_evidence.environment)
+    command = None if subject_evidence.environment.of_rows else fill_command(subject_evidence.environment)
     for strategy in subject_evidence.strategies:
         if strategy.candidate is None:
             accuracy = strategy.accuracy or accuracies.get(strategy.operator)
@@ -482,7 +487,7 @@ def not_considered(
                 placement=strategy.placement,
                 reason=strategy.reason
                 or ("not measured yet" if strategy.applicable else "the operator cannot apply here"),
-                command=command if strategy.applicable else None,
+                command=command if strategy.applicable and strategy not in unpredicted else None,
                 could_change_answer=excuse is None,
                 because=excuse or _NO_BOUND,
             )

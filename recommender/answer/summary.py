@@ -43,15 +43,17 @@ def summary(
     on the requested links.
     """
     best = answer.recommendation
-    if best is None:
-        return " ".join(filter(None, (f"{nothing(answer)}.", _way_out(answer, to_do))))
-    sentences = [f"{head(answer, best)}.", _capital(reason or why(answer))]
-    if unpredicted:
-        # The best of a part of the measured strategies need not be the best.
-        total = len(answer.considered) + len(answer.excluded) + len(unpredicted)
-        sentences.append(
-            f"Whether another of all {total} is better is open: {len(unpredicted)} have no prediction on these links."
+    if unpredicted and not answer.considered and not answer.excluded:
+        first = unpredicted[0]
+        return (
+            f"Of {counted(len(unpredicted), 'measured strategy')} none has a prediction on these links: "
+            f"{first.operator} on {first.placement} has {first.reason}."
         )
+    if best is None:
+        rest = _left_open(answer, unpredicted, "keeps them")
+        return " ".join(filter(None, (f"{nothing(answer)}.", rest, _way_out(answer, to_do))))
+    sentences = [f"{head(answer, best)}.", _capital(reason or why(answer))]
+    sentences += filter(None, [_left_open(answer, unpredicted, "is better")])
     if to_do is not None:
         sentences.append(f"{to_do.words}.")
     if answer.proven is not None:
@@ -78,6 +80,18 @@ def head(answer: RankedAnswer, best: Prospect) -> str:
         return f"By its estimates {name}; how sure that is cannot be said, {_reason(best)}"
     word = "Probably" if best.status is Status.LIKELY else "Perhaps"
     return f"{word} {name}: {chance(best.probability)}"
+
+
+def _left_open(answer: RankedAnswer, unpredicted: Sequence[DeclaredStrategy], what: str) -> str | None:
+    """Say that what has no prediction might be the best, or the only one to keep the budgets."""
+    if not unpredicted:
+        return None
+    total = len(answer.considered) + len(answer.excluded) + len(unpredicted)
+    verb = "has" if len(unpredicted) == 1 else "have"
+    return (
+        f"Whether another one {what} is open: {len(unpredicted)} of {total} measured strategies {verb} no prediction "
+        "on these links."
+    )
 
 
 def nothing(answer: RankedAnswer) -> str:

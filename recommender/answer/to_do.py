@@ -69,7 +69,7 @@ class Planner:
         if best is not None:
             to_do = None if best.gap is None else self.for_gap(best.gap)
         else:
-            unmeasured = [strategy for strategy in not_considered if strategy.could_change_answer]
+            unmeasured = [entry for entry in not_considered if entry.could_change_answer and entry.command is not None]
             to_do = self._for_unmeasured(unmeasured) if unmeasured else None
         return None if to_do is None else self._by_question(to_do)
 

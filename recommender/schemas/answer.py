@@ -230,7 +230,7 @@ class NotConsideredOut(StrategyNameOut, frozen=True):
     """Declared, but without evidence."""
 
     reason: str
-    command: str | None = Field(description="What would measure it; null when it cannot apply to this subject")
+    command: str | None = Field(description="What would measure it; null where nothing here would")
     could_change_answer: bool = Field(description="Whether its evidence could make it the recommendation")
     because: str = Field(description="Why it could or could not")
 

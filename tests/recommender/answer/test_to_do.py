@@ -6,6 +6,7 @@ from typing import Any
 
 from catalog.evidence.tables import ImportedFile
 from tests.recommender.test_answer import ask, chosen
+from tests.recommender.test_link_samples import measure
 
 WHEN = "2026-11-24T06:00:00.000000+00:00"
 
@@ -108,11 +109,23 @@ def test_cautions_about_rows_advise_no_fill(client: Any, writer: Any) -> None:
 def test_a_question_of_other_links_names_the_rounds_of_the_strategy(client: Any, writer: Any) -> None:
     """Not the question: what it says of the links is predicted, whatever is measured."""
     noisy(writer, 0.09, 0.1, 0.11)
-    writer.strategy(1, "identity", "edge", 0.2)
+    writer.declare(1, "partition", "edge-cloud")
+    measure(writer, 1, "latency:1:net:partition:edge-cloud", 10)
     question = {"max_latency_s": 0.112, "forbid_tiers": ["edge"]}
     assert ask(client, **question)["to_do"]["command"].startswith("runner recommend net ")
-    predicted = ask(client, **question, links={"mobile-edge": "10mbit"})["to_do"]
+    predicted = ask(client, **question, links={"edge-cloud": "100mbit"})["to_do"]
     assert predicted["command"].startswith("runner fill-catalog ")
+
+
+def test_no_fill_helps_where_nothing_measured_has_a_prediction(client: Any, writer: Any) -> None:
+    noisy(writer, 0.09, 0.1, 0.11)
+    writer.strategy(1, "identity", "edge", 0.2)
+    answer = ask(client, max_latency_s=0.112, links={"mobile-edge": "10mbit"})
+    assert answer["to_do"] is None
+    assert answer["summary"] == (
+        "Of 2 measured strategies none has a prediction on these links: identity on mobile has no prediction for the "
+        "asked links: the rate of mobile-edge was neither probed nor declared."
+    )
 
 
 def test_rounds_do_not_help_where_items_are_too_few(client: Any, writer: Any) -> None:

@@ -109,7 +109,14 @@ def test_a_strategy_that_cannot_be_predicted_is_named_with_the_reason(
     left_out = {left_out["placement"]: left_out["reason"] for left_out in answer["not_considered"]}
     assert left_out["cloud"].startswith("no prediction for the asked links: the rate of mobile-edge was neither probed")
     assert "cloud" not in latencies(answer)
-    assert "Whether another of all 3 is better is open: 2 have no prediction on these links." in answer["summary"]
+    lack = "2 of 3 measured strategies have no prediction on these links."
+    assert f"Whether another one is better is open: {lack}" in answer["summary"]
+    # They were measured, so that no fill would help.
+    assert [entry["command"] for entry in answer["not_considered"]] == [None, None] and answer["to_do"] is None
+    nothing = ask(client, links={"mobile-edge": "1mbit"}, max_latency_s=1e-6)
+    assert nothing["recommendation"] is None and nothing["to_do"] is None
+    assert f"Whether another one keeps them is open: {lack}" in nothing["summary"]
+    assert "not measured yet" not in nothing["summary"]
     assert "measured, but without a prediction on these links: identity@mobile and identity@cloud" in " ".join(
         answer["warnings"]
     )
