@@ -65,7 +65,7 @@ export function details(answer, strategies) {
     section("Within the budgets, not proven", together(answer.undecided, (strategy) => `${strategy.reason}. ${strategy.to_do}`, true)),
     section(answer.recommendation ? "Near misses" : "Nearest misses", misses(answer.near_misses)),
     section("Read before acting", [...notProven(answer.recommendation), ...answer.warnings]),
-    section("Declared, without evidence", together(answer.not_considered, (strategy) =>
+    section("Not considered", together(answer.not_considered, (strategy) =>
       `${[strategy.reason, strategy.command].filter(Boolean).join("; ")}; ${strategy.could_change_answer ? "could change this answer" : "cannot change this answer"}: ${strategy.because}`)),
     provenance(answer),
   ].filter((element) => element !== null);

@@ -227,7 +227,7 @@ class ExcludedOut(StrategyNameOut, frozen=True):
 
 
 class NotConsideredOut(StrategyNameOut, frozen=True):
-    """Declared, but without evidence."""
+    """Declared, but without a latency to judge: not measured, or without a prediction on the asked links."""
 
     reason: str
     command: str | None = Field(description="What would measure it; null where nothing here would")
